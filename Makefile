@@ -1,0 +1,49 @@
+# The same words at home and in CI. Everything stays inside this folder: .venv, .demo and tool caches.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
+READY := .venv/.ready
+
+.PHONY: setup demo test check bench clean
+
+setup: $(READY)
+
+# invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have. The headless
+# build is the same module without windows. Both write the folder cv2, so both go before the headless one comes.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON) here; Nightshift needs Python 3.11, 3.12 or 3.13." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Nightshift needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	    "name another one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module; on Debian and Ubuntu it is the package python3-venv." >&2; exit 1; }
+	@echo "Installing into .venv, which takes a few minutes the first time"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,postgres,dev]'
+	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
+	@$(BIN)/pip install --quiet --no-deps -c constraints.txt opencv-python-headless
+	@touch $@
+
+demo: setup
+	rm -rf .demo
+	NIGHTSHIFT_HOME=.demo/home $(BIN)/nightshift render examples/demo.tsv --pair tiny --out .demo/images
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/sizes.py
+
+bench: setup
+	@set -e; for file in benchmarks/*.py; do \
+	  echo "$$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
