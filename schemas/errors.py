@@ -1,0 +1,124 @@
+"""Every error that Nightshift raises on purpose.
+
+    NightshiftError                 code, retryable, exit_code
+    ├── InputError                  what the user gave is wrong                      exit 2
+    │   ├── SpecError               a spec is out of bounds or contradicts itself
+    │   ├── ManifestError           a manifest cannot be read, or has bad rows
+    │   ├── SettingsError           a setting is missing, unknown or malformed
+    │   ├── PairError               a pair is unknown or does not load
+    │   └── NotFoundError           no such batch, job or file
+    ├── UnavailableError            something outside does not answer               exit 3
+    │   ├── BrokerUnavailableError  Redis
+    │   ├── DatabaseUnavailableError
+    │   ├── SchemaVersionError      the ledger's tables are of another version
+    │   └── StorageError            a disk or an image store refuses
+    ├── MessageError                a message on the queue is not one of ours
+    ├── LeaseLostError              the pack is somebody else's by now
+    └── RenderError                 one job, or one pack, could not be rendered
+        ├── DeviceMemoryError       out of memory
+        ├── DeviceLostError         a sticky device error: the process must end
+        └── InvalidImageError       the picture has NaN or infinite values
+
+A message says what was wrong, where, and what would be right, in one sentence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class NightshiftError(Exception):
+    """Base of the tree. ``str(error)`` is one sentence fit for the terminal."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(NightshiftError):
+    code = "input"
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """One wrong field of a spec (``refiner.start`` for one of the refiner's). A missing field has the value None."""
+
+    field: str
+    value: object
+    reason: str
+
+
+class SpecError(InputError):
+    """``problems`` names every wrong field, where fields are what is wrong."""
+
+    code = "spec"
+
+    def __init__(self, message: str, problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class ManifestError(InputError):
+    code = "manifest"
+
+
+class SettingsError(InputError):
+    code = "settings"
+
+
+class PairError(InputError):
+    code = "pair"
+
+
+class NotFoundError(InputError):
+    code = "not_found"
+
+
+class UnavailableError(NightshiftError):
+    code = "unavailable"
+    retryable = True
+    exit_code = 3
+
+
+class BrokerUnavailableError(UnavailableError):
+    code = "broker_unavailable"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    code = "database_unavailable"
+
+
+class SchemaVersionError(UnavailableError):
+    code = "schema_version"
+    retryable = False
+
+
+class StorageError(UnavailableError):
+    code = "storage"
+
+
+class MessageError(NightshiftError):
+    code = "message"
+
+
+class LeaseLostError(NightshiftError):
+    code = "lease_lost"
+
+
+class RenderError(NightshiftError):
+    code = "render"
+    retryable = True
+
+
+class DeviceMemoryError(RenderError):
+    code = "device_memory"
+
+
+class DeviceLostError(RenderError):
+    code = "device_lost"
+
+
+class InvalidImageError(RenderError):
+    code = "invalid_image"
+    retryable = False

@@ -1,0 +1,73 @@
+"""Provenance: the record of how an image was made, complete enough to make it again.
+
+What is the same for a thousand images (``Environment``) stands once, in the ``environments`` table. What belongs to one
+image (``Provenance``) stands in its result row. ``image_record`` joins both for the file: only what is reproducible.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.digest import canonical_json, sha256_hex
+from schemas.spec import JobSpec
+
+RECORD_VERSION = 1
+
+
+class Environment(BaseModel):
+    """Weights, libraries and device that a worker renders with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pair: str
+    #: sha256 over every weight file and the options that change pixels
+    pair_fingerprint: str
+    base: str
+    base_revision: str | None
+    #: first 10 hexadecimal digits of the sha256 of the base UNet's weights, as A1111's "Model hash"
+    base_hash: str
+    refiner: str | None
+    refiner_revision: str | None
+    refiner_hash: str | None
+    license: str
+    #: library → version: nightshift, torch, diffusers, transformers, ...
+    versions: dict[str, str]
+    #: "cpu" or the GPU's name
+    device: str
+    dtype: str
+    attention_backend: str
+    compile_mode: str = "off"
+
+    @property
+    def digest(self) -> str:
+        return sha256_hex(canonical_json(self.model_dump(mode="json")))
+
+
+class Provenance(BaseModel):
+    """How one image came to be, beside its spec and its environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    handoff: Literal["diffusers", "none"]
+    forward_pass_size: int
+    base_steps: int
+    refiner_steps: int
+    #: The scheduler's sigma where the refiner took over; None without a handoff, or where the scheduler has no sigmas.
+    handoff_sigma: float | None
+    #: how many 77-token chunks the longer of prompt and negative prompt has
+    prompt_chunks: int
+    #: how many of the 48 watermark bits the stock decoder read back; None where none was put in
+    watermark_bits: int | None
+
+
+def image_record(
+    spec: JobSpec, provenance: Provenance, environment: Environment, meta: dict[str, str]
+) -> dict[str, Any]:
+    """The JSON record that the image file carries: reproducible, so no worker, no pack, no time."""
+    return {
+        "nightshift": RECORD_VERSION,
+        "spec": spec.model_dump(mode="json"),
+        "provenance": provenance.model_dump(mode="json"),
+        "environment": environment.model_dump(mode="json"),
+        "meta": meta,
+    }

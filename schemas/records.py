@@ -1,0 +1,82 @@
+"""What goes in and out of the ledger: small frozen records, no SQL."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class StagedJob:
+    """A row of a manifest, ready for the ledger. ``number``: its place in the batch, from 1."""
+
+    number: int
+    spec: JobSpec
+    repeat: int
+    meta: dict[str, str]
+
+    def row(self) -> dict[str, Any]:
+        """The columns of ``jobs`` that a manifest decides."""
+        return {
+            "number": self.number,
+            "spec": self.spec.canonical,
+            "spec_digest": self.spec.digest,
+            "pack_key": self.spec.pack_key,
+            "repeat": self.repeat,
+            "meta": self.meta,
+        }
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    """A job in a worker's hands. ``spec``: canonical JSON. ``attempts``: tries counted against it so far."""
+
+    id: int
+    spec: str
+    meta: dict[str, str]
+    attempts: int
+
+
+@dataclass(frozen=True)
+class ClaimedPack:
+    """A pack in a worker's hands. Its id is the fence."""
+
+    id: str
+    batch_id: int
+    pair: str
+    worker_id: str
+    jobs: tuple[ClaimedJob, ...]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A file in the image store. ``pixel_sha256``: of the RGB bytes as they were encoded, watermark and all."""
+
+    uri: str
+    sha256: str
+    pixel_sha256: str
+    size_bytes: int
+    width: int
+    height: int
+    format: str
+
+
+@dataclass(frozen=True)
+class FinishedImage:
+    """One job's image, stored, with what the ledger keeps about it."""
+
+    job_id: int
+    image: StoredImage
+    spec_digest: str
+    pair_fingerprint: str
+    provenance: dict[str, Any]
+    attempt: int
+    render_seconds: float
+    finish_seconds: float
+
+    def image_row(self) -> dict[str, Any]:
+        return {**vars(self.image), "spec_digest": self.spec_digest, "pair_fingerprint": self.pair_fingerprint}
+
+    def result_row(self) -> dict[str, Any]:
+        names = ("job_id", "provenance", "attempt", "render_seconds", "finish_seconds")
+        return {name: getattr(self, name) for name in names}

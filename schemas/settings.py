@@ -1,0 +1,152 @@
+"""Settings: ``NIGHTSHIFT_…`` variables over ``nightshift.toml`` over defaults. Built once, at the entry point.
+
+``nightshift.toml`` is read from ``$NIGHTSHIFT_CONFIG``, else from the current folder, else from the home folder.
+Its ``[pairs.NAME]`` tables add pairs to the built-in ones.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from schemas.errors import PairError, SettingsError
+from schemas.pair import BUILT_IN_PAIRS, ModelPair
+
+_PREFIX = "NIGHTSHIFT_"
+_NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
+
+
+class Settings(BaseSettings):
+    """Every setting of a farm. ``NIGHTSHIFT_LEASE_SECONDS=30`` sets ``lease_seconds``."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+
+    #: ledger, images, caches and logs of a farm on one machine
+    home: Path = Path("~/.nightshift")
+    #: SQLAlchemy URL; empty: a SQLite file in the home folder
+    database_url: str = ""
+    #: Redis URL; empty: an embedded Redis that `render` and `up` start
+    broker_url: str = ""
+    #: fsspec URL of the image store; empty: a folder in the home folder
+    images_url: str = ""
+    #: the pair of batches and workers that name none
+    pair: str = "tiny"
+    #: "auto" (every GPU, else the CPU), "cpu", or indices: "0,1"
+    devices: str = "auto"
+    #: keeps two farms on one Redis apart
+    broker_prefix: Annotated[str, Field(pattern=r"[a-z0-9_.:-]{0,63}")] = ""
+    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    tick_seconds: Annotated[float, Field(gt=0)] = 1.0
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    #: jobs in one pack, at most
+    pack_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    #: images in one forward pass, at most
+    forward_pass_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    #: packs that wait in Redis for each live worker
+    queued_packs_per_worker: Annotated[int, Field(ge=1, le=1000)] = 4
+    base_seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
+    png_compress_level: Annotated[int, Field(ge=0, le=9)] = 6
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    pairs: Annotated[dict[str, ModelPair], NoDecode] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # the file's content is given as init arguments
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _named(cls, pairs: Any) -> Any:
+        if not isinstance(pairs, dict):
+            raise ValueError("pairs come as [pairs.NAME] tables of nightshift.toml")
+        return {
+            name: table if isinstance(table, ModelPair) else {"name": name, **table} for name, table in pairs.items()
+        }
+
+    @model_validator(mode="after")
+    def _urls_of_home(self) -> Self:
+        if not self.database_url:
+            object.__setattr__(self, "database_url", f"sqlite:///{self.home / 'ledger.sqlite3'}")
+        if not self.images_url:
+            object.__setattr__(self, "images_url", (self.home / "images").as_uri())
+        return self
+
+    @property
+    def log_folder(self) -> Path:
+        return self.home / "logs"
+
+    def known_pairs(self) -> dict[str, ModelPair]:
+        """Built-in pairs and those of ``nightshift.toml``, which win."""
+        return {**BUILT_IN_PAIRS, **self.pairs}
+
+    def model_pair(self, name: str | None = None) -> ModelPair:
+        """Raises PairError, naming the known ones, for a name that is none of them."""
+        pairs = self.known_pairs()
+        wanted = name or self.pair
+        if wanted not in pairs:
+            raise PairError(
+                f"unknown pair {wanted!r}; known are {', '.join(sorted(pairs))} (add yours to nightshift.toml)"
+            )
+        return pairs[wanted]
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: unknown key, malformed value, unreadable file.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(**_file_content())
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(item) for item in error.errors())) from None
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _NOT_FIELDS
+    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(
+            f"unknown setting {', '.join(unknown)} in the environment; known are {', '.join(sorted(known))}"
+        )
+
+
+def _file_content() -> dict[str, Any]:
+    path = _file_path()
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}") from None
+
+
+def _file_path() -> Path | None:
+    named = os.environ.get("NIGHTSHIFT_CONFIG")
+    if named:
+        return Path(named)
+    home = Path(os.environ.get("NIGHTSHIFT_HOME", "~/.nightshift")).expanduser()
+    candidates = (Path("nightshift.toml"), home / "nightshift.toml")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _sentence(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}; known are {', '.join(sorted(Settings.model_fields))}"
+    return f"setting {name}: {str(item['input'])[:80]!r}: {item['msg']}"

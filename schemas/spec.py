@@ -1,0 +1,183 @@
+"""JobSpec: everything that decides the pixels of one image, and nothing else. Field names are diffusers' names."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+)
+from pydantic_core import PydanticCustomError
+
+from schemas.digest import canonical_json, sha256_hex
+from schemas.errors import FieldProblem, SpecError
+from schemas.schedulers import scheduler_class_name
+
+MAX_PROMPT_CHARACTERS = 20_000
+MAX_SEED = 2**64 - 1
+
+
+def text_flaw(text: str) -> str | None:
+    """Why no database or UTF-8 file could hold the text, or None: a NUL, or half of a surrogate pair."""
+    if "\0" in text:
+        return "contains a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"contains half a surrogate pair ({text[error.start]!a} at character {error.start + 1})"
+    return None
+
+
+def _storable(text: str) -> str:
+    if flaw := text_flaw(text):
+        raise PydanticCustomError("text", "{flaw}", {"flaw": flaw})
+    return text
+
+
+def _seed_in_range(seed: int) -> int:
+    if not 0 <= seed <= MAX_SEED:  # pydantic's own message would round the bound to a double
+        raise PydanticCustomError("seed", "is not between 0 and 18446744073709551615")
+    return seed
+
+
+def _divisible_by_8(side: int) -> int:
+    if side % 8:
+        lower = side - side % 8
+        raise PydanticCustomError(
+            "side",
+            "is not divisible by 8; the nearest sides are {lower} and {upper}",
+            {"lower": lower, "upper": lower + 8},
+        )
+    return side
+
+
+def _whole_number(value: object) -> object:
+    """Text from a TSV may stand for a whole number; a float or a bool may not (``40.0`` is refused, not rounded)."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and len(text) <= 30:
+            return int(text)
+        raise PydanticCustomError("int", "is not a whole number")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return float(value if value.isascii() and "_" not in value else "")  # float() reads "1_0" as 10
+        except ValueError:
+            raise PydanticCustomError("float", "is not a number") from None
+    return value
+
+
+def _scheduler(name: str) -> str:
+    try:
+        return scheduler_class_name(name)
+    except SpecError as error:
+        raise PydanticCustomError("scheduler", "{reason}", {"reason": str(error)}) from None
+
+
+Int = Annotated[int, BeforeValidator(_whole_number)]
+Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Text = Annotated[str, AfterValidator(_storable)]
+Side = Annotated[Int, Field(ge=64, le=4096), AfterValidator(_divisible_by_8)]
+Seed = Annotated[Int, AfterValidator(_seed_in_range)]
+
+
+class Refiner(BaseModel):
+    """How the refiner takes part in one image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    mode: Literal["ensemble", "off"] = "ensemble"
+    #: The handoff, as diffusers' ``denoising_start`` means it: a fraction of the noise schedule.
+    start: Annotated[Float, Field(gt=0, lt=1)] = 0.8
+    aesthetic_score: Annotated[Float, Field(ge=0, le=10)] = 6.0
+    negative_aesthetic_score: Annotated[Float, Field(ge=0, le=10)] = 2.5
+
+
+class JobSpec(BaseModel):
+    """One image. Frozen; equal specs have equal digests; unknown fields are refused.
+
+    ``negative_prompt`` None lets diffusers use zeros for the base (``force_zeros_for_empty_prompt``);
+    the empty string is encoded like any other text. They are two different images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
+    negative_prompt: Annotated[Text, Field(max_length=MAX_PROMPT_CHARACTERS)] | None = None
+    #: ``plain``: parentheses and plus signs are text. ``compel``: they are weights.
+    prompt_syntax: Literal["plain", "compel"] = "plain"
+    width: Side = 1024
+    height: Side = 1024
+    num_inference_steps: Annotated[Int, Field(ge=1, le=1000)] = 40
+    guidance_scale: Annotated[Float, Field(ge=0, le=100)] = 5.0
+    scheduler: Annotated[str, AfterValidator(_scheduler)] = "EulerDiscreteScheduler"
+    refiner: Refiner = Refiner()
+    seed: Seed
+
+    @field_serializer("seed", when_used="json")
+    def _seed_as_text(self, seed: int) -> str:
+        return str(seed)  # a JSON reader that uses doubles would round 2**64 - 1
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> Self:
+        """The spec of these fields.
+
+        Raises:
+            SpecError: with ``field: value: reason`` of every field that is wrong, and ``problems`` as data.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            problems = [_problem(item) for item in error.errors()]
+            raise SpecError("; ".join(map(_sentence, problems)), problems) from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The spec that ``canonical`` wrote."""
+        return cls.model_validate_json(text)
+
+    @property
+    def canonical(self) -> str:
+        """Canonical JSON without the fields at their default: a field added later leaves old digests as they were."""
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True))
+
+    @property
+    def content_without_seed(self) -> dict[str, Any]:
+        """What ``canonical`` writes, less the seed: what seeds are derived from, and repeats counted by."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"seed"})
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON, 64 hexadecimal digits."""
+        return sha256_hex(self.canonical)
+
+    @property
+    def pack_key(self) -> str:
+        """Jobs with one pack key may share a pack: size, steps, scheduler."""
+        return f"{self.width}x{self.height}/{self.num_inference_steps}/{self.scheduler}"
+
+
+def _problem(item: Any) -> FieldProblem:
+    field = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "missing":
+        return FieldProblem(field, None, "is missing")
+    if item["type"] == "extra_forbidden":
+        return FieldProblem(field, None, "is not a field of a spec")
+    message = item["msg"].removeprefix("Input ")
+    return FieldProblem(field, item["input"], message[0].lower() + message[1:])
+
+
+def _sentence(problem: FieldProblem) -> str:
+    if problem.value is None:
+        return f"{problem.field}: {problem.reason}"
+    shown = repr(problem.value)
+    if len(shown) > 60:
+        shown = f"{shown[:57]}... ({len(str(problem.value))} characters)"
+    return f"{problem.field}: {shown}: {problem.reason}"

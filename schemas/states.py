@@ -1,0 +1,50 @@
+"""The states of jobs, packs and batches, and the moves that a job may make."""
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class JobState(StrEnum):
+    PENDING = "pending"  #: waits in the ledger
+    QUEUED = "queued"  #: in a pack that waits for a worker
+    RUNNING = "running"  #: in a pack that a worker has claimed
+    DONE = "done"  #: has exactly one result row
+    FAILED = "failed"  #: permanent error, or attempts used up
+    CANCELED = "canceled"
+
+
+class PackState(StrEnum):
+    QUEUED = "queued"  #: released; a message hints at it
+    RUNNING = "running"  #: claimed, lease held
+    FINISHED = "finished"  #: every job of it has left ``running``
+    RETURNED = "returned"  #: given back by its worker
+    EXPIRED = "expired"  #: its lease ran out
+    CANCELED = "canceled"  #: its batch was canceled before a worker claimed it
+
+
+class BatchState(StrEnum):
+    STAGING = "staging"  #: its rows are being read; nothing of it is released
+    OPEN = "open"  #: its jobs are released, by priority
+    CANCELED = "canceled"
+
+
+#: from → to: every move that ``farm/ledger.py`` makes, and no other
+JOB_MOVES: Final = MappingProxyType(
+    {
+        JobState.PENDING: frozenset({JobState.QUEUED, JobState.DONE, JobState.CANCELED}),
+        JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PENDING, JobState.CANCELED}),
+        JobState.RUNNING: frozenset({JobState.DONE, JobState.PENDING, JobState.FAILED, JobState.CANCELED}),
+        JobState.FAILED: frozenset({JobState.PENDING}),
+        JobState.DONE: frozenset(),
+        JobState.CANCELED: frozenset(),
+    }
+)
+
+#: Nothing more happens to a job in one of these by itself.
+ENDED_STATES: Final = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELED})
+
+
+def may_move(old: JobState, new: JobState) -> bool:
+    """Whether a job may go from one state to the other."""
+    return new in JOB_MOVES[old]

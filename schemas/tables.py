@@ -1,0 +1,221 @@
+"""The ledger's tables, as SQLAlchemy typed mappings. Alembic makes them (``farm/migrations``); nothing else does."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# SQLite gives rowids, and so autoincrement, to INTEGER alone.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Utc(TypeDecorator[datetime]):
+    """A timezone-aware UTC time. SQLite stores no zones, so there it is stored without and read back with UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"times in the ledger carry their zone; {value} has none")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Batch(Table):
+    """The jobs submitted together. The ``num_…`` counters move in the transaction that moves the jobs."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, index=True)
+    pair: Mapped[str] = mapped_column(String(63))
+    state: Mapped[str] = mapped_column(String(10))
+    priority: Mapped[int] = mapped_column(default=5)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    opened_at: Mapped[datetime | None] = mapped_column(Utc)
+    num_pending: Mapped[int] = mapped_column(default=0)
+    num_queued: Mapped[int] = mapped_column(default=0)
+    num_running: Mapped[int] = mapped_column(default=0)
+    num_done: Mapped[int] = mapped_column(default=0)
+    num_failed: Mapped[int] = mapped_column(default=0)
+    num_canceled: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (
+        CheckConstraint(
+            "num_pending >= 0 AND num_queued >= 0 AND num_running >= 0"
+            " AND num_done >= 0 AND num_failed >= 0 AND num_canceled >= 0",
+            name="counters",
+        ),
+    )
+
+
+class Pack(Table):
+    """Jobs handed to one device together. Its id is the fence: whoever no longer holds it can change nothing."""
+
+    __tablename__ = "packs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
+    pair: Mapped[str] = mapped_column(String(63))
+    pack_key: Mapped[str] = mapped_column(String(120))
+    state: Mapped[str] = mapped_column(String(10))
+    num_jobs: Mapped[int]
+    released_at: Mapped[datetime] = mapped_column(Utc)
+    published_at: Mapped[datetime | None] = mapped_column(Utc)
+    start_before: Mapped[datetime | None] = mapped_column(Utc)
+    worker_id: Mapped[str | None] = mapped_column(ForeignKey("workers.id"))
+    claimed_at: Mapped[datetime | None] = mapped_column(Utc)
+    rendering_at: Mapped[datetime | None] = mapped_column(Utc)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(Utc)
+    ended_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    __table_args__ = (
+        Index("ix_packs_live", "pair", "state", sqlite_where=text("state IN ('queued', 'running')"),
+              postgresql_where=text("state IN ('queued', 'running')")),
+    )  # fmt: skip
+
+
+class Job(Table):
+    """One image to render."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
+    #: place in the batch, from 1
+    number: Mapped[int] = mapped_column(BigId)
+    spec_digest: Mapped[str] = mapped_column(String(64))
+    repeat: Mapped[int]
+    spec: Mapped[str] = mapped_column(Text)
+    pack_key: Mapped[str] = mapped_column(String(120))
+    meta: Mapped[dict[str, str]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(10))
+    attempts: Mapped[int] = mapped_column(default=0)
+    #: it was in a pack that failed or died: its next pack holds it alone, so that a poisoned job harms no other
+    isolated: Mapped[bool] = mapped_column(default=False)
+    pack_id: Mapped[str | None] = mapped_column(ForeignKey("packs.id"))
+    error_code: Mapped[str | None] = mapped_column(String(40))
+    error: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        Index("uq_jobs_identity", "batch_id", "spec_digest", "repeat", unique=True),
+        Index("ix_jobs_number", "batch_id", "number"),
+        Index("ix_jobs_pending", "batch_id", "pack_key", "id", sqlite_where=text("state = 'pending'"),
+              postgresql_where=text("state = 'pending'")),
+        Index("ix_jobs_pending_oldest", "batch_id", "isolated", "id", sqlite_where=text("state = 'pending'"),
+              postgresql_where=text("state = 'pending'")),
+        Index("ix_jobs_failed", "batch_id", "id", sqlite_where=text("state = 'failed'"),
+              postgresql_where=text("state = 'failed'")),
+        Index("ix_jobs_pack_id", "pack_id"),
+    )  # fmt: skip
+
+
+class Worker(Table):
+    """One worker process on one device."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    process_id: Mapped[int]
+    device: Mapped[str] = mapped_column(String(255))
+    pair: Mapped[str] = mapped_column(String(63))
+    pair_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    #: loading, ready, stopping, stopped, failed
+    state: Mapped[str] = mapped_column(String(10))
+    error: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(Utc)
+    seen_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class EnvironmentRow(Table):
+    """What is the same for a thousand images (``schemas.provenance.Environment``), once."""
+
+    __tablename__ = "environments"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Image(Table):
+    """One file in the image store. Linked jobs share it."""
+
+    __tablename__ = "images"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uri: Mapped[str] = mapped_column(Text, unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    pixel_sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    format: Mapped[str] = mapped_column(String(8))
+    spec_digest: Mapped[str] = mapped_column(String(64))
+    pair_fingerprint: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(Utc)
+
+    __table_args__ = (Index("ix_images_identity", "spec_digest", "pair_fingerprint"),)
+
+
+class Result(Table):
+    """How one job was done: exactly one row for each job that is ``done``."""
+
+    __tablename__ = "results"
+
+    job_id: Mapped[int] = mapped_column(BigId, ForeignKey("jobs.id"), primary_key=True, autoincrement=False)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    environment_digest: Mapped[str] = mapped_column(ForeignKey("environments.digest"))
+    provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
+    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
+    pack_id: Mapped[str] = mapped_column(ForeignKey("packs.id"))
+    attempt: Mapped[int]
+    #: of the job's forward pass, shared by its images
+    render_seconds: Mapped[float]
+    #: watermark, encoding, hashing and writing of this image
+    finish_seconds: Mapped[float]
+    finished_at: Mapped[datetime] = mapped_column(Utc, index=True)
+
+
+class Lease(Table):
+    """A named right that one process holds at a time: ``dispatcher`` lets one dispatcher act."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(32))
+    expires_at: Mapped[datetime] = mapped_column(Utc)
