@@ -1,0 +1,167 @@
+"""The ledger's connection: engine, transactions, clock. SQLite (WAL, one host) or PostgreSQL.
+
+Every function that touches the ledger is a ``@transaction``: called with a ``Database``, it gets a ``Transaction``,
+commits when it returns, rolls back when it raises, and is run again when the database asks for that (40001, 40P01).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Clock = Callable[[], datetime]
+
+_BUSY_SECONDS: Final = 60
+_CONNECT_SECONDS: Final = 10
+_RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+_RETRIES: Final = 5
+_DISK_SENTENCES: Final = ("readonly database", "database or disk is full", "disk I/O error", "could not extend file")
+
+
+class Transaction:
+    """An open transaction and the ledger's time in it."""
+
+    def __init__(self, connection: Connection, clock: Clock | None) -> None:
+        self.connection = connection
+        self._clock = clock
+
+    def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
+        return self.connection.execute(statement, parameters)
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self.connection.dialect.name
+
+    @cached_property
+    def now(self) -> datetime:
+        """The ledger's clock, the same for the whole transaction: hosts' clocks differ, the database's is one."""
+        if self._clock is not None:
+            return self._clock()
+        if self.dialect == "sqlite":
+            return datetime.now(UTC)
+        return self.connection.execute(select(func.clock_timestamp())).scalar_one().astimezone(UTC)  # type: ignore[no-any-return]
+
+
+class Database:
+    """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests."""
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.engine = _engine(url)
+        self._clock = clock
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def begin(self, *, read_only: bool = False) -> Iterator[Transaction]:
+        """A transaction. A writing one on SQLite takes the write lock at once, so it waits instead of failing later.
+
+        Raises:
+            DatabaseUnavailableError: the server does not answer, or the connection broke.
+            StorageError: the disk is full or read-only.
+        """
+        try:
+            with self.engine.connect().execution_options(read_only=read_only) as connection, connection.begin():
+                yield Transaction(connection, self._clock)
+        except OperationalError as error:
+            if _state(error) in _RETRIED_STATES:
+                raise
+            raise self._sentence(error) from error
+
+    def _sentence(self, error: OperationalError) -> DatabaseUnavailableError | StorageError:
+        reason = " ".join(str(error.orig).split())
+        if any(sentence in reason for sentence in _DISK_SENTENCES):
+            return StorageError(f"the ledger {self.safe_url} cannot be written: {reason}")
+        return DatabaseUnavailableError(f"the ledger {self.safe_url} does not answer: {reason}")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def transaction(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
+    """Runs the function in one writing transaction, again after a deadlock or serialization failure."""
+
+    @wraps(function)
+    def run(database: Database, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for attempt in range(_RETRIES):
+            try:
+                with database.begin() as tx:
+                    return function(tx, *args, **kwargs)
+            except OperationalError:  # begin() lets pass only those that want another try
+                if attempt == _RETRIES - 1:
+                    raise
+                time.sleep(0.01 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    return run
+
+
+def question(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
+    """Runs the function in one reading transaction."""
+
+    @wraps(function)
+    def run(database: Database, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with database.begin(read_only=True) as tx:
+            return function(tx, *args, **kwargs)
+
+    return run
+
+
+def _state(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError("database_url is no SQLAlchemy URL; sqlite:////path/ledger.sqlite3 would be one") from None
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(parsed.database)
+    if parsed.get_backend_name() != "postgresql":
+        raise SettingsError(f"the ledger is SQLite or PostgreSQL, not {parsed.get_backend_name()!r}")
+    try:
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_size=4,
+            connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "nightshift"},
+        )
+    except (ImportError, NoSuchModuleError):
+        raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None
+
+
+def _sqlite_engine(path: str | None) -> Engine:
+    if not path or path == ":memory:":
+        raise SettingsError("a ledger in memory is lost at exit; name a file: sqlite:////path/ledger.sqlite3")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder of the ledger {path}: {error.strerror}") from None
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None})
+
+    @event.listens_for(engine, "connect")
+    def pragmas(connection: Any, _record: Any) -> None:
+        # FULL: what submit promised must survive a power cut; WAL alone would not sync at each commit.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,107 @@
+"""The image store: any fsspec URL. Keys carry the content's sha256, so no file ever takes the place of another."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from schemas.errors import SettingsError, StorageError
+
+_LOCAL_SCHEMES: Final = frozenset({"", "file", "local"})
+
+
+class ImageStore:
+    """Images below one fsspec URL. Not thread-bound: any finisher may put."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        self._folder = Path(unquote(parts.path)).absolute() if parts.scheme in _LOCAL_SCHEMES else None
+        if self._folder is not None:
+            self.url = self._folder.as_uri()
+        else:
+            self._filesystem = _filesystem(self.url)
+
+    def put(self, content: bytes, sha256: str, suffix: str) -> str:
+        """Stores the bytes and returns their URI. When it returns, they are there whole; before, nothing is visible.
+
+        Raises:
+            StorageError: the disk is full or read-only, or the store refuses.
+        """
+        key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{suffix}"
+        uri = f"{self.url}/{key}"
+        try:
+            if self._folder is not None:
+                write_atomically(self._folder / key, content)
+            else:
+                self._filesystem.pipe_file(uri, content)
+        except OSError as error:
+            raise StorageError(f"cannot store an image below {self.url}: {error.strerror or error}") from error
+        return uri
+
+    def check(self) -> None:
+        """Writes, reads and removes a probe. Raises StorageError with the reason when that fails."""
+        name = f".probe-{secrets.token_hex(8)}"
+        uri = f"{self.url}/{name}"
+        try:
+            if self._folder is not None:
+                write_atomically(self._folder / name, b"probe")
+                (self._folder / name).unlink()
+            else:
+                self._filesystem.pipe_file(uri, b"probe")
+                self._filesystem.rm_file(uri)
+        except OSError as error:
+            raise StorageError(f"the image store {self.url} cannot be written: {error.strerror or error}") from error
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of an image that lies on this machine's disk; None for one behind any other URL."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme in _LOCAL_SCHEMES else None
+
+
+def read_image(uri: str) -> bytes:
+    """The bytes behind an image's URI. Raises StorageError."""
+    try:
+        with fsspec.open(uri, "rb") as stream:
+            content: bytes = stream.read()
+        return content
+    except OSError as error:
+        raise StorageError(f"cannot read {uri}: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Temporary name in the same folder, fsync, rename, fsync of the folder: after a power cut it is whole or absent.
+
+    Raises OSError, with the temporary file removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _filesystem(url: str) -> Any:
+    try:
+        return fsspec.core.url_to_fs(url)[0]
+    except (ValueError, ImportError) as error:
+        raise SettingsError(f"images_url {urlsplit(url).scheme}://… cannot be used: {error}") from None

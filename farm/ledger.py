@@ -1,0 +1,301 @@
+"""Every move of a job, one function per transaction. Nothing else writes ``jobs.state`` or ``packs.state``.
+
+Tables: batches, jobs, packs, images, results. Locks are taken in this order: pack, its jobs, its batch's counters.
+"""
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from farm.database import Transaction, transaction
+from farm.retries import Failure, verdict
+from schemas.errors import LeaseLostError, NotFoundError
+from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, StagedJob
+from schemas.states import BatchState, JobState, PackState, may_move
+from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
+
+SWEEP_CHUNK: Final = 10_000
+_NO_ERROR: Final = {"error": None, "error_code": None}
+#: of the pack that a statement is about
+_BATCH_IS_OPEN: Final = exists().where(Batch.id == Pack.batch_id, Batch.state == BatchState.OPEN)
+_UPSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+# --- batches -----------------------------------------------------------------------------------------------------
+
+
+@transaction
+def create_batch(tx: Transaction, name: str, pair: str, priority: int) -> int:
+    """A batch in ``staging``: nothing of it is released until ``open_batch``. Returns its id."""
+    row = {"name": name, "pair": pair, "priority": priority, "state": BatchState.STAGING, "created_at": tx.now}
+    return int(tx.execute(insert(Batch).values(row).returning(Batch.id)).scalar_one())
+
+
+@transaction
+def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int:
+    """Nothing → pending. A job that the batch has already (same spec digest and repeat) is left out. Returns how many
+    are new."""
+    rows = [{**job.row(), "batch_id": batch_id, "state": JobState.PENDING} for job in jobs]
+    insertion = _UPSERT[tx.dialect](Job).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    new = tx.execute(insertion, rows).rowcount
+    _count(tx, batch_id, {JobState.PENDING: new})
+    return new
+
+
+@transaction
+def open_batch(tx: Transaction, batch_id: int) -> None:
+    """staging → open: from here on every job of it is accepted."""
+    _set_batch(tx, batch_id, BatchState.STAGING, BatchState.OPEN, opened_at=tx.now)
+
+
+@transaction
+def discard_batch(tx: Transaction, batch_id: int) -> None:
+    """Forgets a batch that was never opened."""
+    staging = exists().where(Batch.id == batch_id, Batch.state == BatchState.STAGING)
+    tx.execute(delete(Job).where(Job.batch_id == batch_id, staging))
+    tx.execute(delete(Batch).where(Batch.id == batch_id, Batch.state == BatchState.STAGING))
+
+
+@transaction
+def cancel_batch(tx: Transaction, batch_id: int) -> None:
+    """open → canceled, at once: no pack of it is released or claimed any more; ``sweep_canceled`` moves the jobs."""
+    _set_batch(tx, batch_id, BatchState.OPEN, BatchState.CANCELED)
+
+
+@transaction
+def sweep_canceled(tx: Transaction, batch_id: int) -> int:
+    """pending | queued → canceled, a chunk of jobs of a canceled batch. Returns how many; 0 when none is left."""
+    queued_packs = (Pack.batch_id == batch_id, Pack.state == PackState.QUEUED)
+    tx.execute(select(Pack.id).where(*queued_packs).order_by(Pack.id).with_for_update()).all()
+    _end_packs(tx, PackState.CANCELED, *queued_packs)
+    chunk = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.PENDING).limit(SWEEP_CHUNK)
+    queued = _move(tx, batch_id, JobState.QUEUED, JobState.CANCELED)
+    return queued + _move(tx, batch_id, JobState.PENDING, JobState.CANCELED, Job.id.in_(chunk))
+
+
+@transaction
+def retry_failed(tx: Transaction, batch_id: int) -> int:
+    """failed → pending, with all attempts anew. Returns how many."""
+    return _move(tx, batch_id, JobState.FAILED, JobState.PENDING, attempts=0, **_NO_ERROR)
+
+
+# --- release ------------------------------------------------------------------------------------------------------
+
+
+@transaction
+def release_pack(tx: Transaction, batch_id: int, pack_size: int) -> str | None:
+    """pending → queued: the oldest pending jobs of an open batch that share a pack key. Returns the pack's id.
+
+    Isolated jobs come last, each in a pack of its own.
+    """
+    batch = tx.execute(select(Batch).where(Batch.id == batch_id)).one_or_none()
+    pending = and_(Job.batch_id == batch_id, Job.state == JobState.PENDING)
+    oldest = tx.execute(
+        select(Job.isolated, Job.pack_key).where(pending).order_by(Job.isolated, Job.id).limit(1)
+    ).one_or_none()
+    if batch is None or batch.state != BatchState.OPEN or oldest is None:
+        return None
+    jobs = (
+        select(Job.id)
+        .where(pending, Job.isolated == oldest.isolated, Job.pack_key == oldest.pack_key)
+        .order_by(Job.id)
+        .limit(1 if oldest.isolated else pack_size)
+        .with_for_update()
+    )
+    job_ids = tx.execute(jobs).scalars().all()
+    pack_id = uuid.uuid4().hex
+    row = {"id": pack_id, "batch_id": batch_id, "pair": batch.pair, "pack_key": oldest.pack_key}
+    tx.execute(insert(Pack).values(**row, state=PackState.QUEUED, num_jobs=len(job_ids), released_at=tx.now))
+    _move(tx, batch_id, JobState.PENDING, JobState.QUEUED, Job.id.in_(job_ids), pack_id=pack_id)
+    return pack_id
+
+
+@transaction
+def note_published(tx: Transaction, pack_ids: Sequence[str]) -> None:
+    """Remembers when the packs' messages went out; moves nothing."""
+    tx.execute(update(Pack).where(Pack.id.in_(pack_ids)).values(published_at=tx.now))
+
+
+# --- a worker's pack ----------------------------------------------------------------------------------------------
+
+
+@transaction
+def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float) -> ClaimedPack | None:
+    """queued → running. None where there is nothing to claim: claimed, ended, canceled, too late, or never heard of."""
+    in_time = or_(Pack.start_before.is_(None), Pack.start_before > tx.now)
+    lease = {
+        "worker_id": worker_id,
+        "claimed_at": tx.now,
+        "lease_expires_at": tx.now + timedelta(seconds=lease_seconds),
+    }
+    pack = tx.execute(
+        update(Pack)
+        .where(Pack.id == pack_id, Pack.state == PackState.QUEUED, in_time, _BATCH_IS_OPEN)
+        .values(state=PackState.RUNNING, **lease)
+        .returning(Pack.batch_id, Pack.pair)
+    ).one_or_none()
+    if pack is None:
+        return None
+    _move(tx, pack.batch_id, JobState.QUEUED, JobState.RUNNING, Job.pack_id == pack_id)
+    rows = tx.execute(select(Job).where(Job.pack_id == pack_id).order_by(Job.id)).all()
+    return ClaimedPack(
+        pack_id,
+        pack.batch_id,
+        pack.pair,
+        worker_id,
+        tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts) for row in rows),
+    )
+
+
+@transaction
+def begin_rendering(tx: Transaction, pack_id: str, worker_id: str) -> bool:
+    """Notes that the attempt begins. False where the worker has lost the pack, or its batch was canceled."""
+    noted = update(Pack).where(_held(pack_id, worker_id), _BATCH_IS_OPEN).values(rendering_at=tx.now)
+    return bool(tx.execute(noted).rowcount)
+
+
+@transaction
+def renew_leases(tx: Transaction, worker_id: str, pack_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
+    """Extends the leases of this worker's packs. Returns those that go on; the others must stop."""
+    held = (Pack.id.in_(pack_ids), Pack.worker_id == worker_id, Pack.state == PackState.RUNNING, _BATCH_IS_OPEN)
+    until = tx.now + timedelta(seconds=lease_seconds)
+    return frozenset(tx.execute(update(Pack).where(*held).values(lease_expires_at=until).returning(Pack.id)).scalars())
+
+
+@transaction
+def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: tuple[str, dict[str, Any]],
+                images: Sequence[FinishedImage]) -> None:  # fmt: skip
+    """running → done, with one image row and one result row each.
+
+    ``environment``: digest and content. Raises LeaseLostError, changing nothing, when the pack is somebody else's.
+    """
+    _fence(tx, pack)
+    row = {"digest": environment[0], "content": environment[1]}
+    tx.execute(_UPSERT[tx.dialect](EnvironmentRow).values(row).on_conflict_do_nothing())
+    for image in images:
+        result = {**image.result_row(), "image_id": _image_id(tx, image), "environment_digest": environment[0]}
+        tx.execute(insert(Result).values(**result, worker_id=pack.worker_id, pack_id=pack.id, finished_at=tx.now))
+    job_ids = [image.job_id for image in images]
+    _end_if_empty(tx, pack, job_ids)
+    # Last, because it locks the batch's counters, for which every other worker of the batch waits.
+    moved = _move(tx, pack.batch_id, JobState.RUNNING, JobState.DONE, *_jobs_of(pack, job_ids), **_NO_ERROR)
+    if moved != len(job_ids):
+        raise LeaseLostError(f"pack {pack.id}: some of its jobs are no longer running")
+
+
+@transaction
+def fail_jobs(tx: Transaction, pack: ClaimedPack, job_ids: Sequence[int], failure: Failure, max_attempts: int) -> None:
+    """running → pending | failed, as ``farm/retries.py`` decides. Raises LeaseLostError when the pack is lost."""
+    _fence(tx, pack)
+    _end_if_empty(tx, pack, job_ids)
+    _return_jobs(tx, pack.id, pack.batch_id, failure, max_attempts, Job.id.in_(job_ids))
+
+
+@transaction
+def give_back_pack(tx: Transaction, pack: ClaimedPack) -> None:
+    """running → pending, no attempt counted (canceled, where the batch was canceled). A lost pack is left alone."""
+    if not _end_packs(tx, PackState.RETURNED, _held(pack.id, pack.worker_id)):
+        return
+    canceled = tx.execute(select(Batch.state).where(Batch.id == pack.batch_id)).scalar_one() == BatchState.CANCELED
+    state = JobState.CANCELED if canceled else JobState.PENDING
+    _move(tx, pack.batch_id, JobState.RUNNING, state, Job.pack_id == pack.id)
+
+
+@transaction
+def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = None) -> int:
+    """running → pending | failed: packs whose lease ran out, or whose worker is known to be dead. Returns how many."""
+    late = Pack.lease_expires_at < tx.now if worker_id is None else Pack.worker_id == worker_id
+    packs = tx.execute(
+        select(Pack.id, Pack.batch_id, Pack.rendering_at, Batch.state.label("batch_state"))
+        .join(Batch, Batch.id == Pack.batch_id)
+        .where(Pack.state == PackState.RUNNING, late)
+        .order_by(Pack.id)
+        .with_for_update(of=Pack)
+    ).all()
+    for pack in packs:
+        _end_packs(tx, PackState.EXPIRED, Pack.id == pack.id)
+        if pack.batch_state == BatchState.CANCELED or pack.rendering_at is None:
+            state = JobState.CANCELED if pack.batch_state == BatchState.CANCELED else JobState.PENDING
+            _move(tx, pack.batch_id, JobState.RUNNING, state, Job.pack_id == pack.id)
+        else:
+            failure = Failure("worker_died", "its worker died or went silent while rendering it", retryable=True)
+            _return_jobs(tx, pack.id, pack.batch_id, failure, max_attempts)
+    return len(packs)
+
+
+# --- the moves themselves -------------------------------------------------------------------------------------------
+
+
+def _held(pack_id: str, worker_id: str) -> ColumnElement[bool]:
+    return and_(Pack.id == pack_id, Pack.worker_id == worker_id, Pack.state == PackState.RUNNING)
+
+
+def _fence(tx: Transaction, pack: ClaimedPack) -> None:
+    if tx.execute(select(Pack.id).where(_held(pack.id, pack.worker_id)).with_for_update()).first() is None:
+        raise LeaseLostError(f"pack {pack.id} is no longer this worker's; what it rendered of it is not recorded")
+
+
+def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure, max_attempts: int,
+                 *where: ColumnElement[bool]) -> None:  # fmt: skip
+    num_jobs = tx.execute(select(Pack.num_jobs).where(Pack.id == pack_id)).scalar_one()
+    rows = tx.execute(
+        select(Job.id, Job.attempts)
+        .where(Job.pack_id == pack_id, Job.state == JobState.RUNNING, *where)
+        .order_by(Job.id)
+    ).all()
+    for job in rows:
+        end = verdict(
+            retryable=failure.retryable, alone=num_jobs == 1, attempts=job.attempts, max_attempts=max_attempts
+        )
+        values = {"attempts": job.attempts + end.counts, "error": failure.sentence, "error_code": failure.code}
+        _move(tx, batch_id, JobState.RUNNING, end.state, Job.id == job.id, isolated=True, **values)
+
+
+def _end_packs(tx: Transaction, state: PackState, *where: ColumnElement[bool]) -> int:
+    return tx.execute(update(Pack).where(*where).values(state=state, ended_at=tx.now)).rowcount
+
+
+def _image_id(tx: Transaction, image: FinishedImage) -> int:
+    """The row of this file; one that is there already has the same bytes, for its URI carries their hash."""
+    row = _UPSERT[tx.dialect](Image).values(**image.image_row(), created_at=tx.now)
+    same = row.on_conflict_do_update(index_elements=[Image.uri], set_={"sha256": row.excluded.sha256})
+    return int(tx.execute(same.returning(Image.id)).scalar_one())
+
+
+def _jobs_of(pack: ClaimedPack, job_ids: Sequence[int]) -> tuple[ColumnElement[bool], ...]:
+    return (Job.pack_id == pack.id, Job.id.in_(job_ids))
+
+
+def _end_if_empty(tx: Transaction, pack: ClaimedPack, leaving: Sequence[int]) -> None:
+    others = exists().where(Job.pack_id == pack.id, Job.state == JobState.RUNNING, Job.id.not_in(leaving))
+    _end_packs(tx, PackState.FINISHED, Pack.id == pack.id, ~others)
+
+
+def _move(tx: Transaction, batch_id: int, old: JobState, new: JobState, *where: ColumnElement[bool],
+          **values: Any) -> int:  # fmt: skip
+    """Moves the batch's jobs that are in ``old`` (and ``where``) to ``new``, and its counters with them."""
+    if not may_move(old, new):
+        raise AssertionError(f"no job goes from {old} to {new}")
+    if new == JobState.PENDING:
+        values["pack_id"] = None
+    moved = tx.execute(
+        update(Job).where(Job.batch_id == batch_id, Job.state == old, *where).values(state=new, **values)
+    ).rowcount
+    _count(tx, batch_id, {old: -moved, new: moved})
+    return moved
+
+
+def _count(tx: Transaction, batch_id: int, changes: dict[JobState, int]) -> None:
+    counters = {f"num_{state}": getattr(Batch, f"num_{state}") + change for state, change in changes.items() if change}
+    if counters:
+        tx.execute(update(Batch).where(Batch.id == batch_id).values(counters))
+
+
+def _set_batch(tx: Transaction, batch_id: int, old: BatchState, new: BatchState, **values: Any) -> None:
+    moved = update(Batch).where(Batch.id == batch_id, Batch.state == old).values(state=new, **values)
+    if not tx.execute(moved).rowcount:
+        raise NotFoundError(f"batch {batch_id} is not {old}; only such a batch can become {new}")

@@ -1,0 +1,70 @@
+"""Who works: the ``workers`` table. A worker is live while it was seen within its lease."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy import func, insert, select, update
+
+from farm.database import Transaction, question, transaction
+from schemas.tables import Worker
+
+WorkerState = Literal["loading", "ready", "stopping", "stopped", "failed"]
+_LIVE: Final = ("loading", "ready", "stopping")
+
+
+@dataclass(frozen=True)
+class WorkerIdentity:
+    """One worker process: which pair, on which device of which host."""
+
+    id: str
+    host: str
+    process_id: int
+    device: str
+    pair: str
+
+
+@transaction
+def register_worker(tx: Transaction, worker: WorkerIdentity) -> None:
+    """A new row in state ``loading``."""
+    tx.execute(insert(Worker).values(**vars(worker), state="loading", started_at=tx.now, seen_at=tx.now))
+
+
+@transaction
+def note_worker(tx: Transaction, worker_id: str, state: WorkerState, error: str | None = None) -> None:
+    """The worker's state, seen now."""
+    tx.execute(update(Worker).where(Worker.id == worker_id).values(state=state, seen_at=tx.now, error=error))
+
+
+@transaction
+def note_fingerprint(tx: Transaction, worker_id: str, pair_fingerprint: str) -> None:
+    """Which weights the worker has pinned."""
+    tx.execute(update(Worker).where(Worker.id == worker_id).values(pair_fingerprint=pair_fingerprint))
+
+
+@transaction
+def note_seen(tx: Transaction, worker_id: str) -> None:
+    """The worker is alive."""
+    tx.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=tx.now))
+
+
+@question
+def live_workers(tx: Transaction, seen_within_seconds: float) -> dict[str, int]:
+    """pair → number of live workers."""
+    since = tx.now - timedelta(seconds=seen_within_seconds)
+    alive = select(Worker.pair, func.count().label("num")).where(Worker.state.in_(_LIVE), Worker.seen_at > since)
+    return {row.pair: row.num for row in tx.execute(alive.group_by(Worker.pair))}
+
+
+@question
+def recent_workers(tx: Transaction, limit: int) -> Sequence[Any]:
+    """Rows of ``workers``, the youngest first."""
+    return tx.execute(select(Worker).order_by(Worker.started_at.desc()).limit(limit)).all()
+
+
+@question
+def worker_error(tx: Transaction, worker_ids: Sequence[str]) -> str | None:
+    """Why one of these workers failed to start, if one did."""
+    failed = select(Worker.error).where(Worker.id.in_(worker_ids), Worker.state == "failed").limit(1)
+    return tx.execute(failed).scalar_one_or_none()

@@ -1,0 +1,95 @@
+"""Builds batches, workers and finished images in a real ledger, for the tests of it."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import func, select
+
+from farm import ledger
+from farm.database import Database
+from farm.schema import upgrade
+from farm.workers import WorkerIdentity, register_worker
+from schemas.records import ClaimedPack, FinishedImage, StagedJob, StoredImage
+from schemas.spec import JobSpec
+from schemas.states import JobState
+from schemas.tables import Batch, Job
+
+ENVIRONMENT = ("e" * 64, {"pair": "tiny"})
+LEASE_SECONDS = 60.0
+
+
+class TestClock:
+    """A clock that moves when it is told to."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def new_ledger(url: str, clock: TestClock | None = None) -> Database:
+    database = Database(url, clock)
+    upgrade(database)
+    return database
+
+
+def staged(number: int, **fields: object) -> StagedJob:
+    return StagedJob(number, JobSpec.parse({"prompt": f"cat {number}", "seed": number, **fields}), 0, {"row": "x"})
+
+
+def open_batch(database: Database, num_jobs: int = 4, priority: int = 5, pair: str = "tiny", **fields: object) -> int:
+    batch_id = ledger.create_batch(database, "cats", pair, priority)
+    ledger.stage_jobs(database, batch_id, [staged(n, **fields) for n in range(1, num_jobs + 1)])
+    ledger.open_batch(database, batch_id)
+    return batch_id
+
+
+def new_worker(database: Database, pair: str = "tiny") -> str:
+    worker_id = uuid.uuid4().hex
+    register_worker(database, WorkerIdentity(worker_id, "host", 1, "cpu", pair))
+    return worker_id
+
+
+def claimed_pack(database: Database, batch_id: int, worker_id: str, size: int = 8) -> ClaimedPack:
+    pack_id = ledger.release_pack(database, batch_id, size)
+    assert pack_id is not None
+    pack = ledger.claim_pack(database, pack_id, worker_id, LEASE_SECONDS)
+    assert pack is not None
+    return pack
+
+
+def images_of(pack: ClaimedPack, mark: str = "") -> list[FinishedImage]:
+    return [
+        FinishedImage(
+            job_id=job.id,
+            image=StoredImage(f"file:///images/{job.id}{mark}.png", "a" * 64, "b" * 64, 10, 64, 64, "png"),
+            spec_digest=JobSpec.from_json(job.spec).digest,
+            pair_fingerprint="f" * 64,
+            provenance={},
+            attempt=job.attempts + 1,
+            render_seconds=1.0,
+            finish_seconds=0.1,
+        )
+        for job in pack.jobs
+    ]
+
+
+def states(database: Database, batch_id: int) -> dict[JobState, int]:
+    """Counted from the jobs; asserts that the batch's counters say the same."""
+    with database.begin(read_only=True) as tx:
+        rows = tx.execute(select(Job.state, func.count()).where(Job.batch_id == batch_id).group_by(Job.state)).all()
+        batch = tx.execute(select(Batch).where(Batch.id == batch_id)).one()
+    counted = {JobState(state): num for state, num in rows}
+    assert {state: getattr(batch, f"num_{state}") for state in JobState} == {s: counted.get(s, 0) for s in JobState}
+    return counted
+
+
+def job_rows(database: Database, batch_id: int) -> list:
+    with database.begin(read_only=True) as tx:
+        return list(tx.execute(select(Job).where(Job.batch_id == batch_id).order_by(Job.number)).all())

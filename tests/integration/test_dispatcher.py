@@ -1,0 +1,166 @@
+"""The dispatcher on a real ledger and a real Redis: releasing, telling again, taking back."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from farm import ledger
+from farm.broker import Broker
+from farm.database import Database
+from farm.redis_client import redis_client
+from producer.dispatcher import REPUBLISH_SECONDS, Dispatcher, Tick
+from schemas.errors import BrokerUnavailableError
+from schemas.settings import Settings
+from schemas.states import JobState
+from schemas.tables import Pack
+from tests.integration.ledger_farm import TestClock, claimed_pack, new_ledger, new_worker, open_batch, states
+from tests.servers import RedisServer, temporary_folder
+
+QUEUE = "nightshift.tiny"
+LEASE_SECONDS = 0.5
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    return TestClock()
+
+
+@pytest.fixture
+def database(database_url: str, clock: TestClock) -> Iterator[Database]:
+    with closing(new_ledger(database_url, clock)) as database:
+        yield database
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Broker]:
+    with closing(Broker(redis_url)) as broker:
+        yield broker
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, lease_seconds=LEASE_SECONDS, pack_size=2, queued_packs_per_worker=3)
+
+
+@pytest.fixture
+def dispatcher(database: Database, broker: Broker, settings: Settings) -> Dispatcher:
+    return Dispatcher(database, broker, settings)
+
+
+def pack_batches(database: Database) -> list[int]:
+    with database.begin(read_only=True) as tx:
+        return list(tx.execute(select(Pack.batch_id).order_by(Pack.released_at)).scalars())
+
+
+def test_a_tick_primes_the_queue_before_a_worker_is_there(
+    dispatcher: Dispatcher, database: Database, broker: Broker
+) -> None:
+    batch_id = open_batch(database, 20)
+    assert dispatcher.tick().num_released == 3
+    assert broker.queue_length(QUEUE) == 3
+    assert states(database, batch_id) == {JobState.QUEUED: 6, JobState.PENDING: 14}
+
+
+def test_redis_holds_a_few_packs_for_each_live_worker_and_no_more(
+    dispatcher: Dispatcher, database: Database, broker: Broker
+) -> None:
+    open_batch(database, 60)
+    for _ in range(3):
+        new_worker(database)
+    assert dispatcher.tick().num_released == 9
+    assert dispatcher.tick() == Tick()
+    assert broker.queue_length(QUEUE) == 9
+
+
+def test_higher_priority_is_released_first(dispatcher: Dispatcher, database: Database) -> None:
+    open_batch(database, 20, priority=1)
+    urgent = open_batch(database, 20, priority=9)
+    dispatcher.tick()
+    assert pack_batches(database) == [urgent] * 3
+
+
+def test_batches_of_one_priority_share_the_queue(dispatcher: Dispatcher, database: Database) -> None:
+    first, second = open_batch(database, 20), open_batch(database, 20)
+    for _ in range(2):
+        new_worker(database)
+    dispatcher.tick()
+    assert sorted(pack_batches(database)) == [first] * 3 + [second] * 3
+
+
+def test_what_redis_forgot_is_published_again(
+    dispatcher: Dispatcher, database: Database, broker: Broker, clock: TestClock, redis_server: RedisServer
+) -> None:
+    open_batch(database, 6)
+    dispatcher.tick()
+    redis_server.flush()
+    clock.advance(REPUBLISH_SECONDS + 1)
+    assert dispatcher.tick().num_republished == 3
+    assert broker.queue_length(QUEUE) == 3
+
+
+def test_a_message_under_way_to_a_claim_is_not_published_again(
+    dispatcher: Dispatcher, database: Database, redis_server: RedisServer
+) -> None:
+    open_batch(database, 6)
+    dispatcher.tick()
+    redis_server.flush()
+    assert dispatcher.tick().num_republished == 0
+
+
+def test_only_one_of_two_dispatchers_acts(
+    dispatcher: Dispatcher, database: Database, broker: Broker, settings: Settings
+) -> None:
+    open_batch(database, 20)
+    other = Dispatcher(database, broker, settings)
+    assert dispatcher.tick().num_released == 3
+    with database.begin() as tx:
+        tx.execute(Pack.__table__.update().values(state="finished"))
+    assert other.tick() == Tick()
+    dispatcher.close()
+    assert other.tick().num_released == 3
+
+
+def test_a_lease_runs_out_but_not_before_the_dispatcher_has_run_for_one_lease(
+    dispatcher: Dispatcher, database: Database, clock: TestClock
+) -> None:
+    batch_id = open_batch(database, 2)
+    claimed_pack(database, batch_id, new_worker(database))
+    clock.advance(3600)
+    assert dispatcher.tick().num_expired == 0
+    time.sleep(LEASE_SECONDS)
+    assert dispatcher.tick().num_expired == 1
+
+
+def test_a_canceled_batch_is_swept(dispatcher: Dispatcher, database: Database) -> None:
+    batch_id = open_batch(database, 20)
+    dispatcher.tick()
+    ledger.cancel_batch(database, batch_id)
+    assert dispatcher.tick().num_canceled == 20
+    assert states(database, batch_id) == {JobState.CANCELED: 20}
+
+
+def test_two_farms_on_one_redis_do_not_see_each_other(redis_url: str, broker: Broker) -> None:
+    with closing(Broker(redis_url, "other:")) as other:
+        other.publish(QUEUE, ["0" * 32])
+        assert (broker.queue_length(QUEUE), other.queue_length(QUEUE)) == (0, 1)
+    with redis_client(redis_url) as client:
+        assert not [key for key in client.scan_iter() if not key.startswith(b"other:")]
+
+
+def test_a_redis_that_went_away_is_said_in_one_sentence_without_its_password(
+    database: Database, settings: Settings
+) -> None:
+    with temporary_folder() as folder:
+        server = RedisServer(folder)
+        server.start()
+        with closing(Broker(server.url)) as broker:
+            open_batch(database, 2)
+            server.kill()
+            with pytest.raises(BrokerUnavailableError, match="does not answer") as raised:
+                Dispatcher(database, broker, settings).tick()
+    password = server.url.split(":")[2].split("@")[0]
+    assert password not in str(raised.value)

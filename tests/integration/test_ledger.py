@@ -1,0 +1,282 @@
+"""Every move of a job, on a real SQLite and a real PostgreSQL."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select
+
+from farm import ledger
+from farm.database import Database
+from farm.retries import Failure
+from schemas.errors import LeaseLostError, NotFoundError, RenderError, SpecError
+from schemas.states import JobState
+from schemas.tables import Image, Pack, Result
+from tests.integration.ledger_farm import (
+    ENVIRONMENT,
+    LEASE_SECONDS,
+    TestClock,
+    claimed_pack,
+    images_of,
+    job_rows,
+    new_ledger,
+    new_worker,
+    open_batch,
+    staged,
+    states,
+)
+
+ANY = Failure("render", "the device said no", retryable=True)
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    return TestClock()
+
+
+@pytest.fixture
+def database(database_url: str, clock: TestClock) -> Iterator[Database]:
+    database = new_ledger(database_url, clock)
+    yield database
+    database.close()
+
+
+def test_nothing_of_a_batch_is_released_before_it_is_opened(database: Database) -> None:
+    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(1)])
+    assert ledger.release_pack(database, batch_id, 8) is None
+    ledger.open_batch(database, batch_id)
+    assert ledger.release_pack(database, batch_id, 8) is not None
+
+
+def test_a_discarded_batch_leaves_no_row(database: Database) -> None:
+    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
+    ledger.discard_batch(database, batch_id)
+    assert job_rows(database, batch_id) == []
+
+
+def test_an_open_batch_cannot_be_discarded(database: Database) -> None:
+    batch_id = open_batch(database, 2)
+    ledger.discard_batch(database, batch_id)
+    assert states(database, batch_id) == {JobState.PENDING: 2}
+
+
+def test_a_job_that_the_batch_has_already_is_not_staged_twice(database: Database) -> None:
+    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    assert ledger.stage_jobs(database, batch_id, [staged(1), staged(2)]) == 2
+    assert ledger.stage_jobs(database, batch_id, [staged(2), staged(3)]) == 1
+    assert states(database, batch_id) == {JobState.PENDING: 3}
+
+
+def test_a_pack_goes_from_pending_to_done_with_one_result_for_each_job(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 4), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    assert states(database, batch_id) == {JobState.RUNNING: 4}
+    assert ledger.begin_rendering(database, pack.id, worker_id)
+    ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert states(database, batch_id) == {JobState.DONE: 4}
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(func.count()).select_from(Result)).scalar_one() == 4
+        assert tx.execute(select(func.count()).select_from(Image)).scalar_one() == 4
+        assert tx.execute(select(Pack.state)).scalar_one() == "finished"
+
+
+def test_a_pack_holds_only_jobs_of_one_size(database: Database) -> None:
+    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    jobs = [staged(n, width=64 if n % 2 else 128) for n in range(1, 7)]
+    ledger.stage_jobs(database, batch_id, jobs)
+    ledger.open_batch(database, batch_id)
+    pack = claimed_pack(database, batch_id, new_worker(database))
+    assert [job.number for job in job_rows(database, batch_id) if job.pack_id == pack.id] == [1, 3, 5]
+
+
+def test_a_pack_is_claimed_by_exactly_one_of_many_workers(database: Database) -> None:
+    batch_id = open_batch(database, 2)
+    pack_id = ledger.release_pack(database, batch_id, 8)
+    assert pack_id is not None
+    workers = [new_worker(database) for _ in range(8)]
+    start = threading.Barrier(len(workers))
+
+    def claim(worker_id: str) -> bool:
+        start.wait()
+        return ledger.claim_pack(database, pack_id, worker_id, LEASE_SECONDS) is not None
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        assert sum(pool.map(claim, workers)) == 1
+    assert states(database, batch_id) == {JobState.RUNNING: 2}
+
+
+def test_an_unknown_pack_is_not_claimed(database: Database) -> None:
+    assert ledger.claim_pack(database, "0" * 32, new_worker(database), LEASE_SECONDS) is None
+
+
+def test_many_workers_finish_packs_of_one_batch_at_once_and_the_counters_hold(database: Database) -> None:
+    batch_id = open_batch(database, 24)
+    packs = [claimed_pack(database, batch_id, new_worker(database), size=2) for _ in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda pack: ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack)), packs))
+    assert states(database, batch_id) == {JobState.DONE: 24}
+
+
+def test_a_worker_that_lost_its_lease_cannot_finish(database: Database, clock: TestClock) -> None:
+    batch_id, slow, quick = open_batch(database, 2), new_worker(database), new_worker(database)
+    lost = claimed_pack(database, batch_id, slow)
+    clock.advance(LEASE_SECONDS + 1)
+    assert ledger.expire_leases(database, 3) == 1
+    won = claimed_pack(database, batch_id, quick)
+    with pytest.raises(LeaseLostError):
+        ledger.finish_jobs(database, lost, ENVIRONMENT, images_of(lost))
+    with pytest.raises(LeaseLostError):
+        ledger.fail_jobs(database, lost, [job.id for job in lost.jobs], ANY, 3)
+    ledger.give_back_pack(database, lost)
+    assert ledger.renew_leases(database, slow, [lost.id], LEASE_SECONDS) == frozenset()
+    assert states(database, batch_id) == {JobState.RUNNING: 2}
+    ledger.finish_jobs(database, won, ENVIRONMENT, images_of(won, "-won"))
+    with database.begin(read_only=True) as tx:
+        assert set(tx.execute(select(Result.worker_id)).scalars()) == {quick}
+
+
+def test_finishing_compares_the_fence_and_not_the_time(database: Database, clock: TestClock) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    clock.advance(10 * LEASE_SECONDS)  # nobody has expired the lease: the work still counts
+    ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert states(database, batch_id) == {JobState.DONE: 2}
+
+
+def test_a_renewed_lease_does_not_expire(database: Database, clock: TestClock) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    for _ in range(4):
+        clock.advance(LEASE_SECONDS * 0.7)
+        assert ledger.renew_leases(database, worker_id, [pack.id], LEASE_SECONDS) == {pack.id}
+        assert ledger.expire_leases(database, 3) == 0
+
+
+def test_a_pack_of_a_dead_worker_goes_back_at_once(database: Database) -> None:
+    batch_id, dead, other = open_batch(database, 4), new_worker(database), new_worker(database)
+    claimed_pack(database, batch_id, dead, size=2)
+    claimed_pack(database, batch_id, other, size=2)
+    assert ledger.expire_leases(database, 3, dead) == 1
+    assert states(database, batch_id) == {JobState.PENDING: 2, JobState.RUNNING: 2}
+
+
+def test_a_death_before_rendering_isolates_nobody(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    claimed_pack(database, batch_id, worker_id)
+    ledger.expire_leases(database, 3, worker_id)
+    assert [(job.isolated, job.attempts) for job in job_rows(database, batch_id)] == [(False, 0)] * 2
+
+
+def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 3), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.begin_rendering(database, pack.id, worker_id)
+    ledger.expire_leases(database, 3, worker_id)
+    assert [job.attempts for job in job_rows(database, batch_id)] == [0, 0, 0]  # nobody alone, nobody to blame
+    sizes = [len(claimed_pack(database, batch_id, new_worker(database)).jobs) for _ in range(3)]
+    assert sizes == [1, 1, 1]
+
+
+def test_a_job_that_kills_every_worker_fails_after_its_attempts(database: Database) -> None:
+    batch_id = open_batch(database, 1)
+    for _ in range(3):
+        worker_id = new_worker(database)
+        pack = claimed_pack(database, batch_id, worker_id)
+        ledger.begin_rendering(database, pack.id, worker_id)
+        ledger.expire_leases(database, 3, worker_id)
+    assert states(database, batch_id) == {JobState.FAILED: 1}
+    (job,) = job_rows(database, batch_id)
+    assert (job.attempts, job.error_code) == (3, "worker_died")
+
+
+def test_a_permanent_error_fails_a_job_that_was_alone_at_once(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    failure = Failure.of(SpecError("prompt: no such embedding"))
+    ledger.fail_jobs(database, pack, [pack.jobs[0].id], failure, 3)
+    (job,) = job_rows(database, batch_id)
+    assert (job.state, job.error) == ("failed", "prompt: no such embedding")
+
+
+def test_a_retryable_error_of_one_job_leaves_the_rest_of_its_pack_running(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 3), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.fail_jobs(database, pack, [pack.jobs[1].id], Failure.of(RenderError("out of memory")), 3)
+    assert states(database, batch_id) == {JobState.RUNNING: 2, JobState.PENDING: 1}
+    rest = [image for image in images_of(pack) if image.job_id != pack.jobs[1].id]
+    ledger.finish_jobs(database, pack, ENVIRONMENT, rest)
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(Pack.state)).scalar_one() == "finished"
+
+
+def test_a_pack_given_back_counts_no_attempt(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    ledger.give_back_pack(database, claimed_pack(database, batch_id, worker_id))
+    assert [(job.state, job.attempts, job.isolated) for job in job_rows(database, batch_id)] == [
+        ("pending", 0, False)
+    ] * 2
+
+
+def test_cancel_holds_for_every_claim_after_it(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 6), new_worker(database)
+    running = claimed_pack(database, batch_id, worker_id, size=2)
+    queued = ledger.release_pack(database, batch_id, 2)
+    assert queued is not None
+    ledger.cancel_batch(database, batch_id)
+    assert ledger.claim_pack(database, queued, worker_id, LEASE_SECONDS) is None
+    assert ledger.release_pack(database, batch_id, 2) is None
+    assert not ledger.begin_rendering(database, running.id, worker_id)
+    assert ledger.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == frozenset()
+    while ledger.sweep_canceled(database, batch_id):
+        pass
+    ledger.give_back_pack(database, running)
+    assert states(database, batch_id) == {JobState.CANCELED: 6}
+
+
+def test_a_pack_that_is_done_when_its_batch_is_canceled_is_still_recorded(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.cancel_batch(database, batch_id)
+    ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert states(database, batch_id) == {JobState.DONE: 2}
+
+
+def test_a_canceled_batch_cannot_be_canceled_again(database: Database) -> None:
+    batch_id = open_batch(database, 1)
+    ledger.cancel_batch(database, batch_id)
+    with pytest.raises(NotFoundError, match="is not open"):
+        ledger.cancel_batch(database, batch_id)
+
+
+def test_retry_gives_failed_jobs_all_their_attempts_anew(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.fail_jobs(database, pack, [pack.jobs[0].id], Failure.of(SpecError("no")), 3)
+    assert ledger.retry_failed(database, batch_id) == 1
+    (job,) = job_rows(database, batch_id)
+    assert (job.state, job.attempts, job.error) == ("pending", 0, None)
+
+
+def test_a_pack_is_not_claimed_after_its_window(database: Database, clock: TestClock) -> None:
+    batch_id = open_batch(database, 1)
+    pack_id = ledger.release_pack(database, batch_id, 8)
+    assert pack_id is not None
+    with database.begin() as tx:
+        tx.execute(Pack.__table__.update().values(start_before=clock.now))
+    assert ledger.claim_pack(database, pack_id, new_worker(database), LEASE_SECONDS) is None
+
+
+def test_equal_files_of_two_batches_share_one_image_row(database: Database) -> None:
+    worker_id = new_worker(database)
+    first, second = (claimed_pack(database, open_batch(database, 1), worker_id) for _ in range(2))
+    image = images_of(first)[0].image
+    for pack in (first, second):
+        (finished,) = images_of(pack)
+        shared = type(finished)(**{**vars(finished), "image": image})
+        ledger.finish_jobs(database, pack, ENVIRONMENT, [shared])
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(func.count()).select_from(Image)).scalar_one() == 1
+        assert tx.execute(select(func.count()).select_from(Result)).scalar_one() == 2
