@@ -90,6 +90,7 @@ def celery_app(url: str, prefix: str) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "global_keyprefix": prefix,
+            "max_retries": 0,  # of one publish; consumers reconnect for ever all the same
             "socket_timeout": _TIMEOUT_SECONDS,
             "socket_connect_timeout": _TIMEOUT_SECONDS,
         },

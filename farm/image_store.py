@@ -3,14 +3,12 @@
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 
 from schemas.errors import SettingsError, StorageError
-
-_LOCAL_SCHEMES: Final = frozenset({"", "file", "local"})
 
 
 class ImageStore:
@@ -18,8 +16,7 @@ class ImageStore:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
-        self._folder = Path(unquote(parts.path)).absolute() if parts.scheme in _LOCAL_SCHEMES else None
+        self._folder = local_path(self.url)
         if self._folder is not None:
             self.url = self._folder.as_uri()
         else:
@@ -58,14 +55,19 @@ class ImageStore:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of an image that lies on this machine's disk; None for one behind any other URL."""
+    """The absolute path of what lies on this machine's disk (``file://`` URI or plain path); None for any other URL."""
+    if "://" not in uri:
+        return Path(uri).absolute()
     parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme in _LOCAL_SCHEMES else None
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def read_image(uri: str) -> bytes:
     """The bytes behind an image's URI. Raises StorageError."""
+    path = local_path(uri)
     try:
+        if path is not None:
+            return path.read_bytes()
         with fsspec.open(uri, "rb") as stream:
             content: bytes = stream.read()
         return content

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from farm.database import Transaction, transaction
 from farm.retries import Failure, verdict
 from schemas.errors import LeaseLostError, NotFoundError
+from schemas.provenance import Environment
 from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, StagedJob
 from schemas.states import BatchState, JobState, PackState, may_move
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
@@ -167,17 +168,13 @@ def renew_leases(tx: Transaction, worker_id: str, pack_ids: Sequence[str], lease
 
 
 @transaction
-def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: tuple[str, dict[str, Any]],
-                images: Sequence[FinishedImage]) -> None:  # fmt: skip
-    """running → done, with one image row and one result row each.
-
-    ``environment``: digest and content. Raises LeaseLostError, changing nothing, when the pack is somebody else's.
-    """
+def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: Environment, images: Sequence[FinishedImage]) -> None:
+    """running → done, with one image row and one result row each. Raises LeaseLostError when the pack is lost."""
     _fence(tx, pack)
-    row = {"digest": environment[0], "content": environment[1]}
+    row = {"digest": environment.digest, "content": environment.model_dump(mode="json")}
     tx.execute(_UPSERT[tx.dialect](EnvironmentRow).values(row).on_conflict_do_nothing())
     for image in images:
-        result = {**image.result_row(), "image_id": _image_id(tx, image), "environment_digest": environment[0]}
+        result = {**image.result_row(), "image_id": _image_id(tx, image), "environment_digest": row["digest"]}
         tx.execute(insert(Result).values(**result, worker_id=pack.worker_id, pack_id=pack.id, finished_at=tx.now))
     job_ids = [image.job_id for image in images]
     _end_if_empty(tx, pack, job_ids)

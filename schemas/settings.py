@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     #: "auto" (every GPU, else the CPU), "cpu", or indices: "0,1"
     devices: str = "auto"
     #: keeps two farms on one Redis apart
-    broker_prefix: Annotated[str, Field(pattern=r"[a-z0-9_.:-]{0,63}")] = ""
+    broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
     lease_seconds: Annotated[float, Field(gt=0)] = 60.0
     tick_seconds: Annotated[float, Field(gt=0)] = 1.0
     max_attempts: Annotated[int, Field(ge=1)] = 3
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     @field_validator("pairs", mode="before")
     @classmethod
     def _named(cls, pairs: Any) -> Any:
-        if not isinstance(pairs, dict):
+        if not isinstance(pairs, dict) or not all(isinstance(table, dict | ModelPair) for table in pairs.values()):
             raise ValueError("pairs come as [pairs.NAME] tables of nightshift.toml")
         return {
             name: table if isinstance(table, ModelPair) else {"name": name, **table} for name, table in pairs.items()

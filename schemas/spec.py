@@ -32,10 +32,10 @@ def text_flaw(text: str) -> str | None:
     return None
 
 
-def _storable(text: str) -> str:
-    if flaw := text_flaw(text):
+def _storable(value: object) -> object:
+    if isinstance(value, str) and (flaw := text_flaw(value)):
         raise PydanticCustomError("text", "{flaw}", {"flaw": flaw})
-    return text
+    return value
 
 
 def _seed_in_range(seed: int) -> int:
@@ -83,7 +83,6 @@ def _scheduler(name: str) -> str:
 
 Int = Annotated[int, BeforeValidator(_whole_number)]
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Text = Annotated[str, AfterValidator(_storable)]
 Side = Annotated[Int, Field(ge=64, le=4096), AfterValidator(_divisible_by_8)]
 Seed = Annotated[Int, AfterValidator(_seed_in_range)]
 
@@ -109,8 +108,8 @@ class JobSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    prompt: Annotated[Text, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
-    negative_prompt: Annotated[Text, Field(max_length=MAX_PROMPT_CHARACTERS)] | None = None
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), BeforeValidator(_storable)]
+    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), BeforeValidator(_storable)] | None = None
     #: ``plain``: parentheses and plus signs are text. ``compel``: they are weights.
     prompt_syntax: Literal["plain", "compel"] = "plain"
     width: Side = 1024
@@ -170,7 +169,7 @@ def _problem(item: Any) -> FieldProblem:
         return FieldProblem(field, None, "is missing")
     if item["type"] == "extra_forbidden":
         return FieldProblem(field, None, "is not a field of a spec")
-    message = item["msg"].removeprefix("Input ")
+    message = item["msg"].removeprefix("Input ").removeprefix("String ")
     return FieldProblem(field, item["input"], message[0].lower() + message[1:])
 
 

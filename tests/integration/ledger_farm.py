@@ -9,12 +9,27 @@ from farm import ledger
 from farm.database import Database
 from farm.schema import upgrade
 from farm.workers import WorkerIdentity, register_worker
+from schemas.provenance import Environment
 from schemas.records import ClaimedPack, FinishedImage, StagedJob, StoredImage
 from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Batch, Job
 
-ENVIRONMENT = ("e" * 64, {"pair": "tiny"})
+ENVIRONMENT = Environment(
+    pair="tiny",
+    pair_fingerprint="f" * 64,
+    base="synthetic:tiny",
+    base_revision=None,
+    base_hash="b" * 10,
+    refiner=None,
+    refiner_revision=None,
+    refiner_hash=None,
+    license="none",
+    versions={"nightshift": "0"},
+    device="cpu",
+    dtype="float32",
+    attention_backend="sdpa",
+)
 LEASE_SECONDS = 60.0
 
 

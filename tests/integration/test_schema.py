@@ -1,0 +1,78 @@
+"""The migrations, on a real SQLite and a real PostgreSQL."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from farm.database import Database
+from farm.schema import current_revision, ensure_schema, head_revision, upgrade
+from schemas.errors import DatabaseUnavailableError, SchemaVersionError, SettingsError, StorageError
+from schemas.tables import Table
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with closing(Database(database_url)) as database:
+        yield database
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_mappings(database: Database) -> None:
+    upgrade(database)
+    with database.begin(read_only=True) as tx:
+        assert compare_metadata(MigrationContext.configure(tx.connection), Table.metadata) == []
+
+
+def test_an_upgrade_may_be_run_again_and_twice_at_once(database: Database) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: upgrade(database), range(2))) == [head_revision()] * 2
+    upgrade(database)
+    assert current_revision(database) == head_revision()
+
+
+def test_a_fresh_sqlite_file_is_made_by_itself(sqlite_url: str) -> None:
+    with closing(Database(sqlite_url)) as database:
+        ensure_schema(database)
+        assert current_revision(database) == head_revision()
+
+
+def test_a_fresh_postgresql_wants_to_be_upgraded_on_purpose(postgres_url: str) -> None:
+    with closing(Database(postgres_url)) as database, pytest.raises(SchemaVersionError, match="nightshift db upgrade"):
+        ensure_schema(database)
+
+
+def test_a_ledger_of_a_newer_version_is_refused(database: Database) -> None:
+    upgrade(database)
+    with database.begin() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaVersionError, match="newer version"):
+        ensure_schema(database)
+
+
+def test_a_plain_postgresql_url_uses_the_driver_that_we_have(postgres_url: str) -> None:
+    with closing(Database(postgres_url.replace("postgresql+psycopg", "postgresql"))) as database:
+        assert current_revision(database) is None
+
+
+def test_an_unreachable_postgresql_is_said_in_one_sentence_without_its_password() -> None:
+    url = "postgresql://somebody:hunter2@127.0.0.1:1/nightshift"
+    with closing(Database(url)) as database, pytest.raises(DatabaseUnavailableError) as raised:
+        ensure_schema(database)
+    assert "does not answer" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["mysql://host/db", "not a url", "sqlite://", "sqlite:///:memory:"])
+def test_a_url_that_is_no_ledger_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError):
+        Database(url)
+
+
+def test_a_sqlite_file_where_no_folder_can_be_made_is_refused() -> None:
+    with pytest.raises(StorageError, match="cannot make the folder"):
+        Database("sqlite:////proc/nightshift/ledger.sqlite3")
