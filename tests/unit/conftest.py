@@ -1,0 +1,48 @@
+"""Fixtures of the tests without servers. Torch is imported only by tests that ask for a pair."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(model_cache) -> Path:
+    """``base/`` and ``refiner/`` of the synthetic pair ``tiny``."""
+    from worker.synthetic import synthetic_pair_folder
+
+    return synthetic_pair_folder("tiny", model_cache)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder, model_cache):
+    """The pair ``tiny``, loaded once on the CPU in float32."""
+    import torch
+
+    from schemas.pair import BUILT_IN_PAIRS
+    from worker.pipelines import load_pair
+
+    torch.set_num_threads(1)  # networks this small wait for threads far longer than they work
+    return load_pair(BUILT_IN_PAIRS["tiny"], "cpu", model_cache)
+
+
+@pytest.fixture(scope="session")
+def diffusers_pair(tiny_folder):
+    """The same weights in diffusers' own pipelines, as its documentation shows: what tests hold us against."""
+    from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
+    base = StableDiffusionXLPipeline.from_pretrained(tiny_folder / "base", use_safetensors=True, add_watermarker=False)
+    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(
+        tiny_folder / "refiner",
+        text_encoder_2=base.text_encoder_2,
+        vae=base.vae,
+        use_safetensors=True,
+        add_watermarker=False,
+    )
+    for pipe in (base, refiner):
+        pipe.set_progress_bar_config(disable=True)
+    return base, refiner

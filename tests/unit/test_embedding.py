@@ -1,0 +1,187 @@
+"""Prompts to embeddings, held against diffusers' ``encode_prompt`` and compel's ``CompelForSDXL``."""
+
+import time
+
+import pytest
+import torch
+from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
+
+from schemas.errors import SpecError
+from schemas.spec import JobSpec
+from worker.embedding import embed, num_chunks, stacked
+
+SENTENCE = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. "
+LONG = (SENTENCE * 5).strip()
+NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+
+
+def spec(prompt="a red fox", **fields):
+    return JobSpec.parse({"prompt": prompt, "seed": 1, **fields})
+
+
+def embedded(pipe, one):
+    with torch.inference_mode():
+        embeds = embed(pipe, one)
+    return tuple(getattr(embeds, name) for name in NAMES)
+
+
+def by_diffusers(pipe, one):
+    with torch.inference_mode():
+        return pipe.encode_prompt(one.prompt, device="cpu", negative_prompt=one.negative_prompt)
+
+
+def by_compel(pipe, one):
+    with torch.inference_mode():
+        found = CompelForSDXL(pipe)(one.prompt, negative_prompt=one.negative_prompt)
+    return found.embeds, found.negative_embeds, found.pooled_embeds, found.negative_pooled_embeds
+
+
+def equal(left, right):
+    return [torch.equal(a, b) for a, b in zip(left, right, strict=True)]
+
+
+@pytest.mark.parametrize("prompt", ["a red fox", "a (red)++ fox--", " two  spaces ", "café 猫", "wow! wow!!"])
+@pytest.mark.parametrize("negative", [None, "", "blurry, dark"])
+@pytest.mark.parametrize("side", ["base", "refiner"])
+def test_a_plain_prompt_of_one_chunk_is_embedded_as_diffusers_does_it(tiny, diffusers_pair, prompt, negative, side):
+    reference = diffusers_pair[side == "refiner"]
+    one = spec(prompt, negative_prompt=negative)
+    assert equal(embedded(getattr(tiny, side), one), by_diffusers(reference, one)) == [True] * 4
+
+
+def test_no_negative_prompt_is_zeros_for_the_base_and_the_empty_text_for_the_refiner(tiny):
+    nothing, empty = spec(negative_prompt=None), spec(negative_prompt="")
+    assert not embedded(tiny.base, nothing)[1].any()
+    assert not embedded(tiny.base, nothing)[3].any()
+    assert embedded(tiny.base, empty)[1].any()
+    assert equal(embedded(tiny.refiner, nothing), embedded(tiny.refiner, empty)) == [True] * 4
+
+
+@pytest.mark.parametrize("prompt", [LONG, "word " * 100, "x" * 400, "猫 " * 120])
+@pytest.mark.parametrize("negative", ["blurry", LONG[:420]])
+def test_a_long_plain_prompt_is_embedded_whole_as_compel_does_it(tiny, diffusers_pair, prompt, negative):
+    one = spec(prompt, negative_prompt=negative)
+    found = embedded(tiny.base, one)
+    assert found[0].shape[1] >= 2 * 77
+    assert found[0].shape == found[1].shape
+    assert equal(found, by_compel(diffusers_pair[0], one)) == [True] * 4
+
+
+def test_nothing_of_a_long_prompt_is_cut_off(tiny):
+    whole = embedded(tiny.base, spec(LONG))[0]
+    other_end = embedded(tiny.base, spec(LONG.removesuffix("dark.") + "bright."))[0]
+    assert torch.equal(whole[:, :77], other_end[:, :77])
+    assert not torch.equal(whole, other_end)
+
+
+def test_a_short_positive_is_padded_to_its_own_long_negative(tiny, diffusers_pair):
+    one = spec("a red fox", negative_prompt=LONG)
+    found = embedded(tiny.base, one)
+    assert equal(found, by_compel(diffusers_pair[0], one)) == [True] * 4
+    assert torch.equal(found[0][:, :77], embedded(tiny.base, spec("a red fox"))[0])
+
+
+def test_without_guidance_the_negative_prompt_lengthens_nothing(tiny):
+    one = spec("a red fox", negative_prompt=LONG, guidance_scale=1.0)
+    assert num_chunks(tiny, one) == 1
+    assert embedded(tiny.base, one)[0].shape[1] == 77
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a (red)++ fox",
+        "a (red)0.4 fox in the (snow)--",
+        '("a fox", "a wolf").blend(0.7, 0.3)',
+        '("a fox", "the moon").and()',
+        f"(red)- {LONG}",
+    ],
+)
+def test_compel_syntax_is_compels(tiny, diffusers_pair, prompt):
+    one = spec(prompt, negative_prompt="(blurry)+", prompt_syntax="compel")
+    assert equal(embedded(tiny.base, one), by_compel(diffusers_pair[0], one)) == [True] * 4
+    assert not torch.equal(embedded(tiny.base, one)[0][:, :77], embedded(tiny.base, spec(prompt))[0][:, :77])
+
+
+def test_the_refiner_has_a_compel_of_its_own(tiny, diffusers_pair):
+    compel = Compel(
+        tokenizer=diffusers_pair[1].tokenizer_2,
+        text_encoder=diffusers_pair[1].text_encoder_2,
+        returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
+        requires_pooled=True,
+        truncate_long_prompts=False,
+    )
+    with torch.inference_mode():
+        hidden, pooled = compel("a (red)++ fox")
+    found = embedded(tiny.refiner, spec("a (red)++ fox", prompt_syntax="compel"))
+    assert torch.equal(found[0], hidden)
+    assert torch.equal(found[2], pooled)
+
+
+@pytest.mark.parametrize("syntax", ["plain", "compel"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a fox",
+        LONG,
+        "word " * 75,
+        "word " * 76,
+        f"(red)- {LONG}",
+        f'("{LONG}", "a fox").blend(1, 1)',
+        f'("{LONG}", "a fox").and()',
+        "( a",
+        "a (b)0.5" * 40,
+    ],
+)
+def test_the_count_is_the_length_of_the_embedding(tiny, syntax, prompt):
+    one = spec(prompt, prompt_syntax=syntax)
+    for pipe in (tiny.base, tiny.refiner):
+        assert embedded(pipe, one)[0].shape[1] == 77 * num_chunks(tiny, one)
+
+
+def test_75_words_are_one_chunk_and_76_are_two(tiny):
+    assert [num_chunks(tiny, spec("fox " * number)) for number in (75, 76)] == [1, 2]
+    assert num_chunks(tiny, spec("fox", negative_prompt="fox " * 76)) == 2
+
+
+def test_counting_never_touches_a_tokenizer_that_the_device_thread_uses(tiny):
+    """Shared by two threads, a tokenizer sometimes cuts the text of one as the other asked for it, and says nothing."""
+    pipelines = (tiny.base.tokenizer, tiny.base.tokenizer_2)
+    for tokenizer in pipelines:
+        tokenizer("a fox", padding="max_length", truncation=True, max_length=77)
+    assert num_chunks(tiny, spec(LONG)) == 3
+    assert [tokenizer.backend_tokenizer.truncation is None for tokenizer in pipelines] == [False, False]
+    assert [tokenizer.backend_tokenizer.truncation for tokenizer in tiny.counting_tokenizers] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("()", "no text"),
+        ("a cat.swap(dog)", "swap"),
+        ('("a fox", "a wolf.swap(cat)").blend(1, 1)', "cannot read"),
+        ('("a fox", "a wolf").blend(1, 1).and()', "cannot read"),
+        ('("a fox", "a wolf").and(1, 0.5)', "cannot weigh"),
+        ("(" * 400, "nested deeper"),
+    ],
+)
+def test_compel_syntax_that_cannot_be_rendered_is_refused_before_the_device(tiny, prompt, reason):
+    with pytest.raises(SpecError, match=reason):
+        num_chunks(tiny, spec(prompt, prompt_syntax="compel"))
+    assert num_chunks(tiny, spec(prompt)) >= 1  # as plain text it is text
+
+
+def test_open_parentheses_do_not_stop_the_worker(tiny):
+    started = time.monotonic()
+    assert num_chunks(tiny, spec("(" * 7 + "fox", prompt_syntax="compel")) == 1
+    assert time.monotonic() - started < 2  # without packrat parsing 6, and 4 times that for each one more
+
+
+def test_prompts_of_a_pass_are_stacked_in_their_order(tiny):
+    specs = [spec("a fox"), spec("a wolf", negative_prompt="dark"), spec("a fox")]
+    with torch.inference_mode():
+        embeds = [embed(tiny.base, one) for one in specs]
+        arguments = stacked(embeds)
+    assert set(arguments) == set(NAMES)
+    assert torch.equal(arguments["prompt_embeds"][0], arguments["prompt_embeds"][2])
+    assert torch.equal(arguments["negative_pooled_prompt_embeds"][1:2], embeds[1].negative_pooled_prompt_embeds)

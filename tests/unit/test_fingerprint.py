@@ -1,0 +1,134 @@
+"""The fingerprint of a pair: changed by whatever changes pixels, and by nothing else."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import pytest
+
+from schemas.pair import BUILT_IN_PAIRS
+from worker.fingerprint import file_sha256, pair_fingerprint, weight_files
+
+TINY = BUILT_IN_PAIRS["tiny"]
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    return shutil.copytree(tiny_folder, tmp_path / "elsewhere")
+
+
+def fingerprint(folder, cache, pair=TINY, dtype="float32"):
+    return pair_fingerprint(pair, dtype, folder / "base", folder / "refiner", cache)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def edit_json(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields, indent=4))
+
+
+def test_place_and_times_of_the_files_do_not_matter(folder, tiny_folder, tmp_path):
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    assert fingerprint(folder, tmp_path / "a") == fingerprint(tiny_folder, tmp_path / "b")
+
+
+@pytest.mark.parametrize("part", ["base/unet", "base/vae", "base/text_encoder", "base/text_encoder_2", "refiner/unet"])
+def test_every_weight_file_matters(folder, tmp_path, part):
+    before = fingerprint(folder, tmp_path)
+    flip_a_bit(next((folder / part).glob("*.safetensors")))
+    assert fingerprint(folder, tmp_path).sha256 != before.sha256
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder_2"])
+def test_what_the_refiner_is_given_by_the_base_does_not_matter(folder, tmp_path, part):
+    before = fingerprint(folder, tmp_path)
+    shutil.rmtree(folder / "refiner" / part)
+    assert fingerprint(folder, tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("base/scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}),
+        ("base/vae/config.json", {"scaling_factor": 0.18215}),
+        ("base/model_index.json", {"force_zeros_for_empty_prompt": False}),
+        ("refiner/model_index.json", {"requires_aesthetics_score": False}),
+        ("base/tokenizer_2/tokenizer_config.json", {"pad_token": "?"}),
+    ],
+)
+def test_configs_that_change_pixels_matter(folder, tmp_path, name, fields):
+    before = fingerprint(folder, tmp_path)
+    edit_json(folder / name, **fields)
+    after = fingerprint(folder, tmp_path)
+    assert after.sha256 != before.sha256
+    assert (after.base_hash, after.refiner_hash) == (before.base_hash, before.refiner_hash)
+
+
+def test_who_wrote_a_config_and_how_does_not_matter(folder, tmp_path):
+    before = fingerprint(folder, tmp_path)
+    edit_json(folder / "base/unet/config.json", _diffusers_version="0.99", _name_or_path="/somewhere")
+    edit_json(folder / "base/text_encoder/config.json", transformers_version="9.9")
+    assert fingerprint(folder, tmp_path) == before
+
+
+def test_options_that_change_pixels_matter_and_names_do_not(folder, tmp_path):
+    before = fingerprint(folder, tmp_path)
+    assert fingerprint(folder, tmp_path, dtype="float16").sha256 != before.sha256
+    assert fingerprint(folder, tmp_path, TINY.model_copy(update={"watermark": False})).sha256 != before.sha256
+    alone = pair_fingerprint(TINY.model_copy(update={"refiner": None}), "float32", folder / "base", None, tmp_path)
+    assert alone.sha256 != before.sha256
+    assert (alone.base_hash, alone.refiner_hash) == (before.base_hash, None)
+    assert fingerprint(folder, tmp_path, TINY.model_copy(update={"name": "other", "license": "MIT"})) == before
+
+
+def test_the_short_hashes_are_those_of_the_unet_files(folder, tmp_path):
+    found = fingerprint(folder, tmp_path)
+    for part, short in (("base", found.base_hash), ("refiner", found.refiner_hash)):
+        content = (folder / part / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+        assert short == hashlib.sha256(content).hexdigest()[:10]
+
+
+def test_weights_in_shards_have_a_short_hash_too(folder, tmp_path):
+    unet = folder / "base" / "unet"
+    whole = unet / "diffusion_pytorch_model.safetensors"
+    whole.rename(unet / "diffusion_pytorch_model-00001-of-00002.safetensors")
+    (unet / "diffusion_pytorch_model-00002-of-00002.safetensors").write_bytes(b"second shard")
+    first = fingerprint(folder, tmp_path).base_hash
+    flip_a_bit(unet / "diffusion_pytorch_model-00002-of-00002.safetensors")
+    assert fingerprint(folder, tmp_path).base_hash != first
+
+
+def test_only_files_of_the_variant_count_where_there_are_any(tmp_path):
+    for name in ("model.safetensors", "model.fp16.safetensors", "model.safetensors.index.json", "model.bin"):
+        (tmp_path / name).touch()
+    assert [path.name for path in weight_files(tmp_path, "fp16")] == ["model.fp16.safetensors"]
+    assert [path.name for path in weight_files(tmp_path, None)] == ["model.safetensors"]
+    assert [path.name for path in weight_files(tmp_path, "bf16")] == ["model.safetensors"]
+
+
+def test_a_file_is_read_once_and_again_after_it_changed(tmp_path):
+    path, cache = tmp_path / "weights", tmp_path / "cache"
+    path.write_bytes(b"one")
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    assert file_sha256(path, cache) == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"two")
+    os.utime(path, ns=times)  # nobody does this; it shows that the file was not read again
+    assert file_sha256(path, cache) == hashlib.sha256(b"one").hexdigest()
+    os.utime(path, ns=(times[0], times[1] + 1))
+    assert file_sha256(path, cache) == hashlib.sha256(b"two").hexdigest()
+    path.write_bytes(b"three")
+    os.utime(path, ns=(times[0], times[1] + 1))
+    assert file_sha256(path, cache) == hashlib.sha256(b"three").hexdigest()
+
+
+def test_two_files_of_one_size_and_time_are_two_files(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (1, 1))
+    assert file_sha256(tmp_path / "one", tmp_path) != file_sha256(tmp_path / "two", tmp_path)

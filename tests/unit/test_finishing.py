@@ -1,0 +1,125 @@
+"""From pixels to a stored file, with the real encoder, the stock watermark decoder, and a real folder."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imwatermark import WatermarkDecoder
+from PIL import Image
+
+from farm.image_store import ImageStore
+from schemas.provenance import Environment, Provenance
+from schemas.records import ClaimedJob, FinishedImage
+from schemas.spec import JobSpec
+from worker.finishing import Finisher, Unfinished
+from worker.watermark import WATERMARK_BITS, num_bits_read, put_watermark
+
+ENVIRONMENT = Environment(
+    pair="tiny",
+    pair_fingerprint="f" * 64,
+    base="models/base: one, two",
+    base_revision="abc",
+    base_hash="0123456789",
+    refiner="models/refiner",
+    refiner_revision=None,
+    refiner_hash="9876543210",
+    license="CreativeML Open RAIL++-M",
+    versions={"nightshift": "0.1.0"},
+    device="cpu",
+    dtype="float32",
+    attention_backend="sdpa",
+)
+PROVENANCE = Provenance(
+    handoff="diffusers", forward_pass_size=1, base_steps=32, refiner_steps=8, handoff_sigma=0.5, prompt_chunks=1,
+    watermark_bits=None,
+)  # fmt: skip
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Some colour and some texture. With stronger contrasts the stock code loses a few of its 48 bits."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = np.stack([128 + 20 * np.sin(x / (50 + n) + n) * np.cos(y / (65 - n)) for n in range(3)], axis=-1)
+    texture = np.random.default_rng(7).normal(0, 4, (height, width, 3))
+    return (waves + texture).clip(0, 255).astype(np.uint8)
+
+
+def finished(folder: Path, pixels: np.ndarray, watermark: bool = True, **fields: object) -> FinishedImage:
+    spec = JobSpec.parse({"prompt": "a cat", "seed": 7, "width": 512, "height": 512, **fields})
+    job = ClaimedJob(1, spec.canonical, {"Category": "cats"}, 0)
+    finisher = Finisher(ImageStore(str(folder)), ENVIRONMENT, watermark, 6)
+    return finisher.finish(Unfinished(job, spec, pixels, PROVENANCE, 1.0))
+
+
+def opened(image: FinishedImage) -> Image.Image:
+    return Image.open(image.image.uri.removeprefix("file://"))
+
+
+def test_the_stock_decoder_reads_the_watermark_from_the_saved_file(tmp_path: Path) -> None:
+    image = finished(tmp_path, picture(512, 512))
+    with opened(image) as saved:
+        bgr = np.asarray(saved)[:, :, ::-1]
+    assert tuple(WatermarkDecoder("bits", 48).decode(bgr, "dwtDct")) == tuple(bool(bit) for bit in WATERMARK_BITS)
+    assert image.provenance["watermark_bits"] == 48
+
+
+def test_the_bits_are_those_of_diffusers() -> None:
+    from diffusers.pipelines.stable_diffusion_xl.watermark import WATERMARK_BITS as THEIRS
+
+    assert list(WATERMARK_BITS) == THEIRS
+
+
+def test_an_unmarked_picture_does_not_read_as_marked() -> None:
+    assert num_bits_read(picture(512, 512)) < 40
+    assert num_bits_read(put_watermark(picture(512, 512))) == 48
+
+
+def test_a_pair_without_watermark_stores_the_pixels_as_they_were_rendered(tmp_path: Path) -> None:
+    pixels = picture(512, 512)
+    image = finished(tmp_path, pixels, watermark=False)
+    with opened(image) as saved:
+        assert np.array_equal(np.asarray(saved), pixels)
+    assert image.provenance["watermark_bits"] is None
+
+
+def test_a_picture_too_small_for_the_mark_goes_without_and_says_so(tmp_path: Path) -> None:
+    assert finished(tmp_path, picture(64, 64)).provenance["watermark_bits"] is None
+
+
+def test_what_is_recorded_is_what_lies_in_the_store(tmp_path: Path) -> None:
+    image = finished(tmp_path, picture(256, 320)).image
+    content = Path(image.uri.removeprefix("file://")).read_bytes()
+    assert (image.sha256, image.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert (image.width, image.height, image.format) == (320, 256, "png")
+    with Image.open(image.uri.removeprefix("file://")) as saved:
+        assert image.pixel_sha256 == hashlib.sha256(np.asarray(saved).tobytes()).hexdigest()
+
+
+def test_the_parameters_text_is_as_a1111_writes_it(tmp_path: Path) -> None:
+    with opened(finished(tmp_path, picture(256, 256), prompt="a cat", negative_prompt="blurry")) as saved:
+        text = saved.text["parameters"]
+    assert text == (
+        "a cat\nNegative prompt: blurry\nSteps: 40, Sampler: euler, CFG scale: 5, Seed: 7, Size: 512x512,"
+        ' Model hash: 0123456789, Model: "models/base: one, two", Refiner: models/refiner [9876543210],'
+        " Refiner switch at: 0.8, Version: nightshift 0.1.0"
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt", ["ein Fuchs im Schnee, gemütlich", "雪の中の狐", 'quotes " and \\ and\nnew lines', "🦊"]
+)
+def test_any_prompt_comes_back_whole_from_the_file(tmp_path: Path, prompt: str) -> None:
+    with opened(finished(tmp_path, picture(64, 64), prompt=prompt, seed=2**64 - 1)) as saved:
+        record = json.loads(saved.text["nightshift"])
+        assert saved.text["parameters"].startswith(prompt)
+    assert JobSpec.from_json(json.dumps(record["spec"])).prompt == prompt
+    assert record["spec"]["seed"] == str(2**64 - 1)
+    assert record["meta"] == {"Category": "cats"}
+
+
+def test_the_same_picture_gives_the_same_file(tmp_path: Path) -> None:
+    assert (
+        finished(tmp_path / "a", picture(256, 256)).image.sha256
+        == finished(tmp_path / "b", picture(256, 256)).image.sha256
+    )

@@ -1,0 +1,69 @@
+"""Which jobs share a forward pass."""
+
+import pytest
+
+from schemas.spec import JobSpec
+from worker.forward_passes import pass_key, split
+
+
+def spec(**fields):
+    return JobSpec.parse({"prompt": "a fox", "seed": 1, **fields})
+
+
+def test_equal_jobs_share_passes_up_to_the_limit():
+    specs = [spec(seed=seed) for seed in range(7)]
+    assert split(specs, [1] * 7, limit=3) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_order_is_kept_within_a_pass_and_between_first_jobs():
+    specs = [spec(guidance_scale=scale) for scale in (5.0, 7.0, 5.0, 7.0, 5.0)]
+    assert split(specs, [1] * 5, limit=8) == [[0, 2, 4], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"width": 512},
+        {"height": 512},
+        {"num_inference_steps": 20},
+        {"scheduler": "DDIMScheduler"},
+        {"guidance_scale": 4.0},
+        {"refiner": {"mode": "off"}},
+        {"refiner": {"start": 0.9}},
+        {"refiner": {"aesthetic_score": 7.0}},
+        {"refiner": {"negative_aesthetic_score": 1.0}},
+    ],
+)
+def test_what_a_pipeline_takes_once_for_all_images_separates_passes(fields):
+    assert split([spec(), spec(**fields)], [1, 1], limit=8) == [[0], [1]]
+
+
+@pytest.mark.parametrize("fields", [{"prompt": "a cat"}, {"negative_prompt": "blur"}, {"seed": 2}])
+def test_what_belongs_to_one_image_separates_nothing(fields):
+    assert split([spec(), spec(**fields)], [1, 1], limit=8) == [[0, 1]]
+
+
+def test_prompts_of_unequal_length_never_share_a_pass():
+    assert split([spec(), spec(), spec()], [1, 2, 1], limit=8) == [[0, 2], [1]]
+    assert pass_key(spec(), 1) != pass_key(spec(), 2)
+
+
+def test_every_job_is_in_exactly_one_pass():
+    specs = [spec(guidance_scale=float(index % 3 + 2), seed=index) for index in range(20)]
+    passes = split(specs, [1 + index % 2 for index in range(20)], limit=2)
+    assert sorted(index for one in passes for index in one) == list(range(20))
+    assert max(map(len, passes)) == 2
+
+
+def test_nothing_gives_no_pass():
+    assert split([], [], limit=4) == []
+
+
+def test_a_limit_below_one_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        split([spec()], [1], limit=0)
+
+
+def test_a_count_for_each_spec_is_asked_for():
+    with pytest.raises(ValueError, match="zip"):
+        split([spec()], [], limit=1)

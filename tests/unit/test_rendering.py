@@ -1,0 +1,320 @@
+"""Rendering, held against diffusers' pipelines called as its documentation shows."""
+
+import math
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
+
+from schemas.errors import DeviceLostError, DeviceMemoryError, LeaseLostError, SpecError
+from schemas.pair import BUILT_IN_PAIRS
+from schemas.spec import JobSpec
+from worker.pipelines import load_pair
+from worker.rendering import denoise, render
+
+# torch 2.13's tensors do not know numpy 2's copy argument, which diffusers' schedulers run into
+
+SCHEDULERS = ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler"]
+LONG = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. " * 5
+
+
+def spec(**fields):
+    return JobSpec.parse(
+        {"prompt": "a red fox", "width": 64, "height": 64, "num_inference_steps": 5, "seed": 7} | fields
+    )
+
+
+def never():
+    return False
+
+
+def by_diffusers(pipes, one, *, output_type="pil", refiner_seed=None, embeds=({}, {}), **refiner_options):
+    """Base and refiner as in diffusers' documentation: two calls, one generator."""
+    base, refiner = pipes
+    base.scheduler = getattr(diffusers, one.scheduler).from_config(base.scheduler.config)
+    refiner.scheduler = getattr(diffusers, one.scheduler).from_config(base.scheduler.config)
+    generator = torch.Generator("cpu").manual_seed(one.seed)
+    settings = {"num_inference_steps": one.num_inference_steps, "guidance_scale": one.guidance_scale}
+    prompts = {"prompt": one.prompt, "negative_prompt": one.negative_prompt}
+    if one.refiner.mode == "off":
+        return base(**(embeds[0] or prompts), **settings, height=one.height, width=one.width, generator=generator,
+                    output_type=output_type).images  # fmt: skip
+    latents = base(**(embeds[0] or prompts), **settings, height=one.height, width=one.width, generator=generator,
+                   denoising_end=one.refiner.start, output_type="latent").images  # fmt: skip
+    if refiner_seed is not None:
+        generator = torch.Generator("cpu").manual_seed(refiner_seed)
+    return refiner(**(embeds[1] or prompts), **settings, image=latents, denoising_start=one.refiner.start,
+                   generator=generator, output_type=output_type, **refiner_options).images  # fmt: skip
+
+
+def difference(left, right):
+    """The largest difference of two 8-bit pictures."""
+    return int(np.abs(np.asarray(left).astype(int) - np.asarray(right).astype(int)).max())
+
+
+def latents_of(pair, *specs):
+    return denoise(pair, specs, never).latents
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("refiner", [{"mode": "off"}, {"start": 0.8}, {"start": 0.35}])
+def test_a_pass_of_one_is_what_diffusers_renders(tiny, diffusers_pair, scheduler, refiner):
+    one = spec(scheduler=scheduler, refiner=refiner, negative_prompt="blurry")
+    picture = render(tiny, [one]).images[0]
+    assert picture.shape == (64, 64, 3)
+    assert picture.dtype == np.uint8
+    assert difference(picture, by_diffusers(diffusers_pair, one)[0]) == 0
+    assert torch.equal(latents_of(tiny, one), by_diffusers(diffusers_pair, one, output_type="latent"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"negative_prompt": None},
+        {"negative_prompt": ""},
+        {"guidance_scale": 1.0, "negative_prompt": "blurry"},
+        {"width": 96, "height": 72},
+        {"seed": 2**64 - 1},
+        {"seed": 2**63},
+        {"seed": 0},
+        {"num_inference_steps": 1},
+        {"refiner": {"aesthetic_score": 3.0, "negative_aesthetic_score": 6.0}},
+    ],
+)
+def test_every_setting_reaches_the_pipelines(tiny, diffusers_pair, fields):
+    one = spec(**fields)
+    scores = one.refiner.model_dump(include={"aesthetic_score", "negative_aesthetic_score"})
+    reference = by_diffusers(diffusers_pair, one, output_type="latent", **scores)
+    assert torch.equal(latents_of(tiny, one), reference)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt": "a blue car"},
+        {"negative_prompt": "dark"},
+        {"seed": 8},
+        {"guidance_scale": 5.5},
+        {"num_inference_steps": 6},
+        {"refiner": {"start": 0.5}},
+        {"refiner": {"aesthetic_score": 5.0}},
+        {"refiner": {"negative_aesthetic_score": 3.0}},
+    ],
+)
+def test_the_comparison_sees_a_wrong_input(tiny, diffusers_pair, wrong):
+    reference = by_diffusers(diffusers_pair, spec(), output_type="latent")
+    assert torch.equal(latents_of(tiny, spec()), reference)
+    assert not torch.equal(latents_of(tiny, spec(**wrong)), reference)
+
+
+def test_the_refiner_goes_on_with_the_generator_of_the_base(tiny, diffusers_pair):
+    one = spec(scheduler="EulerAncestralDiscreteScheduler", refiner={"start": 0.5})
+    latents = latents_of(tiny, one)
+    assert torch.equal(latents, by_diffusers(diffusers_pair, one, output_type="latent"))
+    assert not torch.equal(latents, by_diffusers(diffusers_pair, one, output_type="latent", refiner_seed=one.seed))
+
+
+def test_a_long_prompt_is_rendered_whole(tiny, diffusers_pair):
+    one = spec(prompt=LONG, negative_prompt="blurry")
+    with torch.inference_mode():
+        found = CompelForSDXL(diffusers_pair[0])(one.prompt, negative_prompt=one.negative_prompt)
+    embeds = (_base_embeds(found), _refiner_embeds(diffusers_pair[1], one))
+    picture = render(tiny, [one]).images[0]
+    assert difference(picture, by_diffusers(diffusers_pair, one, embeds=embeds)[0]) == 0
+    assert difference(picture, by_diffusers(diffusers_pair, one)[0]) > 0  # which cuts it at 77 tokens
+
+
+def test_compel_weights_change_the_picture_as_compel_does_it(tiny, diffusers_pair):
+    fields = {"prompt": "a (red)+++ fox in the (snow)0.3", "negative_prompt": "(blurry)+"}
+    weighted, plain = spec(**fields, prompt_syntax="compel"), spec(**fields)
+    with torch.inference_mode():
+        found = CompelForSDXL(diffusers_pair[0])(weighted.prompt, negative_prompt=weighted.negative_prompt)
+    embeds = (_base_embeds(found), _refiner_embeds(diffusers_pair[1], weighted))
+    picture = render(tiny, [weighted]).images[0]
+    assert difference(picture, by_diffusers(diffusers_pair, weighted, embeds=embeds)[0]) == 0
+    assert difference(picture, render(tiny, [plain]).images[0]) > 0
+
+
+def _base_embeds(found):
+    return {
+        "prompt_embeds": found.embeds,
+        "pooled_prompt_embeds": found.pooled_embeds,
+        "negative_prompt_embeds": found.negative_embeds,
+        "negative_pooled_prompt_embeds": found.negative_pooled_embeds,
+    }
+
+
+def _refiner_embeds(refiner, one):
+    compel = Compel(
+        tokenizer=refiner.tokenizer_2,
+        text_encoder=refiner.text_encoder_2,
+        returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
+        requires_pooled=True,
+        truncate_long_prompts=False,
+    )
+    with torch.inference_mode():
+        hidden, pooled = compel([one.prompt, one.negative_prompt])
+    return {
+        "prompt_embeds": hidden[:1],
+        "pooled_prompt_embeds": pooled[:1],
+        "negative_prompt_embeds": hidden[1:],
+        "negative_pooled_prompt_embeds": pooled[1:],
+    }
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_an_image_does_not_depend_on_its_neighbours(tiny, scheduler):
+    one = spec(scheduler=scheduler, negative_prompt="blurry")
+    others = [spec(scheduler=scheduler, seed=seed, prompt=f"number {seed}") for seed in range(6)]
+    first = latents_of(tiny, one, *others[:3])
+    last = latents_of(tiny, *others[3:], one)
+    assert torch.equal(first[0], last[3])
+    assert not torch.equal(first[1], last[0])
+
+
+def test_a_pass_renders_every_image_of_it(tiny):
+    specs = [spec(seed=seed, prompt=prompt) for seed, prompt in ((1, "a fox"), (2, "a fox"), (1, "a car"))]
+    together = render(tiny, specs).images
+    alone = [render(tiny, [one]).images[0] for one in specs]
+    assert [difference(*pair) <= 1 for pair in zip(together, alone, strict=True)] == [True] * 3
+    assert difference(together[0], together[1]) > 1
+    assert difference(together[0], together[2]) > 1
+
+
+def test_schedulers_leave_nothing_behind_for_the_next_pass(tiny):
+    before = latents_of(tiny, spec())
+    for scheduler in SCHEDULERS[1:]:
+        render(tiny, [spec(scheduler=scheduler)])
+    assert torch.equal(latents_of(tiny, spec()), before)
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [
+        ({}, (4, 1)),
+        ({"num_inference_steps": 40}, (32, 8)),
+        ({"refiner": {"mode": "off"}}, (5, 0)),
+        ({"refiner": {"start": 0.0001}}, (0, 5)),
+        ({"refiner": {"start": 0.9999}}, (5, 0)),
+        ({"num_inference_steps": 1}, (0, 1)),
+    ],
+)
+def test_the_steps_that_ran_are_counted(tiny, fields, steps):
+    rendered = render(tiny, [spec(**fields)])
+    assert (rendered.base_steps, rendered.refiner_steps) == steps
+    assert rendered.images[0] is not None
+
+
+def test_the_sigma_of_the_handoff_is_the_schedulers(tiny):
+    rendered = render(tiny, [spec(num_inference_steps=10)])
+    scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny.scheduler_config)
+    scheduler.set_timesteps(10)
+    assert rendered.handoff_sigma == scheduler.sigmas[8].item()
+    assert math.isclose(rendered.handoff_sigma, (1 / scheduler.alphas_cumprod[101].item() - 1) ** 0.5, rel_tol=1e-4)
+
+
+def test_no_sigma_is_given_where_there_is_none(tiny):
+    assert render(tiny, [spec(scheduler="DDIMScheduler")]).handoff_sigma is None
+    assert render(tiny, [spec(refiner={"mode": "off"})]).handoff_sigma is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"guidance_scale": 6.0}, {"width": 72}, {"prompt": LONG}, {"refiner": {"mode": "off"}}]
+)
+def test_specs_that_cannot_share_a_pass_are_refused(tiny, other):
+    with pytest.raises(ValueError, match="one kind"):
+        render(tiny, [spec(), spec(**other)])
+
+
+def test_an_empty_pass_is_refused(tiny):
+    with pytest.raises(ValueError, match="one kind"):
+        render(tiny, [])
+
+
+def test_a_pair_without_refiner_renders_the_base_alone_and_says_so(tiny_folder, model_cache, tiny):
+    alone = load_pair(BUILT_IN_PAIRS["tiny"].model_copy(update={"refiner": None}), "cpu", model_cache)
+    off = spec(refiner={"mode": "off"})
+    assert difference(render(alone, [off]).images[0], render(tiny, [off]).images[0]) == 0
+    with pytest.raises(SpecError, match="no refiner"):
+        render(alone, [spec()])
+
+
+@pytest.mark.parametrize("calls_before", [0, 3, 4])
+def test_a_pack_that_was_taken_back_stops_at_the_next_step(tiny, calls_before):
+    calls = []
+
+    def stop():
+        calls.append(None)
+        return len(calls) > calls_before
+
+    with pytest.raises(LeaseLostError):
+        render(tiny, [spec()], stop)  # 4 steps of the base, 1 of the refiner
+    assert len(calls) == calls_before + 1
+
+
+def _raising(error):
+    def stop():
+        raise error
+
+    return stop
+
+
+def test_out_of_memory_holds_no_tensors_and_the_worker_goes_on(tiny):
+    with pytest.raises(DeviceMemoryError, match="no memory for a pass of 1") as caught:
+        render(tiny, [spec()], _raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")))
+    assert caught.value.__context__ is None  # its traceback would hold the tensors of every frame
+    assert caught.value.retryable
+    assert render(tiny, [spec()]).images[0] is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore lines"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"),
+    ],
+)
+def test_a_device_error_says_that_the_device_is_lost(tiny, error):
+    with pytest.raises(DeviceLostError, match="cpu failed: ") as caught:
+        render(tiny, [spec()], _raising(error))
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_stay_what_they_are(tiny):
+    with pytest.raises(RuntimeError, match="our own mistake"):
+        render(tiny, [spec()], _raising(RuntimeError("our own mistake")))
+
+
+def test_a_picture_with_nan_is_none_and_its_neighbours_are_not(tiny):
+    nan = spec(prompt='("a fox", "a wolf").blend(1, -1)', prompt_syntax="compel")  # weights that add up to zero
+    rendered = render(tiny, [spec(), nan, spec(seed=8)])
+    assert [image is None for image in rendered.images] == [False, True, False]
+
+
+def test_a_picture_with_infinite_values_is_none(tiny):
+    bias = tiny.base.vae.decoder.conv_out.bias
+    kept = bias.detach().clone()
+    try:
+        bias.data[1] = math.inf
+        assert render(tiny, [spec()]).images == [None]
+    finally:
+        bias.data.copy_(kept)
+    assert render(tiny, [spec()]).images[0] is not None
+
+
+@pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_decoded_as_diffusers_does_it(tiny, tiny_folder, model_cache, dtype):
+    half = load_pair(BUILT_IN_PAIRS["tiny"].model_copy(update={"dtype": dtype}), "cpu", model_cache)
+    options = {"add_watermarker": False, "dtype": getattr(torch, dtype)}
+    base = diffusers.StableDiffusionXLPipeline.from_pretrained(tiny_folder / "base", **options)
+    refiner = diffusers.StableDiffusionXLImg2ImgPipeline.from_pretrained(
+        tiny_folder / "refiner", text_encoder_2=base.text_encoder_2, vae=base.vae, **options
+    )
+    picture = render(half, [spec()]).images[0]
+    assert half.base.vae.dtype == getattr(torch, dtype)
+    assert difference(picture, by_diffusers((base, refiner), spec())[0]) == 0
+    assert difference(picture, render(tiny, [spec()]).images[0]) > 0

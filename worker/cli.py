@@ -1,0 +1,46 @@
+"""`nightshift worker`: the data plane's command. Imports no torch; the processes that it starts do."""
+
+import logging
+import signal
+from contextlib import closing
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from farm.broker import open_broker
+from farm.database import Database
+from farm.image_store import ImageStore
+from farm.schema import ensure_schema
+from schemas.settings import load_settings
+from worker.devices import devices
+from worker.supervisor import Supervisor
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: nightshift worker --pair sdxl --devices 0,1")
+def worker(
+    pair: Annotated[str | None, typer.Option("--pair", help="The pair to pin; `nightshift pairs` lists them.")] = None,
+    devices_: Annotated[
+        str | None, typer.Option("--devices", help="auto (every GPU, else the CPU), cpu, or indices: 0,1")
+    ] = None,
+) -> None:
+    """Render packs of one pair, with one process per device, until stopped. Stops gently: finishes the pack in hand."""
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s supervisor %(levelname)s %(message)s")
+    name = settings.model_pair(pair).name
+    seats = devices(devices_ or settings.devices)
+    database = Database(settings.database_url)
+    ensure_schema(database)
+    ImageStore(settings.images_url).check()
+    with closing(open_broker(settings)) as broker:
+        broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
+    supervisor = Supervisor(database, settings, name, seats)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        supervisor.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    raise typer.Exit(supervisor.run())

@@ -1,0 +1,63 @@
+"""Which devices this host has, found without torch: the supervisor must not touch a device."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+
+from schemas.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Device:
+    """``name`` as torch knows it inside the process; ``index`` of the GPU on the host, None for the CPU."""
+
+    name: str
+    index: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the worker process's environment needs so that it sees this device alone."""
+        return {} if self.index is None else {"CUDA_VISIBLE_DEVICES": self.index}
+
+    def __str__(self) -> str:
+        return self.name if self.index is None else f"{self.name}:{self.index}"
+
+
+def devices(setting: str) -> list[Device]:
+    """The devices that ``NIGHTSHIFT_DEVICES`` asks for: ``auto``, ``cpu``, or GPU indices such as ``0,1``.
+
+    Raises:
+        SettingsError: the setting is none of these, or names a GPU that is not there.
+    """
+    if setting == "cpu":
+        return [Device("cpu")]
+    found = _gpu_indices()
+    if setting == "auto":
+        return [Device("cuda", index) for index in found] or [Device("cpu")]
+    wanted = [index.strip() for index in setting.split(",")]
+    if not all(index.isascii() and index.isdigit() for index in wanted):
+        raise SettingsError(f"devices is auto, cpu, or GPU indices such as 0,1; not {setting!r}")
+    missing = [index for index in wanted if index not in found]
+    if missing:
+        raise SettingsError(
+            f"devices: GPU {', '.join(missing)} is not here; this host has {', '.join(found) or 'none'}"
+        )
+    return [Device("cuda", index) for index in wanted]
+
+
+def _gpu_indices() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` leaves, else what the driver lists."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [index.strip() for index in visible.split(",") if index.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return listed.stdout.split() if listed.returncode == 0 else []

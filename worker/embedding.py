@@ -1,0 +1,176 @@
+"""Embeds one job's prompts: one text at a time, so that no image depends on its neighbours.
+
+Long prompts are cut into chunks of at most 75 tokens where compel cuts them (end of a sentence, else of a phrase, else
+of a word), each between BOS and EOS and padded to 77; their hidden states stand one after the other. The pooled vector
+is that of the first 75 tokens, as compel and diffusers have it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyparsing
+import torch
+from compel import Compel, CompelForSDXL, EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
+from compel.prompt_parser import Blend, FlattenedPrompt, PromptParser
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from schemas.errors import SpecError
+from schemas.spec import JobSpec
+from worker.pipelines import LoadedPair
+
+SdxlPipeline = StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline
+TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
+
+# compel's parser tries every reading of nested parentheses again at each level: "((((((((" took it 22 seconds.
+pyparsing.ParserElement.enable_packrat()
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """The arguments of a pipeline's call, under its names. Hidden states (1, chunks x 77, width), pooled (1, width)."""
+
+    prompt_embeds: torch.Tensor
+    pooled_prompt_embeds: torch.Tensor
+    negative_prompt_embeds: torch.Tensor
+    negative_pooled_prompt_embeds: torch.Tensor
+
+
+def num_chunks(pair: LoadedPair, spec: JobSpec) -> int:
+    """How many chunks the longer of prompt and negative prompt has.
+
+    Not on the device, and not with the pipelines' tokenizers: another thread may render meanwhile.
+
+    Raises:
+        SpecError: the prompt's compel syntax asks for what cannot be rendered.
+    """
+    texts = [spec.prompt]
+    if _is_guided(spec) and spec.negative_prompt is not None:
+        texts.append(spec.negative_prompt)
+    return max(_num_text_chunks(pair.counting_tokenizers, text, spec.prompt_syntax) for text in texts)
+
+
+def embed(pipe: SdxlPipeline, spec: JobSpec) -> PromptEmbeds:
+    """The embeddings of the spec's prompts for the base or for the refiner.
+
+    A prompt of one chunk is embedded as ``pipe.encode_prompt`` does it, bit for bit. Positive and negative are padded
+    to equally many chunks with the empty prompt's, as compel does it.
+    """
+    hidden, pooled = _encode(pipe, spec.prompt, spec.prompt_syntax)
+    if _has_no_negative(pipe, spec):
+        return PromptEmbeds(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled))
+    negative_hidden, negative_pooled = _encode(pipe, spec.negative_prompt or "", spec.prompt_syntax)
+    num_tokens = max(hidden.shape[1], negative_hidden.shape[1])
+    empty = _encode_plain(pipe, "")[0]
+    return PromptEmbeds(
+        _padded(hidden, num_tokens, empty), pooled, _padded(negative_hidden, num_tokens, empty), negative_pooled
+    )
+
+
+def stacked(embeds: Sequence[PromptEmbeds]) -> dict[str, torch.Tensor]:
+    """Keyword arguments of a pipeline's call for all these prompts, in their order."""
+    return {name: torch.cat([getattr(one, name) for one in embeds]) for name in PromptEmbeds.__dataclass_fields__}
+
+
+def _is_guided(spec: JobSpec) -> bool:
+    return spec.guidance_scale > 1  # as diffusers' do_classifier_free_guidance
+
+
+def _has_no_negative(pipe: SdxlPipeline, spec: JobSpec) -> bool:
+    if not _is_guided(spec):
+        return True  # the pipelines do not look at it
+    return spec.negative_prompt is None and pipe.config.force_zeros_for_empty_prompt
+
+
+def _encode(pipe: SdxlPipeline, text: str, syntax: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return _encode_compel(pipe, text) if syntax == "compel" else _encode_plain(pipe, text)
+
+
+def _encode_plain(pipe: SdxlPipeline, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+    hidden = [_hidden_states(encoder, _chunks(tokenizer, [text])) for tokenizer, encoder in _encoders(pipe)]
+    num_tokens = max(states.shape[1] for states in hidden)
+    padded = [
+        _padded(states, num_tokens, _hidden_states(encoder, _chunks(tokenizer, [""])))
+        for states, (tokenizer, encoder) in zip(hidden, _encoders(pipe), strict=True)
+    ]
+    return torch.cat(padded, dim=-1), _pooled(pipe, text)
+
+
+def _encode_compel(pipe: SdxlPipeline, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+    if pipe.text_encoder is not None:
+        conditioning = CompelForSDXL(pipe)(text)
+        return conditioning.embeds, conditioning.pooled_embeds
+    compel = Compel(
+        tokenizer=pipe.tokenizer_2,
+        text_encoder=pipe.text_encoder_2,
+        returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
+        requires_pooled=True,
+        truncate_long_prompts=False,
+    )
+    return compel(text)
+
+
+def _encoders(pipe: SdxlPipeline) -> list[tuple[CLIPTokenizer, TextEncoder]]:
+    """The base has two, the refiner only the second."""
+    both = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
+    return [(tokenizer, encoder) for tokenizer, encoder in both if encoder is not None]
+
+
+def _hidden_states(encoder: TextEncoder, chunks: torch.Tensor) -> torch.Tensor:
+    """Penultimate hidden states (1, chunks x 77, width) of token ids (chunks, 77), one chunk at a time."""
+    states = [encoder(ids[None].to(encoder.device), output_hidden_states=True).hidden_states[-2] for ids in chunks]
+    return torch.cat(states, dim=1)
+
+
+def _pooled(pipe: SdxlPipeline, text: str) -> torch.Tensor:
+    # not the tokenizer's own truncation: that is a switch in the tokenizer, which other threads would see
+    tokenizer = pipe.tokenizer_2
+    ids = _chunks(tokenizer, [text], SplitLongTextMode.BRUTAL)[:1]
+    return pipe.text_encoder_2(ids.to(pipe.text_encoder_2.device))[0]
+
+
+def _padded(hidden: torch.Tensor, num_tokens: int, empty: torch.Tensor) -> torch.Tensor:
+    missing = (num_tokens - hidden.shape[1]) // empty.shape[1]
+    return torch.cat([hidden, empty.repeat(1, missing, 1)], dim=1)
+
+
+def _chunks(
+    tokenizer: CLIPTokenizer, fragments: list[str], mode: SplitLongTextMode = SplitLongTextMode.SENTENCES
+) -> torch.Tensor:
+    """Token ids (chunks, 77) of the fragments, which follow one another."""
+    provider = EmbeddingsProvider(tokenizer, None, truncate=False, device="cpu", split_long_text_mode=mode)
+    ids, _, _ = provider.get_token_ids_and_expand_weights(fragments, [1.0] * len(fragments), device="cpu")
+    return ids.reshape(-1, tokenizer.model_max_length)
+
+
+def _num_text_chunks(tokenizers: Sequence[CLIPTokenizer], text: str, syntax: str) -> int:
+    if syntax == "plain":
+        return max(len(_chunks(tokenizer, [text])) for tokenizer in tokenizers)
+    prompts = _parsed(text)
+    return max(sum(_num_prompt_chunks(tokenizer, prompt) for prompt in prompts) for tokenizer in tokenizers)
+
+
+def _num_prompt_chunks(tokenizer: CLIPTokenizer, prompt: Blend | FlattenedPrompt) -> int:
+    if isinstance(prompt, Blend):
+        return max(_num_prompt_chunks(tokenizer, part) for part in prompt.prompts)
+    return len(_chunks(tokenizer, [fragment.text for fragment in prompt.children]))
+
+
+def _parsed(text: str) -> list[Blend | FlattenedPrompt]:
+    try:
+        conjunction = Compel.parse_prompt_string(text)
+    except (pyparsing.ParseBaseException, PromptParser.ParsingException) as error:
+        raise _refusal(text, f"compel cannot read it: {error}") from None
+    except RecursionError:
+        raise _refusal(text, "its parentheses are nested deeper than compel can follow") from None
+    if not conjunction.prompts:
+        raise _refusal(text, "there is no text in it")
+    if any(prompt.wants_cross_attention_control for prompt in conjunction.prompts):
+        raise _refusal(text, ".swap() is not possible with SDXL's pipelines; write one of the two")
+    if any(weight != 1 for weight in conjunction.weights):
+        raise _refusal(text, "compel cannot weigh the parts of .and() for SDXL; weigh the words in them")
+    return conjunction.prompts
+
+
+def _refusal(text: str, reason: str) -> SpecError:
+    return SpecError(f"prompt in compel syntax: {text[:60]!r}: {reason}")

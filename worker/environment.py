@@ -1,0 +1,68 @@
+"""The environment that a worker renders in, as provenance records it."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import torch
+
+from schemas.provenance import Environment
+from worker.pipelines import LoadedPair, dtype_name
+
+_LIBRARIES: Final = ("accelerate", "compel", "diffusers", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+
+
+def environment(pair: LoadedPair) -> Environment:
+    """Weights, libraries and device of a loaded pair."""
+    description, fingerprint = pair.pair, pair.fingerprint
+    return Environment(
+        pair=description.name,
+        pair_fingerprint=fingerprint.sha256,
+        base=description.base.source,
+        base_revision=pair.base_revision,
+        base_hash=fingerprint.base_hash,
+        refiner=description.refiner.source if description.refiner else None,
+        refiner_revision=pair.refiner_revision,
+        refiner_hash=fingerprint.refiner_hash,
+        license=description.license,
+        versions=_versions(pair.device),
+        device=_device_name(pair.device),
+        dtype=dtype_name(pair.dtype),
+        attention_backend=_attention_backend(pair),
+    )
+
+
+def _versions(device: torch.device) -> dict[str, str]:
+    versions = {library: version(library) for library in _LIBRARIES} | {"nightshift": _own_version()}
+    if device.type == "cuda":
+        versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    return versions
+
+
+def _own_version() -> str:
+    try:
+        return version("nightshift")
+    except PackageNotFoundError:
+        return "not installed"  # run from a checkout
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _attention_backend(pair: LoadedPair) -> str:
+    """The attention processors of the UNets, and the kernels that PyTorch may choose from on a GPU."""
+    pipes = [pipe for pipe in (pair.base, pair.refiner) if pipe is not None]
+    processors = {type(processor).__name__ for pipe in pipes for processor in pipe.unet.attn_processors.values()}
+    kernels = _sdpa_kernels() if pair.device.type == "cuda" else []
+    return " ".join([*sorted(processors), *kernels])
+
+
+def _sdpa_kernels() -> list[str]:
+    backends = torch.backends.cuda
+    enabled = {
+        "cudnn": backends.cudnn_sdp_enabled(),
+        "flash": backends.flash_sdp_enabled(),
+        "math": backends.math_sdp_enabled(),
+        "mem_efficient": backends.mem_efficient_sdp_enabled(),
+    }
+    return [name for name, is_enabled in enabled.items() if is_enabled]

@@ -1,0 +1,115 @@
+"""The fingerprint of a pair: which weights and which options decide its pixels.
+
+Reads the weight and config files that the pipelines load. Writes ``<cache>/file-digests/<key>``, one file for each
+weight file hashed, so that a restart does not read 14 GB again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from schemas.digest import canonical_json, sha256_hex
+from schemas.pair import ModelPair
+
+#: What the pipelines load from each folder; the refiner is given the base's other parts.
+BASE_PARTS: Final = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "unet", "vae")
+REFINER_PARTS: Final = ("unet",)
+
+_WEIGHTS: Final = ".safetensors"
+_TEXTS: Final = frozenset({".json", ".txt"})
+# who wrote a config, and from where, changes no pixel
+_SIGNATURES: Final = frozenset({"_diffusers_version", "_name_or_path", "name_or_path", "transformers_version"})
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """sha256 of everything, and the short hashes of the UNets' weights as A1111 writes them."""
+
+    sha256: str
+    base_hash: str
+    refiner_hash: str | None
+
+
+def pair_fingerprint(pair: ModelPair, dtype: str, base: Path, refiner: Path | None, cache: Path) -> Fingerprint:
+    """The fingerprint of a pair whose models lie in these folders, whatever the folders' names and times are."""
+    base_digests = _model_digests(base, BASE_PARTS, pair.base.variant, cache)
+    refiner_digests = None
+    if refiner is not None and pair.refiner is not None:
+        refiner_digests = _model_digests(refiner, REFINER_PARTS, pair.refiner.variant, cache)
+    everything = {"base": base_digests, "refiner": refiner_digests, "dtype": dtype, "watermark": pair.watermark}
+    return Fingerprint(
+        sha256=sha256_hex(canonical_json(everything)),
+        base_hash=_unet_hash(base, pair.base.variant, cache),
+        refiner_hash=None if refiner_digests is None else _unet_hash(refiner, pair.refiner.variant, cache),
+    )
+
+
+def weight_files(folder: Path, variant: str | None) -> list[Path]:
+    """The safetensors files that diffusers reads from a part's folder: those of the variant, where there are any."""
+    files = sorted(path for path in folder.iterdir() if path.suffix == _WEIGHTS)
+    if has_variant(folder, variant):
+        return [path for path in files if _is_of(path, variant)]
+    return [path for path in files if path.name.count(".") == 1]
+
+
+def has_variant(folder: Path, variant: str | None) -> bool:
+    return variant is not None and any(_is_of(path, variant) for path in folder.iterdir() if path.suffix == _WEIGHTS)
+
+
+def _is_of(path: Path, variant: str) -> bool:
+    return path.name.split(".")[1].startswith(variant)  # diffusers' own rule
+
+
+def _model_digests(folder: Path, parts: Iterable[str], variant: str | None, cache: Path) -> dict[str, list[str]]:
+    digests = {part: _part_digests(folder / part, variant, cache) for part in parts}
+    return digests | {"model_index": [_text_digest(folder / "model_index.json")]}
+
+
+def _part_digests(folder: Path, variant: str | None, cache: Path) -> list[str]:
+    weights = [file_sha256(path, cache) for path in weight_files(folder, variant)]
+    return weights + [f"{path.name} {_text_digest(path)}" for path in _text_files(folder)]
+
+
+def _text_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _TEXTS and not path.name.endswith(".index.json"):
+            yield path
+
+
+def _text_digest(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return sha256_hex(text)
+    content = json.loads(text)
+    return sha256_hex(canonical_json({key: value for key, value in content.items() if key not in _SIGNATURES}))
+
+
+def _unet_hash(folder: Path, variant: str | None, cache: Path) -> str:
+    digests = [file_sha256(path, cache) for path in weight_files(folder / "unet", variant)]
+    whole = digests[0] if len(digests) == 1 else sha256_hex("".join(digests))
+    return whole[:10]
+
+
+def file_sha256(path: Path, cache: Path) -> str:
+    """sha256 of the file's bytes; from the cache while its path, size and modification time are the same."""
+    status = path.stat()
+    key = {"path": str(path.resolve()), "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    remembered = cache / "file-digests" / sha256_hex(canonical_json(key))
+    if not remembered.exists():
+        with path.open("rb") as file:
+            _write(remembered, hashlib.file_digest(file, "sha256").hexdigest())
+    return remembered.read_text()
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: another worker may read it at any time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    with partial.open("w") as file:
+        file.write(text)
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,64 @@
+"""Renews the leases of the packs in this worker's hands, on a thread of its own, while the device is busy."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Lock, Thread
+
+from farm import ledger
+from farm.database import Database
+from farm.workers import note_seen
+from schemas.errors import UnavailableError
+from schemas.records import ClaimedPack
+
+log = logging.getLogger("nightshift.worker")
+
+
+class LeaseKeeper:
+    """Keeps leases from ``start`` to ``stop``. Three renewals fit into one lease, so one may be late."""
+
+    def __init__(self, database: Database, worker_id: str, lease_seconds: float) -> None:
+        self._database = database
+        self._worker_id = worker_id
+        self._lease_seconds = lease_seconds
+        self._held: dict[str, Event] = {}
+        self._lock = Lock()
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    @contextmanager
+    def keep(self, pack: ClaimedPack) -> Iterator[Event]:
+        """While inside, the pack's lease is renewed. The event is set when the pack is lost or its batch canceled."""
+        lost = Event()
+        with self._lock:
+            self._held[pack.id] = lost
+        try:
+            yield lost
+        finally:
+            with self._lock:
+                del self._held[pack.id]
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._lease_seconds / 3):
+            try:
+                self._renew()
+            except UnavailableError as error:
+                log.warning("leases are not renewed: %s", error)
+
+    def _renew(self) -> None:
+        note_seen(self._database, self._worker_id)
+        with self._lock:
+            held = dict(self._held)
+        if not held:
+            return
+        go_on = ledger.renew_leases(self._database, self._worker_id, list(held), self._lease_seconds)
+        for pack_id, lost in held.items():
+            if pack_id not in go_on:
+                lost.set()

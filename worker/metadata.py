@@ -1,0 +1,66 @@
+"""What an image file says of itself: A1111's ``parameters``, the JSON record, and the XMP that marks it as generated.
+
+Sources: A1111's infotext format; IPTC's digital source type vocabulary. Only what is reproducible goes in.
+"""
+
+import json
+from typing import Any, Final
+
+from PIL.PngImagePlugin import PngInfo
+
+from schemas.provenance import Environment, Provenance, image_record
+from schemas.schedulers import short_scheduler_name
+from schemas.spec import JobSpec
+
+#: PNG keys
+PARAMETERS_KEY: Final = "parameters"
+RECORD_KEY: Final = "nightshift"
+_XMP_KEY: Final = "XML:com.adobe.xmp"
+_SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_XMP: Final = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+    f' Iptc4xmpExt:DigitalSourceType="{_SOURCE_TYPE}"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def png_info(spec: JobSpec, provenance: Provenance, environment: Environment, meta: dict[str, str]) -> PngInfo:
+    """The text chunks of one PNG."""
+    record = image_record(spec, provenance, environment, meta)
+    info = PngInfo()
+    info.add_text(PARAMETERS_KEY, parameters_text(spec, environment))
+    info.add_itxt(RECORD_KEY, json.dumps(record, sort_keys=True, ensure_ascii=False))
+    info.add_itxt(_XMP_KEY, _XMP)
+    return info
+
+
+def parameters_text(spec: JobSpec, environment: Environment) -> str:
+    """A1111's text: prompt, negative prompt, and one line of settings."""
+    lines = [spec.prompt]
+    if spec.negative_prompt:
+        lines.append(f"Negative prompt: {spec.negative_prompt}")
+    settings = {**_settings(spec, environment), "Version": f"nightshift {environment.versions['nightshift']}"}
+    return "\n".join([*lines, ", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items())])
+
+
+def _settings(spec: JobSpec, environment: Environment) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "Steps": spec.num_inference_steps,
+        "Sampler": short_scheduler_name(spec.scheduler),
+        "CFG scale": f"{spec.guidance_scale:g}",
+        "Seed": spec.seed,
+        "Size": f"{spec.width}x{spec.height}",
+        "Model hash": environment.base_hash,
+        "Model": environment.base,
+    }
+    if spec.refiner.mode != "off":
+        settings["Refiner"] = f"{environment.refiner} [{environment.refiner_hash}]"
+        settings["Refiner switch at"] = f"{spec.refiner.start:g}"
+    return settings
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ",:\n") else text

@@ -1,0 +1,197 @@
+"""One pack from message to results: claim, prepare, render on the device thread, finish beside it, record.
+
+Runs on Celery's pool threads, two at a time: while one pack renders, the next is claimed and tokenised, or the last one
+finished. Exactly one thread, ``device``, touches the device.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Final, TypeVar
+
+from farm import ledger
+from farm.database import Database
+from farm.retries import Failure
+from schemas.errors import DeviceLostError, InvalidImageError, LeaseLostError, MessageError, UnavailableError
+from schemas.messages import PackMessage
+from schemas.provenance import Provenance
+from schemas.records import ClaimedJob, ClaimedPack, FinishedImage
+from schemas.settings import Settings
+from schemas.spec import JobSpec
+from worker.embedding import num_chunks
+from worker.finishing import Finisher, Unfinished
+from worker.forward_passes import split
+from worker.lease_keeper import LeaseKeeper
+from worker.pipelines import LoadedPair
+from worker.rendering import RenderedPass, render
+
+log = logging.getLogger("nightshift.worker")
+T = TypeVar("T")
+
+#: Packs in hand at once: one renders, the other is prepared or finished.
+NUM_PACK_THREADS: Final = 2
+_NUM_FINISHERS: Final = 2
+EXIT_DEVICE_LOST: Final = 70
+_MAX_BACKOFF_SECONDS: Final = 10.0
+
+
+class _DrainedError(Exception):
+    """The worker is stopping and this pack has not begun: it goes back."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass of a pack."""
+
+    jobs: tuple[ClaimedJob, ...]
+    specs: tuple[JobSpec, ...]
+    chunks: int
+
+    @property
+    def job_ids(self) -> list[int]:
+        return [job.id for job in self.jobs]
+
+
+class PackRunner:
+    """Runs packs on one pinned pair. ``stopping`` lets packs in hand finish and gives back those not begun."""
+
+    def __init__(self, database: Database, pair: LoadedPair, finisher: Finisher, leases: LeaseKeeper,
+                 settings: Settings) -> None:  # fmt: skip
+        self.stopping = Event()
+        self._database = database
+        self._pair = pair
+        self._finisher = finisher
+        self._leases = leases
+        self._settings = settings
+        self._device = ThreadPoolExecutor(1, "device")
+        self._finishers = ThreadPoolExecutor(_NUM_FINISHERS, "finisher")
+
+    @property
+    def pair_fingerprint(self) -> str:
+        return self._finisher.environment.pair_fingerprint
+
+    def close(self) -> None:
+        self._device.shutdown()
+        self._finishers.shutdown()
+
+    def run(self, worker_id: str, content: dict[str, Any]) -> None:
+        """What the Celery task does with one message. Never raises: whatever happens, the worker takes the next."""
+        try:
+            message = PackMessage.decode(content)
+        except MessageError as error:
+            log.warning("message refused: %s", error)
+            return
+        if self.stopping.is_set():
+            return  # still queued in the ledger; it is published again
+        pack = self._insist(lambda: self._claim(message, worker_id))
+        if pack is None:
+            return
+        with self._leases.keep(pack) as lost:
+            self._run_claimed(pack, lost)
+
+    def _claim(self, message: PackMessage, worker_id: str) -> ClaimedPack | None:
+        return ledger.claim_pack(self._database, message.pack_id, worker_id, self._settings.lease_seconds)
+
+    def _run_claimed(self, pack: ClaimedPack, lost: Event) -> None:
+        try:
+            self._render_pack(pack, lost)
+        except (_DrainedError, LeaseLostError) as end:
+            log.info("pack %s is let go: %s", pack.id, end or "the worker is stopping")
+            self._insist(lambda: ledger.give_back_pack(self._database, pack))
+        except Exception as error:  # the edge of a pack: one bad pack never takes the worker along
+            log.exception("pack %s failed", pack.id)
+            self._fail(pack, pack.jobs, error)
+
+    def _render_pack(self, pack: ClaimedPack, lost: Event) -> None:
+        """Queues all forward passes on the device at once, so that no other pack comes between them."""
+        passes = self._passes(pack.jobs)
+        begun: list[bool] = []
+        futures = [self._device.submit(self._render_pass, pack, lost, one, begun) for one in passes]
+        try:
+            for one, future in zip(passes, futures, strict=True):
+                self._take(pack, one, future)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _passes(self, jobs: Sequence[ClaimedJob]) -> list[_Pass]:
+        specs = [JobSpec.from_json(job.spec) for job in jobs]
+        chunks = [num_chunks(self._pair, spec) for spec in specs]
+        groups = split(specs, chunks, self._settings.forward_pass_size)
+        return [
+            _Pass(tuple(jobs[i] for i in group), tuple(specs[i] for i in group), chunks[group[0]]) for group in groups
+        ]
+
+    def _render_pass(self, pack: ClaimedPack, lost: Event, one: _Pass, begun: list[bool]) -> tuple[RenderedPass, float]:
+        """On the device thread. Returns the images and the seconds that they took."""
+        if not begun:
+            if self.stopping.is_set():
+                raise _DrainedError
+            # Noted before the device starts: a pack that kills its worker must be known as the one that ran.
+            if not self._insist(lambda: ledger.begin_rendering(self._database, pack.id, pack.worker_id)):
+                raise LeaseLostError(f"pack {pack.id} was taken back or canceled before it began")
+            begun.append(True)
+        started = time.monotonic()
+        rendered = render(self._pair, one.specs, stop=lost.is_set)
+        return rendered, time.monotonic() - started
+
+    def _take(self, pack: ClaimedPack, one: _Pass, future: "Future[tuple[RenderedPass, float]]") -> None:
+        """Waits for one forward pass, then finishes and records its images while the device goes on."""
+        try:
+            rendered, seconds = future.result()
+            finished = list(self._finishers.map(self._finisher.finish, self._unfinished(one, rendered, seconds)))
+        except (_DrainedError, LeaseLostError):
+            raise
+        except Exception as error:  # of this forward pass alone; the others of the pack go on
+            log.exception("a forward pass of pack %s failed", pack.id)
+            self._fail(pack, one.jobs, error)
+            return
+        self._record(pack, finished)
+        broken = [job for job, pixels in zip(one.jobs, rendered.images, strict=True) if pixels is None]
+        if broken:
+            self._fail(pack, broken, InvalidImageError("the image has NaN or infinite values"))
+
+    def _unfinished(self, one: _Pass, rendered: RenderedPass, seconds: float) -> list[Unfinished]:
+        provenance = Provenance(
+            handoff="diffusers" if rendered.refiner_steps else "none",
+            forward_pass_size=len(one.jobs),
+            base_steps=rendered.base_steps,
+            refiner_steps=rendered.refiner_steps,
+            handoff_sigma=rendered.handoff_sigma,
+            prompt_chunks=one.chunks,
+            watermark_bits=None,
+        )
+        images = zip(one.jobs, one.specs, rendered.images, strict=True)
+        return [
+            Unfinished(job, spec, pixels, provenance, seconds) for job, spec, pixels in images if pixels is not None
+        ]
+
+    def _record(self, pack: ClaimedPack, finished: list[FinishedImage]) -> None:
+        environment = self._finisher.environment
+        if finished:
+            self._insist(lambda: ledger.finish_jobs(self._database, pack, environment, finished))
+
+    def _fail(self, pack: ClaimedPack, jobs: Sequence[ClaimedJob], error: Exception) -> None:
+        ids, failure = [job.id for job in jobs], Failure.of(error)
+        try:
+            self._insist(lambda: ledger.fail_jobs(self._database, pack, ids, failure, self._settings.max_attempts))
+        except LeaseLostError as lost:
+            log.info("%s", lost)
+        if isinstance(error, DeviceLostError):
+            log.error("the device is lost; this process ends, so that a fresh one takes its place")
+            os._exit(EXIT_DEVICE_LOST)
+
+    def _insist(self, step: Callable[[], T]) -> T:
+        """Repeats a step while the ledger does not answer: what is rendered is kept until it can be recorded."""
+        delay = 0.5
+        while True:
+            try:
+                return step()
+            except UnavailableError as error:
+                log.warning("%s; trying again in %.0f s", error, delay)
+                time.sleep(delay)
+                delay = min(delay * 2, _MAX_BACKOFF_SECONDS)

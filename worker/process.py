@@ -1,0 +1,123 @@
+"""One worker process on one device: ``python -m worker.process``, started by the supervisor, never by hand.
+
+``CUDA_VISIBLE_DEVICES`` is in the environment before this module's imports bring in torch.
+"""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import warnings
+from typing import Any
+
+from celery.exceptions import SecurityWarning
+from celery.signals import worker_shutting_down
+
+from farm.broker import Broker, open_broker
+from farm.database import Database
+from farm.image_store import ImageStore
+from farm.schema import ensure_schema
+from farm.workers import WorkerIdentity, note_fingerprint, note_worker, register_worker
+from schemas.errors import NightshiftError
+from schemas.messages import TASK_NAME
+from schemas.pair import queue_name
+from schemas.settings import Settings, load_settings
+from worker.environment import environment
+from worker.finishing import Finisher
+from worker.lease_keeper import LeaseKeeper
+from worker.pack_runner import NUM_PACK_THREADS, PackRunner
+from worker.pipelines import load_pair
+
+log = logging.getLogger("nightshift.worker")
+
+
+def main() -> int:
+    """Runs until SIGTERM. Returns the process's exit code."""
+    arguments = _arguments()
+    try:
+        settings = load_settings()
+        _log_to_stderr(settings, arguments.device)
+        database = Database(settings.database_url)
+        ensure_schema(database)
+        return _serve(database, settings, arguments)
+    except NightshiftError as error:
+        print(f"nightshift: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="worker.process")
+    parser.add_argument("--worker-id", required=True)
+    parser.add_argument("--pair", required=True)
+    parser.add_argument("--device", required=True, help="cpu or cuda, as torch names it")
+    return parser.parse_args()
+
+
+def _log_to_stderr(settings: Settings, device: str) -> None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    name = f"{device}:{visible}" if device == "cuda" else device
+    logging.basicConfig(level=settings.log_level.upper(), format=f"%(asctime)s {name} %(levelname)s %(message)s")
+    for chatty in ("alembic", "celery", "kombu", "httpx", "huggingface_hub", "diffusers"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _serve(database: Database, settings: Settings, arguments: argparse.Namespace) -> int:
+    worker_id = arguments.worker_id
+    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), arguments.device, arguments.pair)
+    register_worker(database, identity)
+    leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
+    leases.start()
+    try:
+        runner = _runner(database, settings, leases, arguments)
+        note_fingerprint(database, worker_id, runner.pair_fingerprint)
+        note_worker(database, worker_id, "ready")
+        _consume(open_broker(settings), runner, arguments.pair, worker_id)
+        note_worker(database, worker_id, "stopped")
+    except NightshiftError as error:
+        note_worker(database, worker_id, "failed", str(error))
+        raise
+    finally:
+        leases.stop()
+    return 0
+
+
+def _runner(database: Database, settings: Settings, leases: LeaseKeeper, arguments: argparse.Namespace) -> PackRunner:
+    store = ImageStore(settings.images_url)
+    store.check()
+    pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
+    finisher = Finisher(store, environment(pair), pair.pair.watermark, settings.png_compress_level)
+    return PackRunner(database, pair, finisher, leases, settings)
+
+
+def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> None:
+    """Celery's consumer on the threads pool: its main thread answers the broker while packs render."""
+
+    @broker.app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
+    def render_pack(**content: Any) -> None:
+        runner.run(worker_id, content)
+
+    def stop(**_: Any) -> None:
+        log.info("stopping: the pack in hand is finished, what has not begun goes back")
+        runner.stopping.set()
+
+    worker_shutting_down.connect(stop, weak=False)
+    warnings.simplefilter("ignore", SecurityWarning)  # of root: meant for pickle, and this app takes JSON alone
+    log.info("ready: waiting for packs of %s", pair)
+    broker.app.Worker(
+        pool="threads",
+        concurrency=NUM_PACK_THREADS,
+        queues=[queue_name(pair)],
+        hostname=f"{worker_id}@{socket.gethostname()}",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel="WARNING",
+    ).start()
+    runner.close()
+    broker.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
