@@ -1,0 +1,10 @@
+"""The control plane's commands, mounted by the front door."""
+
+import typer
+
+from producer.cli import change, farm, render, show, submit
+
+app = typer.Typer()
+for module in (render, submit, show, change, farm):
+    app.registered_commands += module.app.registered_commands
+    app.registered_groups += module.app.registered_groups

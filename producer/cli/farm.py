@@ -1,0 +1,106 @@
+"""`nightshift up`, `dispatcher`, `pairs`, `doctor`, `db upgrade`: what an operator runs."""
+
+import logging
+import signal
+import sys
+from contextlib import closing
+from threading import Event
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from farm.broker import open_broker
+from farm.database import Database
+from farm.schema import upgrade
+from producer.cli.session import JsonOption, PairOption, open_session, print_json
+from producer.dispatcher import Dispatcher
+from producer.doctor import examine
+from producer.local_farm import LocalFarm
+from schemas.settings import Settings, load_settings
+
+app = typer.Typer()
+db = typer.Typer(help="The ledger's tables.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+_TEND_SECONDS = 1.0
+
+
+@app.command(epilog="Example: nightshift up --pair sdxl")
+def up(pair: PairOption = None) -> None:
+    """Run a farm on this machine until Ctrl-C: Redis where none is set, a dispatcher, one worker per device."""
+    with open_session() as session:
+        _log_to_stderr(session.settings)
+        name = session.settings.model_pair(pair).name
+        stop = _stop_signal()
+        with LocalFarm(session.database, session.settings, name) as farm:
+            print(f"rendering with pair {name}; workers write to {farm.log_file}; Ctrl-C stops", file=sys.stderr)
+            while not stop.wait(_TEND_SECONDS):
+                farm.tend()
+            print("stopping after the packs in hand (Ctrl-C again: at once)", file=sys.stderr)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("stopped; what is left waits in the ledger, `nightshift up` goes on with it", file=sys.stderr)
+
+
+@app.command(epilog="Example: nightshift dispatcher")
+def dispatcher() -> None:
+    """Release packs to the workers until stopped. Any number may run; one at a time acts."""
+    with open_session() as session:
+        _log_to_stderr(session.settings)
+        stop = _stop_signal()
+        with closing(open_broker(session.settings)) as broker:
+            broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
+            Dispatcher(session.database, broker, session.settings).run(stop)
+
+
+@app.command(epilog="Example: nightshift pairs --json")
+def pairs(as_json: JsonOption = False) -> None:
+    """List the pairs that can be named with --pair."""
+    settings = load_settings()
+    known = settings.known_pairs()
+    if as_json:
+        print_json([pair.model_dump(mode="json") for _, pair in sorted(known.items())])
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("pair", "base", "refiner", "licence"):
+        table.add_column(heading)
+    for name, pair in sorted(known.items()):
+        mark = " (default)" if name == settings.pair else ""
+        table.add_row(name + mark, pair.base.source, pair.refiner.source if pair.refiner else "none", pair.license)
+    Console().print(table)
+
+
+@app.command(epilog="Example: nightshift doctor")
+def doctor(as_json: JsonOption = False) -> None:
+    """Check what a farm needs from this machine, and say what to do. Exit code 3 when something is missing."""
+    findings = examine(load_settings())
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'BAD '} {finding.subject}: {finding.sentence}")
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 3)
+
+
+@db.command("upgrade", epilog="Example: nightshift db upgrade")
+def db_upgrade() -> None:
+    """Bring the ledger's tables to this version of Nightshift. May be run again, and while the farm runs."""
+    database = Database(load_settings().database_url)
+    print(f"the ledger {database.safe_url} is at {upgrade(database)}")
+
+
+def _stop_signal() -> Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")

@@ -1,0 +1,52 @@
+"""The options by which `submit` and `render` read a manifest."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.database import Database
+from producer.manifest import ReadOptions, read_manifest
+from producer.submit import BatchRequest, Submission, submit
+from schemas.errors import InputError
+from schemas.settings import Settings
+
+ManifestArgument = Annotated[Path, typer.Argument(help="TSV, CSV, JSONL, or txt with a prompt a line.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field for all rows that do not give it.")
+]
+MapOption = Annotated[
+    list[str] | None, typer.Option("--map", metavar="COLUMN=FIELD", help="Read a column as this field.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows.")]
+SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows out instead of refusing all.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="The batch's name; else the manifest's.")]
+PriorityOption = Annotated[int, typer.Option("--priority", min=0, max=9, help="9 is rendered before 0.")]
+
+
+def read_options(settings: Settings, fields: list[str] | None, columns: list[str] | None,
+                 limit: int | None) -> ReadOptions:  # fmt: skip
+    """Raises InputError for a ``--set`` or ``--map`` without ``=``."""
+    return ReadOptions(
+        columns=_pairs("--map", columns), defaults=_pairs("--set", fields), limit=limit, base_seed=settings.base_seed
+    )
+
+
+def submit_manifest(database: Database, manifest: Path, options: ReadOptions, request: BatchRequest) -> Submission:
+    """Reads and submits; `name` and the rest as in ``request``."""
+    return submit(database, read_manifest(manifest, options), request)
+
+
+def batch_request(settings: Settings, manifest: Path, pair: str | None, name: str | None, priority: int,
+                  skip_invalid: bool) -> BatchRequest:  # fmt: skip
+    """Raises PairError for an unknown pair."""
+    folder = settings.home / "invalid" if skip_invalid else None
+    return BatchRequest(name or manifest.stem, settings.model_pair(pair).name, priority, folder)
+
+
+def _pairs(option: str, items: list[str] | None) -> dict[str, str]:
+    split = [item.partition("=") for item in items or []]
+    for key, sign, value in split:
+        if not sign or not key:
+            raise InputError(f"{option} takes key=value, not {key + sign + value!r}")
+    return {key.strip(): value for key, _, value in split}

@@ -1,0 +1,114 @@
+"""`nightshift status` and `nightshift watch`."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from farm.database import Database
+from farm.workers import live_workers
+from producer.cli.session import JsonOption, Session, open_session, print_json
+from producer.progress import follow, show_progress
+from producer.queries import BatchSummary, batch_summaries, batch_summary, failures
+from producer.rows import printable
+from schemas.errors import NotFoundError
+
+app = typer.Typer()
+
+_SHOWN_BATCHES = 20
+_SHOWN_FAILURES = 10
+
+BatchArgument = Annotated[str | None, typer.Argument(help="Number or name of a batch; else the youngest ones.")]
+
+
+@app.command(epilog="Example: nightshift status 3")
+def status(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
+    """Show batches and how far they are. Exit code 1 when a job of the named batch failed."""
+    with open_session() as session:
+        if batch is None:
+            _show_all(session, as_json)
+            return
+        summary = batch_summary(session.database, batch)
+        show_batch(session.database, summary, as_json)
+    raise typer.Exit(1 if summary.num_failed else 0)
+
+
+@app.command(epilog="Example: nightshift watch 3")
+def watch(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
+    """Follow a batch (else the youngest) until it has ended. Exit code 1 when a job of it failed."""
+    with open_session() as session:
+        try:
+            summary = show_progress(follow(session.database, _watched(session.database, batch).id))
+        except KeyboardInterrupt:
+            print("no longer watching; the batch goes on", file=sys.stderr)
+            raise typer.Exit(130) from None
+        show_batch(session.database, summary, as_json)
+    raise typer.Exit(1 if summary.num_failed else 0)
+
+
+def show_batch(database: Database, summary: BatchSummary, as_json: bool) -> None:
+    """One batch with the reasons of its failures."""
+    reasons = failures(database, summary.id, _SHOWN_FAILURES)
+    if as_json:
+        print_json({**summary.as_json(), "failures": [{"reason": reason, "num_jobs": num} for reason, num in reasons]})
+        return
+    print(_sentence(summary))
+    for reason, num in reasons:
+        print(f"  {num} failed: {printable(reason)}")
+
+
+def _watched(database: Database, batch: str | None) -> BatchSummary:
+    if batch is not None:
+        return batch_summary(database, batch)
+    youngest = batch_summaries(database, 1)
+    if not youngest:
+        raise NotFoundError("there is no batch to watch yet; `nightshift submit` makes one")
+    return youngest[0]
+
+
+def _show_all(session: Session, as_json: bool) -> None:
+    summaries = batch_summaries(session.database, _SHOWN_BATCHES)
+    workers = live_workers(session.database, session.settings.lease_seconds)
+    waiting = {batch.pair for batch in summaries if not batch.ended}
+    unserved = sorted(waiting - workers.keys())
+    if as_json:
+        batches: list[Any] = [summary.as_json() for summary in summaries]
+        print_json({"batches": batches, "live_workers": workers, "unserved_pairs": unserved})
+        return
+    if not summaries:
+        print("no batches yet; `nightshift submit MANIFEST` makes one")
+        return
+    Console().print(_table(summaries))
+    print("live workers: " + (", ".join(f"{num} × {pair}" for pair, num in sorted(workers.items())) or "none"))
+    for pair in unserved:
+        print(f"nobody serves pair {pair}: start `nightshift worker --pair {pair}`, or `nightshift up`")
+
+
+def _table(summaries: list[BatchSummary]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("batch", "name", "pair", "state"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("prio", "jobs", "waiting", "running", "done", "failed", "canceled"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for batch in summaries:
+        counts = (batch.num_running, batch.num_done, batch.num_failed, batch.num_canceled)
+        numbers = (batch.priority, batch.num_jobs, batch.num_pending + batch.num_queued, *counts)
+        state = "ended" if batch.ended and batch.state == "open" else batch.state
+        table.add_row(str(batch.id), escape(printable(batch.name)), batch.pair, state, *map(str, numbers))
+    return table
+
+
+def _sentence(batch: BatchSummary) -> str:
+    """Such as ``batch 3 (cats, pair tiny): 20 of 24 done, 4 failed``. What is zero is left out."""
+    counts = {
+        "pending": batch.num_pending,
+        "queued": batch.num_queued,
+        "running": batch.num_running,
+        "failed": batch.num_failed,
+        "canceled": batch.num_canceled,
+    }
+    parts = [f"{batch.num_done} of {batch.num_jobs} done", *(f"{num} {state}" for state, num in counts.items() if num)]
+    return f"batch {batch.id} ({printable(batch.name)}, pair {batch.pair}): {', '.join(parts)}"

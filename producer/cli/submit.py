@@ -1,0 +1,76 @@
+"""`nightshift submit`."""
+
+import sys
+from contextlib import closing
+
+import typer
+
+from farm.broker import open_broker
+from farm.embedded_redis import is_running
+from producer.cli.manifest_options import (
+    LimitOption,
+    ManifestArgument,
+    MapOption,
+    NameOption,
+    PriorityOption,
+    SetOption,
+    SkipOption,
+    batch_request,
+    read_options,
+    submit_manifest,
+)
+from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.dispatcher import Dispatcher
+from producer.submit import Submission
+from schemas.errors import BrokerUnavailableError
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: nightshift submit prompts.tsv --pair sdxl --set num_inference_steps=30")
+def submit(
+    manifest: ManifestArgument,
+    pair: PairOption = None,
+    fields: SetOption = None,
+    columns: MapOption = None,
+    limit: LimitOption = None,
+    name: NameOption = None,
+    priority: PriorityOption = 5,
+    skip_invalid: SkipOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a manifest's jobs into the ledger. Workers that run start on them at once; nothing is rendered here."""
+    with open_session() as session:
+        options = read_options(session.settings, fields, columns, limit)
+        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        submission = submit_manifest(session.database, manifest, options, request)
+        if as_json:
+            print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
+                        "num_left_out": submission.num_left_out, "invalid_file": submission.invalid_file})  # fmt: skip
+        else:
+            print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({request.name}, {request.pair})")
+        print_left_out(submission)
+        _release(session, submission.batch_id)
+
+
+def print_left_out(submission: Submission) -> None:
+    """Says on stderr how many bad rows were left out, and where they are listed."""
+    if submission.num_left_out:
+        print(f"{submission.num_left_out} invalid rows left out; see {submission.invalid_file}", file=sys.stderr)
+
+
+def _release(session: Session, batch_id: int) -> None:
+    """One ordinary tick, so that nobody waits for a dispatcher."""
+    if not session.settings.broker_url and not is_running(session.settings.home):
+        print(f"no farm runs here yet: `nightshift up` renders batch {batch_id}", file=sys.stderr)
+        return
+    try:
+        with closing(open_broker(session.settings)) as broker:
+            dispatcher = Dispatcher(session.database, broker, session.settings)
+            dispatcher.tick()
+            dispatcher.close()
+    except BrokerUnavailableError as error:
+        raise BrokerUnavailableError(
+            f"{error}; batch {batch_id} is safe in the ledger and renders once Redis and a dispatcher run:"
+            " do not submit it again"
+        ) from error

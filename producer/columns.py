@@ -1,0 +1,122 @@
+"""Columns of a manifest: which of them are fields of a spec, and which are meta."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from schemas.errors import ManifestError
+from schemas.spec import JobSpec, Refiner, text_flaw
+
+_GROUP: Final = "refiner"
+_PREFIX: Final = f"{_GROUP}."
+_MAX_COLUMNS: Final = 1_000
+
+#: every name that a column, --map and --set may give a value to
+FIELDS: Final = (
+    *(name for name in JobSpec.model_fields if name != _GROUP),
+    *(f"{_PREFIX}{name}" for name in Refiner.model_fields),
+)
+
+
+class Columns(NamedTuple):
+    """The columns of a row. ``fields`` and ``meta``: the place in the row, and the field's or the column's name."""
+
+    names: tuple[str, ...]
+    fields: tuple[tuple[int, str], ...]
+    meta: tuple[tuple[int, str], ...]
+
+    def name_of(self, field: str) -> str | None:
+        """The column that gives this field, as the file spells it."""
+        return next((self.names[place] for place, found in self.fields if found == field), None)
+
+
+def normal_name(name: str) -> str:
+    """``Negative Prompt``, ``negative-prompt`` and ``negative_prompt`` are one name."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def field_mapping(mapping: Mapping[str, str]) -> Mapping[str, str]:
+    """``--map`` with normal names: column → field.
+
+    Raises:
+        ManifestError: no such field, or a column mapped twice.
+    """
+    found: dict[str, str] = {}
+    for column, field in mapping.items():
+        if normal_name(field) not in FIELDS:
+            raise ManifestError(f"--map {column}={field}: there is no field {field!r}; {_known_fields()}")
+        if normal_name(column) in found:
+            raise ManifestError(f"--map {column}={field}: this column is mapped twice")
+        found[normal_name(column)] = normal_name(field)
+    return MappingProxyType(found)
+
+
+def field_values(values: Mapping[str, str]) -> dict[str, object]:
+    """``--set`` with normal names: field → text. The values themselves are not checked.
+
+    Raises:
+        ManifestError: no such field, a field set twice, or an empty value.
+    """
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        field = normal_name(key)
+        if field not in FIELDS:
+            raise ManifestError(f"--set {key}={value}: there is no field {key!r}; {_known_fields()}")
+        if field in found:
+            raise ManifestError(f"--set {key}={value}: this field is set twice")
+        if not value.strip():
+            raise ManifestError(f"--set {key}=: an empty value sets nothing; leave it out")
+        found[field] = value
+    return found
+
+
+def columns_of(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
+    """``mapping``: normal column name → field, for columns that are not named after their field.
+
+    Raises:
+        ManifestError: a column has no usable name, or two are read as the same. The sentence does not name the file.
+    """
+    if len(names) > _MAX_COLUMNS:
+        raise ManifestError(f"there are {len(names)} columns; {_MAX_COLUMNS} are the most")
+    fields: list[tuple[int, str]] = []
+    meta: list[tuple[int, str]] = []
+    taken: dict[str, str] = {}
+    for place, name in enumerate(names):
+        normal = normal_name(name)
+        _check_name(normal, place, known=normal in mapping)
+        field = mapping.get(normal, normal)
+        if field in taken:
+            raise ManifestError(f'columns "{taken[field]}" and "{name}" are both read as {field}')
+        taken[field] = name
+        if field in FIELDS:
+            fields.append((place, field))
+        else:
+            meta.append((place, name.strip()))
+    return Columns(tuple(names), tuple(fields), tuple(meta))
+
+
+def _check_name(normal: str, place: int, *, known: bool) -> None:
+    if not normal:
+        raise ManifestError(f"column {place + 1} has no name")
+    if flaw := text_flaw(normal):
+        raise ManifestError(f"the name of column {place + 1} {flaw}")
+    if (normal == _GROUP or normal.startswith(_PREFIX)) and normal not in FIELDS and not known:
+        refiner = ", ".join(field for field in FIELDS if field.startswith(_PREFIX))
+        raise ManifestError(f'column "{normal}" is no field of the refiner; they are {refiner}')
+
+
+def spec_fields(values: Mapping[str, object]) -> dict[str, Any]:
+    """What ``JobSpec.parse`` takes: ``refiner.start`` and its like go into one ``refiner``."""
+    refiner = {field.removeprefix(_PREFIX): value for field, value in values.items() if field.startswith(_PREFIX)}
+    if not refiner:
+        return dict(values)
+    return {field: value for field, value in values.items() if not field.startswith(_PREFIX)} | {_GROUP: refiner}
+
+
+def quoted(names: Iterable[str]) -> str:
+    """``"Prompt", "Width"``"""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _known_fields() -> str:
+    return f"fields are {', '.join(FIELDS)}"

@@ -1,0 +1,136 @@
+"""The dispatcher: keeps every queue a few packs long, tells again what got lost, takes back what died.
+
+Any number of them may run; the lease ``dispatcher`` in the ledger lets one act.
+"""
+
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from threading import Event
+from typing import Final
+
+from farm import ledger
+from farm.broker import Broker
+from farm.database import Database
+from farm.leases import DISPATCHER, drop_lease, hold_lease
+from farm.workers import live_workers
+from producer import queries
+from producer.release import BatchShare, next_batches, packs_wanted
+from schemas.errors import UnavailableError
+from schemas.pair import queue_name
+from schemas.settings import Settings
+
+log = logging.getLogger("nightshift.dispatcher")
+
+#: A message may be on its way to a claim for this long before the queue counts as shorter than the ledger says.
+REPUBLISH_SECONDS: Final = 5.0
+_MAX_BACKOFF_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick did, in packs (``num_canceled``: jobs)."""
+
+    num_released: int = 0
+    num_republished: int = 0
+    num_expired: int = 0
+    num_canceled: int = 0
+
+
+class Dispatcher:
+    """One dispatcher. Not shared between threads."""
+
+    def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
+        self._database = database
+        self._broker = broker
+        self._settings = settings
+        self._holder = uuid.uuid4().hex
+        self._expires_from = time.monotonic() + settings.lease_seconds
+
+    def run(self, stop: Event) -> None:
+        """Ticks until told to stop. An unreachable ledger or Redis is waited for, with backoff."""
+        delay = self._settings.tick_seconds
+        while not stop.is_set():
+            try:
+                self.tick()
+                delay = self._settings.tick_seconds
+            except UnavailableError as error:
+                log.warning("%s", error)
+                delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
+                self._wait_one_lease()
+            stop.wait(delay)
+        self.close()
+
+    def close(self) -> None:
+        """Lets the lease go, so that another dispatcher need not wait for its end."""
+        try:
+            drop_lease(self._database, DISPATCHER, self._holder)
+        except UnavailableError as error:
+            log.warning("%s", error)
+
+    def tick(self) -> Tick:
+        """One round, if this dispatcher holds the lease.
+
+        Raises:
+            UnavailableError: ledger or Redis. What was committed before stays; the next tick goes on from there.
+        """
+        lease_seconds = max(self._settings.lease_seconds / 2, 3 * self._settings.tick_seconds)
+        if not hold_lease(self._database, DISPATCHER, self._holder, lease_seconds):
+            return Tick()
+        num_expired = self._expire()
+        num_canceled = sum(
+            ledger.sweep_canceled(self._database, batch_id) for batch_id in queries.batches_to_sweep(self._database)
+        )
+        waiting = queries.queued_packs(self._database)
+        num_republished = self._republish(waiting)
+        return Tick(self._release(waiting), num_republished, num_expired, num_canceled)
+
+    def _wait_one_lease(self) -> None:
+        """While nobody could renew, leases ran out that are nobody's fault."""
+        self._expires_from = time.monotonic() + self._settings.lease_seconds
+
+    def _expire(self) -> int:
+        if time.monotonic() < self._expires_from:
+            return 0
+        num_expired = ledger.expire_leases(self._database, self._settings.max_attempts)
+        if num_expired:
+            log.warning("%d packs went back: their workers' leases ran out", num_expired)
+        return num_expired
+
+    def _republish(self, waiting: Sequence[queries.QueuedPack]) -> int:
+        num_republished = 0
+        for pair in {pack.pair for pack in waiting}:
+            old = [pack.id for pack in waiting if pack.pair == pair and pack.age > timedelta(seconds=REPUBLISH_SECONDS)]
+            num_queued = sum(pack.pair == pair for pack in waiting)
+            if old and self._broker.queue_length(queue_name(pair)) < num_queued:
+                self._publish(pair, old)
+                num_republished += len(old)
+        return num_republished
+
+    def _release(self, waiting: Sequence[queries.QueuedPack]) -> int:
+        workers = live_workers(self._database, self._settings.lease_seconds)
+        queued = Counter(pack.pair for pack in waiting)
+        batches = queries.releasable_batches(self._database)
+        num_released = 0
+        for pair in {batch.pair for batch in batches}:
+            wanted = packs_wanted(workers.get(pair, 0), queued[pair], self._settings.queued_packs_per_worker)
+            pack_ids = self._release_packs([batch for batch in batches if batch.pair == pair], wanted)
+            self._publish(pair, pack_ids)
+            num_released += len(pack_ids)
+        return num_released
+
+    def _release_packs(self, batches: Sequence[BatchShare], wanted: int) -> list[str]:
+        size = self._settings.pack_size
+        turns = islice(next_batches(batches, size), wanted)
+        packs = [ledger.release_pack(self._database, batch_id, size) for batch_id in turns]
+        return [pack_id for pack_id in packs if pack_id is not None]
+
+    def _publish(self, pair: str, pack_ids: Sequence[str]) -> None:
+        if pack_ids:
+            self._broker.publish(queue_name(pair), pack_ids)
+            ledger.note_published(self._database, pack_ids)

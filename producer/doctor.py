@@ -1,0 +1,98 @@
+"""What a farm needs from this machine, checked one by one, each with what to do about it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from farm.broker import open_broker
+from farm.database import Database
+from farm.embedded_redis import is_running, redis_executable
+from farm.image_store import ImageStore, local_path
+from farm.schema import current_revision, ensure_schema
+from farm.workers import recent_workers
+from schemas.errors import NightshiftError
+from schemas.settings import Settings
+
+_LOW_DISK_BYTES: Final = 5 * 1024**3
+_SHOWN_WORKERS: Final = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked."""
+
+    subject: str
+    ok: bool
+    sentence: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Checks the ledger, Redis, the image store, the disk and the workers. Never raises."""
+    checks: dict[str, Callable[[Settings], str]] = {
+        "ledger": _ledger,
+        "redis": _redis,
+        "image store": _image_store,
+        "disk": _disk,
+        "pair": _pair,
+    }
+    findings = [_finding(subject, check, settings) for subject, check in checks.items()]
+    return [*findings, *_workers(settings)] if findings[0].ok else findings
+
+
+def _finding(subject: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
+    try:
+        return Finding(subject, True, check(settings))
+    except NightshiftError as error:
+        return Finding(subject, False, str(error))
+
+
+def _ledger(settings: Settings) -> str:
+    with closing(Database(settings.database_url)) as database:
+        ensure_schema(database)
+        return f"{database.safe_url} answers, tables at {current_revision(database)}"
+
+
+def _redis(settings: Settings) -> str:
+    if not settings.broker_url and not is_running(settings.home):
+        return f"none runs now; `render` and `up` start {redis_executable()}"
+    with closing(open_broker(settings)) as broker:
+        info = broker.info()
+        return f"{broker.safe_url} answers, version {info['redis_version']}, policy {info.get('maxmemory_policy', '?')}"
+
+
+def _image_store(settings: Settings) -> str:
+    ImageStore(settings.images_url).check()
+    return f"{settings.images_url} can be written"
+
+
+def _disk(settings: Settings) -> str:
+    folder = local_path(settings.images_url)
+    if folder is None:
+        return "images go elsewhere"
+    free = shutil.disk_usage(_existing(folder)).free
+    if free < _LOW_DISK_BYTES:
+        raise NightshiftError(f"{free / 1024**3:.1f} GiB free at {folder}; make room, an image of 1024² takes 1.5 MB")
+    return f"{free / 1024**3:.0f} GiB free at {folder}"
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _pair(settings: Settings) -> str:
+    pair = settings.model_pair()
+    return f"{pair.name}: {pair.base.source}" + (f" and {pair.refiner.source}" if pair.refiner else "")
+
+
+def _workers(settings: Settings) -> Iterator[Finding]:
+    with closing(Database(settings.database_url)) as database:
+        seats: dict[tuple[str, str, str], Any] = {}
+        for worker in recent_workers(database, _SHOWN_WORKERS):
+            seats.setdefault((worker.host, worker.device, worker.pair), worker)  # an older one's failure is history
+        for worker in seats.values():
+            said = f": {worker.error}" if worker.error else ""
+            where = f"{worker.device} of {worker.host}, pair {worker.pair}"
+            yield Finding("worker", worker.state != "failed", f"{where}, {worker.state}{said}")

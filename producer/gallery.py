@@ -1,0 +1,81 @@
+"""A finished batch for people: its contact sheet, and its images under names that one can read."""
+
+import os
+import re
+import shutil
+import unicodedata
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from farm.database import Database
+from farm.image_store import local_path, read_image, write_atomically
+from producer.queries import BatchSummary, results, sampled_results
+from producer.sheet import SheetPicture, contact_sheet
+from schemas.errors import StorageError
+from schemas.schedulers import short_scheduler_name
+from schemas.spec import JobSpec
+
+_SHEET_PICTURES: Final = 48
+_SLUG_CHARACTERS: Final = 60
+
+
+def make_sheet(database: Database, batch: BatchSummary, path: Path) -> int:
+    """Draws at most 48 images, evenly spread over the batch. Returns how many there are on the sheet.
+
+    Raises:
+        StorageError: an image cannot be read, or the sheet not be written.
+    """
+    pictures = [_picture(row) for row in sampled_results(database, batch.id, batch.num_jobs, _SHEET_PICTURES)]
+    if pictures:
+        title = f"{batch.name} · {batch.num_done} of {batch.num_jobs} images"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            contact_sheet(pictures, path, title)
+        except OSError as error:
+            raise StorageError(f"cannot write the contact sheet {path}: {error.strerror or error}") from error
+    return len(pictures)
+
+
+def place_images(database: Database, batch_id: int, folder: Path) -> int:
+    """Puts every image of the batch into the folder as ``000001-a-red-cat.png``: a hard link where the file system
+    allows it, else a copy. Files of the same name are replaced. Returns how many.
+
+    Raises:
+        StorageError: the folder cannot be written, or an image not be read.
+    """
+    num_placed = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for row in results(database, batch_id):
+            _place(row.uri, folder / _readable_name(row))
+            num_placed += 1
+    except OSError as error:
+        raise StorageError(f"cannot place images in {folder}: {error.strerror or error}") from error
+    return num_placed
+
+
+def _place(uri: str, target: Path) -> None:
+    source = local_path(uri)
+    if source is None:
+        write_atomically(target, read_image(uri))
+        return
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _readable_name(row: Any) -> str:
+    prompt = unicodedata.normalize("NFKD", JobSpec.from_json(row.spec).prompt).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:_SLUG_CHARACTERS].strip("-")
+    suffix = row.uri.rpartition(".")[2]
+    return f"{row.number:06}-{slug}.{suffix}" if slug else f"{row.number:06}.{suffix}"
+
+
+def _picture(row: Any) -> SheetPicture:
+    spec = JobSpec.from_json(row.spec)
+    refined = "" if spec.refiner.mode == "off" else f" · refiner {spec.refiner.start:g}"
+    detail = f"{spec.width}×{spec.height} · {short_scheduler_name(spec.scheduler)} · {spec.num_inference_steps} steps"
+    return SheetPicture(partial(read_image, row.uri), spec.prompt, f"{detail}{refined} · seed {spec.seed}")

@@ -1,0 +1,99 @@
+"""JSONL: an object a line. ``"refiner": {"start": 0.9}`` and ``"refiner.start": 0.9`` are the same."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from producer.columns import Columns, columns_of, normal_name, quoted
+from producer.lines import Line
+from producer.rows import BadRow, Cells, printable, shown_value
+from schemas.errors import ManifestError
+
+_MAX_DEPTH: Final = 32
+
+
+class _LineError(Exception):
+    """The line is not an object that a row can be read from."""
+
+    def __init__(self, reason: str, column: str | None = None, value: object = None) -> None:
+        super().__init__(reason)
+        self.column = column
+        self.value = None if value is None else shown_value(value)
+
+
+def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> Iterator[Cells | BadRow]:
+    """A row for each line that is not blank. ``null`` is an absent value.
+
+    Raises:
+        ManifestError: at the end, where no row had a column that ``mapping`` names.
+    """
+    unseen = set(mapping)
+
+    @lru_cache(maxsize=64)
+    def columns(names: tuple[str, ...]) -> Columns:
+        unseen.difference_update(normal_name(name) for name in names)
+        return columns_of(names, mapping)
+
+    for number, text, flaw in lines:
+        if flaw:
+            yield BadRow(file, number, None, None, f"the line {flaw}")
+        elif text.strip():
+            try:
+                content = _flat(_parsed(text))
+                yield Cells(number, columns(tuple(content)), list(content.values()))
+            except _LineError as error:
+                yield BadRow(file, number, error.column, error.value, str(error))
+            except ManifestError as error:
+                yield BadRow(file, number, None, None, printable(str(error)))
+    if unseen:
+        raise ManifestError(f"--map names {quoted(sorted(unseen))}, and no row of {file} has it")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise _LineError("stands twice in one object", key)
+    return content
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_keys)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        content = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _LineError(f"the line is not JSON: {error.msg} at character {error.colno}") from None
+    except RecursionError:
+        raise _LineError("the line is nested too deep") from None
+    except ValueError:
+        raise _LineError("the line has a number of too many digits") from None
+    if not isinstance(content, dict):
+        raise _LineError("the line is not a JSON object")
+    # Brackets are counted first because prompts seldom have so many; the exact depth takes longer.
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _depth(content) > _MAX_DEPTH:
+        raise _LineError("the line is nested too deep")
+    return content
+
+
+def _depth(content: object) -> int:
+    depth, level = 0, [content]
+    while level := [value for value in level if isinstance(value, (dict, list))]:
+        depth += 1
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+    return depth
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """The object with the refiner's fields beside the others, under dotted names."""
+    group = next((key for key in content if normal_name(key) == "refiner"), None)
+    if group is None:
+        return content
+    nested = content[group]
+    if not isinstance(nested, dict | None):
+        raise _LineError("should be an object", group, nested)
+    rest = [(key, value) for key, value in content.items() if key != group]
+    return _unique_keys(rest + [(f"{group}.{key}", value) for key, value in (nested or {}).items()])

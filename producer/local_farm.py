@@ -1,0 +1,119 @@
+"""What `render` and `up` run on this machine: Redis where none is set, a dispatcher, and a supervisor with its workers.
+
+Files: ``$NIGHTSHIFT_HOME/logs/worker.log``. Everything started here ends here, also when this process is killed.
+"""
+
+import logging
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Final, Self
+
+from farm.broker import Broker, open_broker
+from farm.database import Database
+from farm.embedded_redis import EmbeddedRedis, is_running
+from farm.image_store import ImageStore
+from farm.tether import tethered
+from farm.workers import live_workers
+from producer.dispatcher import Dispatcher
+from schemas.errors import NightshiftError, PairError, StorageError
+from schemas.settings import Settings
+
+log = logging.getLogger("nightshift.local")
+
+_LOG_TAIL_BYTES: Final = 2_000
+
+
+class LocalFarm:
+    """A context manager, for the main thread: its processes are tethered to it. ``tend`` starts the workers."""
+
+    def __init__(self, database: Database, settings: Settings, pair: str) -> None:
+        self.log_file = settings.log_folder / "worker.log"
+        self._database = database
+        self._settings = settings
+        self._pair = pair
+        self._stop = Event()
+        self._workers: subprocess.Popen[bytes] | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        ImageStore(self._settings.images_url).check()  # said here, in one sentence, and not by each worker
+        with self._stack:
+            if not self._settings.broker_url and not is_running(self._settings.home):
+                self._stack.enter_context(EmbeddedRedis(self._settings.home))
+            broker = open_broker(self._settings)
+            self._stack.callback(broker.close)
+            broker.info()  # raises where Redis does not answer
+            self._start_dispatcher(broker)
+            self._stack.callback(self._end_workers)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def tend(self) -> None:
+        """Starts workers where no live one serves the pair. To be called every second or so.
+
+        Raises:
+            NightshiftError: the workers cannot run; says why.
+        """
+        if self._workers is None:
+            if not live_workers(self._database, self._settings.lease_seconds).get(self._pair):
+                self._workers = self._start_workers()
+            return
+        code = self._workers.poll()
+        if code is not None:
+            self._workers = None
+            raise self._death(code)
+
+    def _start_dispatcher(self, broker: Broker) -> None:
+        dispatcher = Dispatcher(self._database, broker, self._settings)
+        thread = Thread(target=dispatcher.run, args=(self._stop,), name="dispatcher")
+        thread.start()
+        self._stack.callback(thread.join)
+        self._stack.callback(self._stop.set)
+
+    def _start_workers(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-P", "-m", "nightshift", "worker", "--pair", self._pair]
+        try:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("ab") as stream:
+                # A session of its own: Ctrl-C in the terminal reaches this process alone, which stops gently.
+                return subprocess.Popen(
+                    tethered(command), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+                )
+        except OSError as error:
+            raise StorageError(f"cannot write {self.log_file}: {error.strerror}") from error
+
+    def _end_workers(self) -> None:
+        """Lets the packs in hand finish. A second Ctrl-C while waiting gives them back."""
+        if self._workers is None or self._workers.poll() is not None:
+            return
+        self._workers.send_signal(signal.SIGTERM)
+        try:
+            self._workers.wait()
+        except KeyboardInterrupt:
+            self._workers.send_signal(signal.SIGTERM)
+            self._workers.wait()
+
+    def _death(self, code: int) -> NightshiftError:
+        said = _last_line(self.log_file)
+        if code == PairError.exit_code:
+            return PairError(said)
+        return NightshiftError(f"the workers ended with {code}: {said} (more in {self.log_file})")
+
+
+def _last_line(path: Path) -> str:
+    """What a dying process said last, without its prefix."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+        lines = stream.read().decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return last.removeprefix("nightshift: ").strip()

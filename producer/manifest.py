@@ -1,0 +1,180 @@
+"""Manifests: files of prompts, read as a stream. TSV, CSV, JSONL or plain text, told apart by their suffix.
+
+A column is a field of the spec when its name is one (without regard to case, and with ``_``, space and ``-`` alike) or
+when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every other column is meta. Files are UTF-8.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from producer.columns import Columns, columns_of, field_mapping, field_values, spec_fields
+from producer.jsonl import json_rows
+from producer.lines import Line, read_lines
+from producer.repeats import Repeats
+from producer.rows import BadRow, Cells, Row, finding, shown_value
+from producer.seeds import derived_seed
+from producer.tables import csv_records, table_rows, tsv_records
+from schemas.digest import canonical_json
+from schemas.errors import FieldProblem, ManifestError, SpecError
+from schemas.spec import JobSpec, text_flaw
+
+__all__ = ["BadRow", "ReadOptions", "Row", "read_manifest"]
+
+SUFFIXES: Final = (".tsv", ".csv", ".jsonl", ".txt")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a manifest is read.
+
+    columns: column → field, for columns that are not named after their field (``--map Caption=prompt``).
+    defaults: field → value as text (``--set width=512``, ``--set refiner.mode=off``), for every row that has no value
+        of its own: a row's own value wins; an empty cell, a JSON null and a missing key are no value.
+    limit: read so many rows, good or bad, and no more.
+    base_seed: goes into the seed of every row that has none.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    base_seed: int = 0
+
+
+def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """The rows of the file, in its order. A bad row does not end the reading.
+
+    Raises:
+        ManifestError: when the first row is asked for, if the file cannot be read, has no rows or no prompt, or
+            an option is wrong; at the end, if ``columns`` names one that no row of a JSONL file has.
+        StorageError: the temporary folder is full.
+    """
+    if options.limit is not None and options.limit < 1:
+        raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
+    mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults))
+    with _opened(path) as file, Repeats() as repeats:
+        maker = _RowMaker(str(path), defaults, options.base_seed, repeats)
+        cells = _cells(path, read_lines(file), mapping, needs_prompt="prompt" not in defaults)
+        first = next(cells, None)
+        if first is None:
+            raise ManifestError(f"{path} has no rows")
+        yield from map(maker.row, islice(chain([first], cells), options.limit))
+
+
+def _checked(defaults: dict[str, object]) -> dict[str, object]:
+    """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row."""
+    try:
+        JobSpec.parse(spec_fields({"prompt": "any", "seed": 0, **defaults}))
+    except SpecError as error:
+        wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in error.problems)
+        raise ManifestError("; ".join(wrong)) from None
+    return defaults
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as file:
+            if path.suffix.lower() not in SUFFIXES:
+                raise ManifestError(f'{path}: unknown suffix "{path.suffix}"; manifests are {", ".join(SUFFIXES)}')
+            if file.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise ManifestError(f"{path} is UTF-16; save it as UTF-8")
+            yield file
+    except FileNotFoundError:
+        raise ManifestError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise ManifestError(f"{path} is a folder; a manifest is one file") from None
+    except OSError as error:
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _cells(
+    path: Path, lines: Iterator[Line], mapping: Mapping[str, str], *, needs_prompt: bool
+) -> Iterator[Cells | BadRow]:
+    match path.suffix.lower():
+        case ".tsv":
+            return table_rows(str(path), tsv_records(lines), mapping, needs_prompt=needs_prompt)
+        case ".csv":
+            return table_rows(str(path), csv_records(lines), mapping, needs_prompt=needs_prompt)
+        case ".jsonl":
+            return json_rows(str(path), lines, mapping)
+    if mapping:
+        raise ManifestError(f"--map: {path} has no columns; each line of a .txt is a prompt")
+    return _prompts(str(path), lines)
+
+
+def _prompts(file: str, lines: Iterator[Line]) -> Iterator[Cells | BadRow]:
+    """Plain text: every line that is not blank is a prompt, as it is."""
+    columns = columns_of(["prompt"], {})
+    for record in tsv_records(lines):
+        if record.flaw:
+            yield BadRow(file, record.line, None, None, f"the line {record.flaw}")
+        elif not record.blank:
+            yield Cells(record.line, columns, ["\t".join(record.cells)])
+
+
+class _RowMaker:
+    """Makes rows of cells: checks the spec, gives it a seed, counts its repeats."""
+
+    def __init__(self, file: str, defaults: dict[str, object], base_seed: int, repeats: Repeats) -> None:
+        self._file = file
+        self._defaults = defaults
+        self._base_seed = base_seed
+        self._repeats = repeats
+
+    def row(self, cells: Cells | BadRow) -> Row | BadRow:
+        if isinstance(cells, BadRow):
+            return cells
+        values = dict(self._defaults)
+        values.update((name, cells.values[i]) for i, name in cells.columns.fields if cells.values[i] is not None)
+        unseeded = "seed" not in values
+        meta, problems = _meta(cells)
+        try:
+            spec = JobSpec.parse(spec_fields({**values, "seed": 0} if unseeded else values))
+        except SpecError as error:
+            return self._bad(cells, [*error.problems, *problems])
+        if problems:
+            return self._bad(cells, problems)
+        spec, repeat = self._seeded(spec) if unseeded else (spec, self._repeats.num_before(spec.canonical))
+        return Row(cells.line, spec, repeat, meta)
+
+    def _seeded(self, spec: JobSpec) -> tuple[JobSpec, int]:
+        """The spec with its derived seed, and its repeat number."""
+        content = spec.content_without_seed
+        repeat = self._repeats.num_before(canonical_json(content))
+        return spec.model_copy(update={"seed": derived_seed(self._base_seed, content, repeat)}), repeat
+
+    def _bad(self, cells: Cells, problems: list[FieldProblem]) -> BadRow:
+        found = [_located(problem, cells.columns) for problem in problems]
+        (column, value, reason), others = found[0], found[1:]
+        return BadRow(
+            self._file, cells.line, column, value, "; ".join([reason, *(finding(*other) for other in others)])
+        )
+
+
+def _located(problem: FieldProblem, columns: Columns) -> tuple[str | None, str | None, str]:
+    """Column, value and reason. A field that no column gives is named as the column that there should be."""
+    value = None if problem.value is None else shown_value(problem.value)
+    return columns.name_of(problem.field) or problem.field, value, problem.reason
+
+
+def _meta(cells: Cells) -> tuple[dict[str, str], list[FieldProblem]]:
+    meta: dict[str, str] = {}
+    problems = []
+    for place, name in cells.columns.meta:
+        value = cells.values[place]
+        if value is None:
+            continue
+        try:
+            meta[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            problems.append(FieldProblem(name, value, "is not a finite number"))
+            continue
+        if flaw := text_flaw(meta[name]):
+            problems.append(FieldProblem(name, value, flaw))
+    return meta, problems

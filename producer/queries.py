@@ -1,0 +1,152 @@
+"""Questions to the ledger. Nothing here changes a row."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, func, or_, select
+
+from farm.database import Database, Transaction, question
+from producer.release import BatchShare
+from schemas.errors import NotFoundError
+from schemas.states import BatchState, JobState, PackState
+from schemas.tables import Batch, Image, Job, Pack, Result
+
+_PAGE: Final = 500
+
+
+@dataclass(frozen=True)
+class QueuedPack:
+    """A released pack that nobody has claimed. ``age``: since it was last published, or released."""
+
+    id: str
+    pair: str
+    age: timedelta
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """A batch and its counters."""
+
+    id: int
+    name: str
+    pair: str
+    state: str
+    priority: int
+    created_at: datetime
+    num_pending: int
+    num_queued: int
+    num_running: int
+    num_done: int
+    num_failed: int
+    num_canceled: int
+
+    @property
+    def num_ended(self) -> int:
+        return self.num_done + self.num_failed + self.num_canceled
+
+    @property
+    def num_jobs(self) -> int:
+        return self.num_ended + self.num_pending + self.num_queued + self.num_running
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more happens to it by itself."""
+        return self.state != BatchState.STAGING and self.num_ended == self.num_jobs
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "created_at": self.created_at.isoformat(),
+            "num_jobs": self.num_jobs,
+            "ended": self.ended,
+        }
+
+
+_SUMMARY: Final = tuple(getattr(Batch, name) for name in BatchSummary.__dataclass_fields__)
+
+
+@question
+def queued_packs(tx: Transaction) -> list[QueuedPack]:
+    """Every pack that waits for a worker: a few for each live worker, so a short list."""
+    since = func.coalesce(Pack.published_at, Pack.released_at, type_=Pack.released_at.type)
+    rows = tx.execute(select(Pack.id, Pack.pair, since.label("since")).where(Pack.state == PackState.QUEUED))
+    return [QueuedPack(row.id, row.pair, tx.now - row.since) for row in rows]
+
+
+@question
+def releasable_batches(tx: Transaction) -> list[BatchShare]:
+    """Open batches that have pending jobs. A batch read with --skip-invalid is open while its rows are still staged."""
+    live = Batch.num_queued + Batch.num_running
+    columns = (Batch.id, Batch.pair, Batch.priority, Batch.num_pending, live.label("num_live"))
+    rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0))
+    return [BatchShare(**row._mapping) for row in rows]
+
+
+@question
+def batches_to_sweep(tx: Transaction) -> Sequence[int]:
+    """Canceled batches that still have jobs to move."""
+    left = Batch.num_pending + Batch.num_queued > 0
+    return tx.execute(select(Batch.id).where(Batch.state == BatchState.CANCELED, left)).scalars().all()
+
+
+@question
+def batch_summary(tx: Transaction, batch: str) -> BatchSummary:
+    """The batch of this id, or the youngest of this name. Raises NotFoundError."""
+    wanted = or_(Batch.name == batch, Batch.id == int(batch)) if _is_id(batch) else Batch.name == batch
+    row = tx.execute(select(*_SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(1)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no batch {batch!r}; `nightshift status` lists them")
+    return BatchSummary(**row._mapping)
+
+
+def _is_id(batch: str) -> bool:
+    return batch.isascii() and batch.isdigit() and len(batch) < 10
+
+
+@question
+def batch_summaries(tx: Transaction, limit: int) -> list[BatchSummary]:
+    """The youngest batches, the youngest first."""
+    rows = tx.execute(select(*_SUMMARY).order_by(Batch.id.desc()).limit(limit))
+    return [BatchSummary(**row._mapping) for row in rows]
+
+
+@question
+def failures(tx: Transaction, batch_id: int, limit: int) -> list[tuple[str, int]]:
+    """Reasons of failed jobs and how many jobs each has, the commonest first."""
+    failed = select(Job.error, func.count().label("num")).where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
+    counted = failed.group_by(Job.error).order_by(func.count().desc()).limit(limit)
+    return [(row.error or "", row.num) for row in tx.execute(counted)]
+
+
+_RESULT: Final = (
+    *(Job.number, Job.id, Job.spec, Job.meta, Job.spec_digest, Job.repeat),
+    *(Image.uri, Image.sha256, Image.pixel_sha256, Image.size_bytes, Image.width, Image.height, Image.format),
+    *(Result.provenance, Result.environment_digest, Result.worker_id, Result.attempt),
+    *(Result.render_seconds, Result.finish_seconds, Result.finished_at),
+)
+
+
+def _done_jobs(batch_id: int) -> Select[Any]:
+    return select(*_RESULT).join_from(Job, Result).join(Image).where(Job.batch_id == batch_id).order_by(Job.number)
+
+
+@question
+def _results_page(tx: Transaction, batch_id: int, after: int, limit: int) -> Sequence[Row[Any]]:
+    return tx.execute(_done_jobs(batch_id).where(Job.number > after).limit(limit)).all()
+
+
+def results(database: Database, batch_id: int) -> Iterator[Row[Any]]:
+    """The batch's done jobs with their images, in the manifest's order, a page at a time."""
+    after = 0
+    while page := _results_page(database, batch_id, after, _PAGE):
+        yield from page
+        after = page[-1].number
+
+
+@question
+def sampled_results(tx: Transaction, batch_id: int, num_jobs: int, limit: int) -> Sequence[Row[Any]]:
+    """At most ``limit`` done jobs with their images, evenly spread over the batch."""
+    numbers = {1 + n * num_jobs // limit for n in range(limit)} if num_jobs > limit else range(1, num_jobs + 1)
+    return tx.execute(_done_jobs(batch_id).where(Job.number.in_(numbers))).all()

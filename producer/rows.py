@@ -1,0 +1,70 @@
+"""What a manifest's line becomes: a row to render, or a bad row with the reason why not."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from producer.columns import Columns
+from schemas.spec import JobSpec
+
+_SHOWN_CHARACTERS = 60
+
+
+class Cells(NamedTuple):
+    """A row as its file has it. ``values`` stand in the order of ``columns.names``; None is an absent value."""
+
+    line: int
+    columns: Columns
+    values: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image to render. ``line``: where the row starts in its file, from 1. ``repeat``: how many equal rows came
+    before it. ``meta``: the columns that are no field of a spec."""
+
+    line: int
+    spec: JobSpec
+    repeat: int
+    meta: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be rendered. ``str()``: ``prompts.tsv:17: column "Width": "1001": is not divisible by 8; ...``
+
+    There is one for each bad row: ``column`` and ``value`` are the first that is wrong, ``reason`` names the others
+    too. ``column`` is None where the whole line is wrong, ``value`` where there is none to show.
+    """
+
+    file: str
+    line: int
+    column: str | None
+    value: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.file)}:{self.line}: {finding(self.column, self.value, self.reason)}"
+
+
+def finding(column: str | None, value: str | None, reason: str) -> str:
+    """``column "Width": "1001": is not ...``, without the parts that are None."""
+    named = [f'column "{printable(column)}"'] if column is not None else []
+    shown = [f'"{value}"'] if value is not None else []
+    return ": ".join([*named, *shown, reason])
+
+
+def shown_value(value: object) -> str:
+    """The value as text, printable and at most about 80 characters; what JSON types other than text stand as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) <= _SHOWN_CHARACTERS:
+        return printable(text)
+    return f"{printable(text[: _SHOWN_CHARACTERS - 3])}... ({len(text)} characters)"
+
+
+def printable(text: str) -> str:
+    """The text with control characters, direction marks and surrogates escaped: it goes to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

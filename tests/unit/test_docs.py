@@ -1,0 +1,82 @@
+"""What the documents promise is there: commands, settings, folders, examples."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from nightshift import app
+from schemas.settings import Settings
+from schemas.spec import JobSpec, Refiner
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+COMMAND: Any = typer.main.get_command(app)
+
+
+def all_commands() -> dict[str, Any]:
+    leaves = {}
+    for name, command in COMMAND.commands.items():
+        inner = getattr(command, "commands", None)
+        leaves |= {f"{name} {sub}": leaf for sub, leaf in inner.items()} if inner else {name: command}
+    return leaves
+
+
+def test_the_commands_are_those_that_were_promised() -> None:
+    promised = ["render", "submit", "watch", "status", "cancel", "retry"]
+    promised += ["up", "worker", "dispatcher", "pairs", "doctor"]
+    assert set(all_commands()) == {*promised, "db upgrade"}
+
+
+@pytest.mark.parametrize("name", all_commands())
+def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -> None:
+    assert f"`nightshift {name}" in README
+    assert all_commands()[name].epilog.startswith(f"Example: nightshift {name}")
+
+
+@pytest.mark.parametrize("name", ["render", "submit", "watch", "status", "cancel", "retry", "pairs", "doctor"])
+def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> None:
+    options = [option for parameter in all_commands()[name].params for option in parameter.opts]
+    assert "--json" in options
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "pairs"])
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    (row,) = re.findall(rf"^\| `NIGHTSHIFT_{name.upper()}` \| ([^|]*) \|", OPERATIONS, re.M)
+    default = Settings.model_fields[name].default
+    if isinstance(default, int | float):
+        assert row.strip() == f"{default:g}"
+
+
+@pytest.mark.parametrize("name", [*JobSpec.model_fields, *(f"refiner.{name}" for name in Refiner.model_fields)])
+def test_every_field_of_a_spec_is_documented(name: str) -> None:
+    if name != "refiner":
+        assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("name", re.findall(r"^(\S+?)/? {2,}\S", README.split("## The house")[1].split("```")[1], re.M))
+def test_every_folder_of_the_tree_is_there(name: str) -> None:
+    assert (ROOT / name).exists()
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_control_plane_imports_without_torch() -> None:
+    code = "import sys, producer.cli.app, farm.ledger, schemas.spec; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_front_door_imports_without_torch() -> None:
+    assert (
+        subprocess.run([sys.executable, "-c", "import sys, nightshift; sys.exit('torch' in sys.modules)"]).returncode
+        == 0
+    )

@@ -1,0 +1,75 @@
+"""Retry decisions and release order: pure policy."""
+
+from itertools import islice
+
+import pytest
+
+from farm.retries import Failure, Verdict, verdict
+from producer.progress import Rate, duration
+from producer.release import BatchShare, next_batches, packs_wanted
+from schemas.errors import DeviceMemoryError, SpecError
+from schemas.states import JobState
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_a_job_that_shared_its_pack_is_never_blamed(retryable: bool) -> None:
+    assert verdict(retryable=retryable, alone=False, attempts=2, max_attempts=3) == Verdict(JobState.PENDING, False)
+
+
+@pytest.mark.parametrize(
+    ("retryable", "attempts", "state"),
+    [(True, 0, "pending"), (True, 1, "pending"), (True, 2, "failed"), (False, 0, "failed")],
+)
+def test_a_job_that_was_alone_has_three_tries_unless_the_error_is_permanent(
+    retryable: bool, attempts: int, state: str
+) -> None:
+    assert verdict(retryable=retryable, alone=True, attempts=attempts, max_attempts=3) == Verdict(JobState(state), True)
+
+
+def test_an_error_says_itself_whether_another_try_helps() -> None:
+    assert Failure.of(DeviceMemoryError("too big")) == Failure("device_memory", "too big", True)
+    assert not Failure.of(SpecError("no such thing")).retryable
+    assert Failure.of(ZeroDivisionError("division by zero")).code == "unexpected"
+
+
+@pytest.mark.parametrize(("workers", "queued", "wanted"), [(0, 0, 4), (1, 3, 1), (3, 5, 7), (1, 9, 0)])
+def test_a_queue_is_filled_to_a_few_packs_for_each_worker(workers: int, queued: int, wanted: int) -> None:
+    assert packs_wanted(workers, queued, 4) == wanted
+
+
+def share(batch_id: int, priority: int = 5, pending: int = 100, live: int = 0) -> BatchShare:
+    return BatchShare(batch_id, "tiny", priority, pending, live)
+
+
+def test_a_lower_priority_waits_until_the_higher_one_has_nothing_left() -> None:
+    assert list(next_batches([share(1, priority=1, pending=8), share(2, priority=9, pending=16)], 8)) == [2, 2, 1]
+
+
+def test_batches_of_one_priority_take_turns_and_the_busier_one_waits() -> None:
+    assert list(islice(next_batches([share(1, live=16), share(2)], 8), 5)) == [2, 2, 1, 2, 1]
+
+
+def test_a_small_batch_is_not_starved_by_a_big_one_that_came_first() -> None:
+    assert 2 in list(islice(next_batches([share(1, pending=10**6), share(2, pending=1)], 8), 2))
+
+
+def test_the_rate_leaves_out_the_loading_before_the_first_images() -> None:
+    rate = Rate()
+    for second in range(30):
+        rate.note(second, 0)
+    rate.note(30, 8)
+    assert rate.per_second is None
+    rate.note(34, 16)
+    assert rate.per_second == 2.0
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    rate = Rate()
+    for second in range(200):
+        rate.note(second, second if second < 100 else 100 + (second - 100) * 3)
+    assert rate.per_second == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(6, "0:06"), (75.4, "1:15"), (3700, "1:01:40")])
+def test_durations_read_as_clocks(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,184 @@
+"""JobSpec: bounds, identity, and what its JSON looks like."""
+
+import json
+from typing import Any
+
+import pytest
+
+from schemas.errors import SpecError
+from schemas.schedulers import SCHEDULERS, short_scheduler_name
+from schemas.spec import JobSpec, Refiner
+
+DIGESTS = {
+    '{"prompt":"a cat","seed":"1"}': "815e301ec8334e7709d469992d4b2587ee01fd5fb016adba45ec566ca017762e",
+    '{"guidance_scale":7.5,"height":256,"negative_prompt":"","num_inference_steps":12,"prompt":"äö 猫",'
+    '"refiner":{"mode":"off","start":0.9},"scheduler":"DDIMScheduler","seed":"18446744073709551615","width":320}':
+    "30495dec38fd1cbd4f39d4a7580092a70655c3fd2c4bb6c5e6eae8d167158b3f",
+}  # fmt: skip
+FULL = {
+    "prompt": "äö 猫",
+    "negative_prompt": "",
+    "width": "320",
+    "height": 256,
+    "num_inference_steps": 12,
+    "guidance_scale": "7.5",
+    "scheduler": "DDIM",
+    "refiner": {"mode": "off", "start": 0.9},
+    "seed": str(2**64 - 1),
+}
+
+
+def spec(**fields: Any) -> JobSpec:
+    return JobSpec.parse({"prompt": "a cat", "seed": 1, **fields})
+
+
+def refusal(**fields: Any) -> str:
+    with pytest.raises(SpecError) as error:
+        spec(**fields)
+    return str(error.value)
+
+
+def test_canonical_json_and_digest_are_pinned() -> None:
+    made = [spec(), JobSpec.parse(FULL)]
+    assert {one.canonical: one.digest for one in made} == DIGESTS
+
+
+def test_fields_at_their_default_change_no_digest() -> None:
+    defaults = {"negative_prompt": None, "prompt_syntax": "plain", "width": 1024, "height": "1024", "guidance_scale": 5,
+                "num_inference_steps": 40, "scheduler": "euler", "refiner": {"start": 0.8}}  # fmt: skip
+    assert spec(**defaults).digest == spec().digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "a cat "},
+        {"negative_prompt": ""},
+        {"prompt_syntax": "compel"},
+        {"width": 1032},
+        {"height": 1032},
+        {"num_inference_steps": 41},
+        {"guidance_scale": 5.1},
+        {"scheduler": "euler a"},
+        {"refiner": {"mode": "off"}},
+        {"refiner": {"start": 0.81}},
+        {"refiner": {"aesthetic_score": 6.1}},
+        {"refiner": {"negative_aesthetic_score": 2.4}},
+        {"seed": 2},
+    ],
+)
+def test_every_field_changes_the_digest(change: dict[str, Any]) -> None:
+    assert spec(**change).digest != spec().digest
+
+
+def test_the_seed_is_text_in_json_and_survives_the_round_trip() -> None:
+    largest = spec(seed=2**64 - 1)
+    assert json.loads(largest.canonical)["seed"] == "18446744073709551615"
+    assert JobSpec.from_json(largest.canonical) == largest
+    assert JobSpec.from_json(largest.canonical).seed == 2**64 - 1
+
+
+def test_a_full_spec_survives_the_round_trip() -> None:
+    full = JobSpec.parse(FULL)
+    assert JobSpec.from_json(full.canonical) == full
+    assert JobSpec.parse(full.model_dump(mode="json")) == full
+
+
+def test_the_content_without_seed_is_the_canonical_content_less_the_seed() -> None:
+    content = json.loads(JobSpec.parse(FULL).canonical)
+    del content["seed"]
+    assert JobSpec.parse(FULL).content_without_seed == content
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"width": 1001}, "width: 1001: is not divisible by 8; the nearest sides are 1000 and 1008"),
+        ({"width": 56}, "width: 56: should be greater than or equal to 64"),
+        ({"height": "4104"}, "height: '4104': should be less than or equal to 4096"),
+        ({"width": 256.0}, "width: 256.0: should be a valid integer"),
+        ({"width": True}, "width: True: should be a valid integer"),
+        ({"width": "256.0"}, "width: '256.0': is not a whole number"),
+        ({"width": "2_56"}, "is not a whole number"),
+        ({"width": "²"}, "is not a whole number"),
+        ({"width": None}, "width: should be a valid integer"),
+        ({"num_inference_steps": 0}, "should be greater than or equal to 1"),
+        ({"num_inference_steps": 1001}, "should be less than or equal to 1000"),
+        ({"guidance_scale": -0.1}, "should be greater than or equal to 0"),
+        ({"guidance_scale": 101}, "should be less than or equal to 100"),
+        ({"guidance_scale": float("nan")}, "should be a finite number"),
+        ({"guidance_scale": "inf"}, "should be a finite number"),
+        ({"guidance_scale": "1_0"}, "guidance_scale: '1_0': is not a number"),
+        ({"guidance_scale": True}, "should be a valid number"),
+        ({"seed": -1}, "seed: -1: is not between 0 and 18446744073709551615"),
+        ({"seed": 2**64}, "seed: 18446744073709551616: is not between 0 and 18446744073709551615"),
+        ({"seed": "9" * 31}, "is not a whole number"),
+        ({"prompt": ""}, "prompt: '': should have at least 1 character"),
+        ({"prompt": "x" * 20_001}, "(20001 characters): should have at most 20000 characters"),
+        ({"prompt": "a\0b"}, "contains a NUL character"),
+        ({"prompt": "cat \ud800"}, "contains half a surrogate pair ('\\ud800' at character 5)"),
+        ({"negative_prompt": 5}, "negative_prompt: 5: should be a valid string"),
+        ({"prompt_syntax": "weights"}, "prompt_syntax: 'weights': should be 'plain' or 'compel'"),
+        ({"scheduler": "fastest"}, "unknown scheduler 'fastest'; known are \"euler\""),
+        ({"refiner": {"start": 0}}, "refiner.start: 0: should be greater than 0"),
+        ({"refiner": {"start": 1.0}}, "refiner.start: 1.0: should be less than 1"),
+        ({"refiner": {"mode": "on"}}, "refiner.mode: 'on': should be 'ensemble' or 'off'"),
+        ({"refiner": {"aesthetic_score": 11}}, "refiner.aesthetic_score: 11: should be less than or equal to 10"),
+        ({"refiner": {"strat": 0.8}}, "refiner.strat: is not a field of a spec"),
+        ({"wdith": 256}, "wdith: is not a field of a spec"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_with_the_reason(fields: dict[str, Any], sentence: str) -> None:
+    assert sentence in refusal(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"width": 64, "height": 4096},
+        {"num_inference_steps": 1000},
+        {"guidance_scale": 0},
+        {"guidance_scale": "1e1"},
+        {"seed": 0},
+        {"prompt": "x" * 20_000},
+        {"refiner": {"start": 1e-6, "aesthetic_score": 10, "negative_aesthetic_score": 0}},
+    ],
+)
+def test_the_bounds_themselves_are_allowed(fields: dict[str, Any]) -> None:
+    spec(**fields)
+
+
+def test_every_wrong_field_is_named_at_once_also_as_data() -> None:
+    with pytest.raises(SpecError) as error:
+        JobSpec.parse({"width": 7, "refiner": {"start": 2}})
+    assert [problem.field for problem in error.value.problems] == ["prompt", "width", "refiner.start", "seed"]
+    assert error.value.problems[1].value == 7
+    assert str(error.value).count("; ") == 3
+
+
+def test_a_spec_and_its_refiner_are_frozen() -> None:
+    one = spec()
+    with pytest.raises(ValueError, match="frozen"):
+        one.width = 8  # type: ignore[misc]
+    with pytest.raises(ValueError, match="frozen"):
+        one.refiner.start = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("short", list(SCHEDULERS))
+def test_a_scheduler_has_a_short_name_and_its_diffusers_name(short: str) -> None:
+    full = SCHEDULERS[short]
+    for name in (short, short.upper(), short.replace(" ", "_"), full, full.lower(), f" {short} "):
+        assert spec(scheduler=name).scheduler == full
+    assert short_scheduler_name(full) == short
+
+
+def test_jobs_of_one_size_steps_and_scheduler_share_a_pack_key() -> None:
+    assert spec(prompt="b", seed=2, guidance_scale=1).pack_key == spec().pack_key
+    for change in ({"width": 512}, {"height": 512}, {"num_inference_steps": 3}, {"scheduler": "ddim"}):
+        assert spec(**change).pack_key != spec().pack_key
+
+
+def test_the_defaults_are_those_of_the_field() -> None:
+    one = spec()
+    assert (one.width, one.height, one.num_inference_steps, one.guidance_scale) == (1024, 1024, 40, 5.0)
+    assert one.refiner == Refiner(mode="ensemble", start=0.8, aesthetic_score=6.0, negative_aesthetic_score=2.5)
