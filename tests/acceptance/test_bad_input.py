@@ -1,0 +1,128 @@
+"""One clear sentence and the right exit code, from the real command."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Commands
+
+DEAD_REDIS = {"NIGHTSHIFT_BROKER_URL": "redis://:hunter2@127.0.0.1:1/0"}
+DEAD_DATABASE = {"NIGHTSHIFT_DATABASE_URL": "postgresql://somebody:hunter2@127.0.0.1:1/ledger"}
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\na dog\n")
+    return path
+
+
+def assert_refused(commands: Commands, code: int, sentence: str, *arguments: str | Path, **variables: str) -> None:
+    done = commands.run(*arguments, **variables)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+    assert commands.processes() == []
+
+
+@pytest.mark.parametrize("command", ["render", "submit"])
+def test_a_missing_manifest(commands: Commands, command: str) -> None:
+    assert_refused(commands, 2, "there is no file /no/such.tsv", command, "/no/such.tsv")
+
+
+def test_an_empty_manifest(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "empty.tsv").touch()
+    assert_refused(commands, 2, "empty.tsv", "submit", tmp_path / "empty.tsv")
+
+
+def test_a_manifest_without_a_single_good_row(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "bad.tsv").write_text("Prompt\tWidth\na cat\t7\n")
+    assert_refused(commands, 2, "no row of the manifest is valid", "submit", tmp_path / "bad.tsv", "--skip-invalid")
+    assert commands.answer("status")["batches"] == []
+
+
+def test_an_unknown_pair(commands: Commands, prompts: Path) -> None:
+    assert_refused(
+        commands, 2, "unknown pair 'juggernaut'; known are full, sdxl, tiny", "submit", prompts, "--pair", "juggernaut"
+    )
+
+
+def test_an_option_that_is_no_key_and_value(commands: Commands, prompts: Path) -> None:
+    assert_refused(commands, 2, "--set takes key=value, not 'width'", "submit", prompts, "--set", "width")
+
+
+def test_an_unknown_setting(commands: Commands) -> None:
+    assert_refused(commands, 2, "unknown setting NIGHTSHIFT_LEASE", "status", NIGHTSHIFT_LEASE="5")
+
+
+def test_an_unknown_batch(commands: Commands) -> None:
+    assert_refused(commands, 2, "no batch '7'", "status", "7")
+
+
+def test_an_unknown_command(commands: Commands) -> None:
+    assert commands.run("rendre").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "dispatcher", "worker", "up"])
+def test_a_database_that_does_not_answer(commands: Commands, command: str) -> None:
+    assert_refused(commands, 3, "does not answer", command, **DEAD_DATABASE)
+
+
+@pytest.mark.parametrize("command", ["dispatcher", "worker", "up"])
+def test_a_redis_that_does_not_answer(commands: Commands, command: str) -> None:
+    assert_refused(commands, 3, "Redis at redis://:***@127.0.0.1:1/0 does not answer", command, **DEAD_REDIS)
+
+
+def test_render_refuses_to_begin_without_its_redis(commands: Commands, prompts: Path) -> None:
+    assert_refused(commands, 3, "does not answer", "render", prompts, **DEAD_REDIS)
+    assert commands.answer("status")["batches"] == []
+
+
+def test_what_was_submitted_without_redis_is_safe_and_says_so(commands: Commands, prompts: Path) -> None:
+    assert_refused(commands, 3, "batch 1 is safe in the ledger", "submit", prompts, **DEAD_REDIS)
+    (batch,) = commands.answer("status")["batches"]
+    assert (batch["num_jobs"], batch["state"]) == (2, "open")
+
+
+def test_a_submit_before_the_farm_runs_is_all_well(commands: Commands, prompts: Path) -> None:
+    done = commands.run("submit", prompts)
+    assert done.returncode == 0
+    assert "`nightshift up` renders batch 1" in done.stderr
+
+
+def test_an_image_store_that_cannot_be_written_stops_the_worker_with_a_sentence(
+    commands: Commands, prompts: Path
+) -> None:
+    assert_refused(
+        commands, 3, "image store file:///proc/images cannot be written", "render", prompts,
+        NIGHTSHIFT_IMAGES_URL="file:///proc/images",
+    )  # fmt: skip
+
+
+def test_a_home_that_cannot_be_written(commands: Commands, prompts: Path) -> None:
+    assert_refused(commands, 3, "cannot make the folder", "render", prompts, NIGHTSHIFT_HOME="/proc/nightshift")
+
+
+def test_pairs_are_listed_with_their_licences(commands: Commands) -> None:
+    pairs = {pair["name"]: pair for pair in commands.answer("pairs")}
+    assert pairs["sdxl"]["license"] == "CreativeML Open RAIL++-M"
+    assert set(pairs) == {"tiny", "full", "sdxl"}
+
+
+def test_the_doctor_is_well_on_a_fresh_machine(commands: Commands) -> None:
+    findings = {finding["subject"]: finding for finding in commands.answer("doctor")}
+    assert {"ledger", "redis", "image store", "disk", "pair"} <= findings.keys()
+
+
+def test_the_doctor_says_what_is_wrong(commands: Commands) -> None:
+    done = commands.run("doctor", **DEAD_REDIS)
+    assert done.returncode == 3
+    assert "BAD  redis: Redis at redis://:***@127.0.0.1:1/0 does not answer" in done.stdout
+
+
+def test_cancel_and_retry_answer_in_json(commands: Commands, prompts: Path) -> None:
+    commands.run("submit", prompts)
+    assert commands.answer("retry", "1") == {"batch_id": 1, "num_retried": 0}
+    assert commands.answer("cancel", "prompts")["num_canceled"] == 2
+    assert commands.run("status", "1").returncode == 0

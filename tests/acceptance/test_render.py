@@ -1,0 +1,126 @@
+"""`nightshift render`, from a manifest to images, on a machine where nothing runs."""
+
+import hashlib
+import json
+import signal
+import sqlite3
+from pathlib import Path
+
+from PIL import Image
+
+from tests.acceptance.conftest import SMALL, Commands, wait_until
+
+
+def result_rows(commands: Commands) -> list[tuple]:
+    with sqlite3.connect(commands.home / "ledger.sqlite3") as connection:
+        return connection.execute(
+            "SELECT jobs.number, jobs.state, images.uri, images.sha256, images.size_bytes, results.provenance"
+            " FROM jobs LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN images ON images.id = results.image_id"
+            " ORDER BY jobs.number"
+        ).fetchall()
+
+
+def test_render_makes_one_recorded_image_for_each_row_and_leaves_nothing_running(
+    commands: Commands, manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pictures"
+    done = commands.run("render", manifest, *SMALL, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "12/12" in done.stderr
+
+    rows = result_rows(commands)
+    assert [row[1] for row in rows] == ["done"] * 12
+    for _, _, uri, sha256, size_bytes, _ in rows:
+        content = Path(uri.removeprefix("file://")).read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (sha256, size_bytes)
+    steps = {(row[5] and json.loads(row[5])["base_steps"], json.loads(row[5])["refiner_steps"]) for row in rows}
+    assert steps == {(4, 1), (5, 0)}
+
+    stored = {path for path in (commands.home / "images").rglob("*") if path.is_file()}
+    assert len(stored) == 12
+    placed = sorted(path.name for path in out.iterdir())
+    assert placed[0] == "000001-a-cat-number-0.png"
+    assert placed[-1].startswith("contact-sheet")
+    assert commands.processes() == []
+
+
+def test_the_file_says_how_it_was_made(commands: Commands, manifest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pictures"
+    assert commands.run("render", manifest, *SMALL, "--limit", "2", "--out", out).returncode == 0
+    with Image.open(out / "000002-a-cat-number-1.png") as image:
+        assert image.size == (128, 64)
+        text = image.text
+    assert text["parameters"].startswith("a cat, number 1\nSteps: 5, Sampler: euler a, CFG scale: 5, Seed: ")
+    assert "Refiner switch at: 0.8" in text["parameters"]
+    assert "trainedAlgorithmicMedia" in text["XML:com.adobe.xmp"]
+    record = json.loads(text["nightshift"])
+    assert record["spec"]["prompt"] == "a cat, number 1"
+    assert record["meta"] == {"Category": "cats"}
+    assert record["provenance"]["base_steps"] == 4
+    assert record["environment"]["license"] == "none (random weights)"
+    assert {"torch", "diffusers", "nightshift"} <= record["environment"]["versions"].keys()
+
+
+def test_the_same_manifest_gives_the_same_files(commands: Commands, manifest: Path) -> None:
+    for _ in range(2):
+        assert commands.run("render", manifest, *SMALL, "--limit", "4").returncode == 0
+    rows = result_rows(commands)
+    assert [row[3] for row in rows[::2]] == [row[3] for row in rows[1::2]]
+
+
+def test_json_on_stdout_is_one_document(commands: Commands, manifest: Path) -> None:
+    answer = commands.answer("render", manifest, *SMALL, "--limit", "1")
+    assert (answer["num_done"], answer["num_jobs"], answer["ended"]) == (1, 1, True)
+    assert Path(answer["sheet"]).is_file()
+
+
+def test_ctrl_c_keeps_what_is_left_and_up_goes_on(commands: Commands, manifest: Path) -> None:
+    render = commands.start("render", manifest, *SMALL, "--set", "num_inference_steps=60", NIGHTSHIFT_PACK_SIZE="1")
+    wait_until(lambda: "done" in {row[1] for row in _rows_if_any(commands)})
+    render.send_signal(signal.SIGINT)
+    assert render.wait(60) == 130
+    assert "goes on with it" in commands.log("render")
+    states = [row[1] for row in result_rows(commands)]
+    assert set(states) == {"done", "pending", "queued"}  # and none is left running
+
+    up = commands.start("up")
+    wait_until(lambda: {row[1] for row in result_rows(commands)} == {"done"})
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 0
+    assert commands.processes() == []
+
+
+def _rows_if_any(commands: Commands) -> list[tuple]:
+    return result_rows(commands) if (commands.home / "ledger.sqlite3").exists() else []
+
+
+def test_a_pair_that_does_not_load_is_said_in_one_sentence(commands: Commands, manifest: Path) -> None:
+    (commands.home / "nightshift.toml").write_text('[pairs.broken]\nbase = { source = "/no/such/folder" }\n')
+    done = commands.run("render", manifest, *SMALL, "--pair", "broken")
+    assert done.returncode == 2
+    assert "broken" in done.stderr
+    assert "/no/such/folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert commands.processes() == []
+
+
+def test_bad_rows_are_named_and_nothing_is_enqueued(commands: Commands, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tsv"
+    bad.write_text("Prompt\tWidth\na cat\t64\na dog\t1001\n\t64\n")
+    done = commands.run("render", bad)
+    assert done.returncode == 2
+    assert 'bad.tsv:3: column "Width": "1001": is not divisible by 8' in done.stderr
+    assert "bad.tsv:4" in done.stderr
+    assert result_rows(commands) == []
+    assert commands.answer("status")["batches"] == []
+
+
+def test_skip_invalid_renders_the_good_rows_and_lists_the_others(commands: Commands, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tsv"
+    bad.write_text("Prompt\tWidth\na cat\t64\na dog\t1001\n")
+    done = commands.run("render", bad, *SMALL, "--skip-invalid")
+    assert done.returncode == 0, done.stderr
+    assert "1 invalid rows left out" in done.stderr
+    (listed,) = (commands.home / "invalid").iterdir()
+    assert "bad.tsv:3" in listed.read_text()
+    assert len(result_rows(commands)) == 1
