@@ -13,16 +13,31 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    ProgrammingError,
+)
 
-from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError
+from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 
 _BUSY_SECONDS: Final = 60
-_CONNECT_SECONDS: Final = 10
+_POSTGRESQL: Final = {
+    "application_name": "nightshift",
+    "connect_timeout": 10,
+    # A server that vanished without a word is noticed within a minute, not within the kernel's quarter of an hour.
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 50_000,
+}
 _RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _RETRIES: Final = 5
 _DISK_SENTENCES: Final = ("readonly database", "database or disk is full", "disk I/O error", "could not extend file")
@@ -53,6 +68,14 @@ class Transaction:
         return self.connection.execute(select(func.clock_timestamp())).scalar_one().astimezone(UTC)  # type: ignore[no-any-return]
 
 
+class _AgainError(Exception):
+    """The database asks for the transaction to be run again; ``sentence`` is for when that helped no more."""
+
+    def __init__(self, sentence: UnavailableError) -> None:
+        super().__init__(str(sentence))
+        self.sentence = sentence
+
+
 class Database:
     """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests."""
 
@@ -76,12 +99,14 @@ class Database:
         try:
             with self.engine.connect().execution_options(read_only=read_only) as connection, connection.begin():
                 yield Transaction(connection, self._clock)
-        except OperationalError as error:
+        except (IntegrityError, ProgrammingError, DataError):
+            raise  # a mistake of ours, and not the database's state
+        except DBAPIError as error:
             if _state(error) in _RETRIED_STATES:
-                raise
+                raise _AgainError(self._sentence(error)) from error
             raise self._sentence(error) from error
 
-    def _sentence(self, error: OperationalError) -> DatabaseUnavailableError | StorageError:
+    def _sentence(self, error: DBAPIError) -> DatabaseUnavailableError | StorageError:
         reason = " ".join(str(error.orig).split())
         if any(sentence in reason for sentence in _DISK_SENTENCES):
             return StorageError(f"the ledger {self.safe_url} cannot be written: {reason}")
@@ -100,9 +125,9 @@ def transaction(function: Callable[Concatenate[Transaction, P], T]) -> Callable[
             try:
                 with database.begin() as tx:
                     return function(tx, *args, **kwargs)
-            except OperationalError:  # begin() lets pass only those that want another try
+            except _AgainError as again:
                 if attempt == _RETRIES - 1:
-                    raise
+                    raise again.sentence from again
                 time.sleep(0.01 * 2**attempt)
         raise AssertionError("unreachable")
 
@@ -138,7 +163,7 @@ def _engine(url: str) -> Engine:
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             pool_size=4,
-            connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "nightshift"},
+            connect_args=_POSTGRESQL,
         )
     except (ImportError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None

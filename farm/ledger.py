@@ -12,17 +12,16 @@ from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from farm.database import Transaction, transaction
+from farm.packs import BATCH_IS_OPEN, held
 from farm.retries import Failure, verdict
 from schemas.errors import LeaseLostError, NotFoundError
 from schemas.provenance import Environment
-from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, StagedJob
+from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, ReleasedPack, StagedJob
 from schemas.states import BatchState, JobState, PackState, may_move
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
 
 SWEEP_CHUNK: Final = 10_000
 _NO_ERROR: Final = {"error": None, "error_code": None}
-#: of the pack that a statement is about
-_BATCH_IS_OPEN: Final = exists().where(Batch.id == Pack.batch_id, Batch.state == BatchState.OPEN)
 _UPSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -80,7 +79,9 @@ def sweep_canceled(tx: Transaction, batch_id: int) -> int:
 
 @transaction
 def retry_failed(tx: Transaction, batch_id: int) -> int:
-    """failed → pending, with all attempts anew. Returns how many."""
+    """failed → pending, with all attempts anew. Returns how many. Raises NotFoundError for a batch that is not open."""
+    if tx.execute(select(Batch.state).where(Batch.id == batch_id)).scalar_one_or_none() != BatchState.OPEN:
+        raise NotFoundError(f"batch {batch_id} is not open; only an open batch's failed jobs can be tried again")
     return _move(tx, batch_id, JobState.FAILED, JobState.PENDING, attempts=0, **_NO_ERROR)
 
 
@@ -88,8 +89,8 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
 
 
 @transaction
-def release_pack(tx: Transaction, batch_id: int, pack_size: int) -> str | None:
-    """pending → queued: the oldest pending jobs of an open batch that share a pack key. Returns the pack's id.
+def release_pack(tx: Transaction, batch_id: int, pack_size: int) -> ReleasedPack | None:
+    """pending → queued: the oldest pending jobs of an open batch that share a pack key.
 
     Isolated jobs come last, each in a pack of its own.
     """
@@ -108,17 +109,13 @@ def release_pack(tx: Transaction, batch_id: int, pack_size: int) -> str | None:
         .with_for_update()
     )
     job_ids = tx.execute(jobs).scalars().all()
+    if not job_ids:  # canceled between the two statements
+        return None
     pack_id = uuid.uuid4().hex
     row = {"id": pack_id, "batch_id": batch_id, "pair": batch.pair, "pack_key": oldest.pack_key}
     tx.execute(insert(Pack).values(**row, state=PackState.QUEUED, num_jobs=len(job_ids), released_at=tx.now))
     _move(tx, batch_id, JobState.PENDING, JobState.QUEUED, Job.id.in_(job_ids), pack_id=pack_id)
-    return pack_id
-
-
-@transaction
-def note_published(tx: Transaction, pack_ids: Sequence[str]) -> None:
-    """Remembers when the packs' messages went out; moves nothing."""
-    tx.execute(update(Pack).where(Pack.id.in_(pack_ids)).values(published_at=tx.now))
+    return ReleasedPack(pack_id, len(job_ids))
 
 
 # --- a worker's pack ----------------------------------------------------------------------------------------------
@@ -135,7 +132,7 @@ def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: flo
     }
     pack = tx.execute(
         update(Pack)
-        .where(Pack.id == pack_id, Pack.state == PackState.QUEUED, in_time, _BATCH_IS_OPEN)
+        .where(Pack.id == pack_id, Pack.state == PackState.QUEUED, in_time, BATCH_IS_OPEN)
         .values(state=PackState.RUNNING, **lease)
         .returning(Pack.batch_id, Pack.pair)
     ).one_or_none()
@@ -153,24 +150,14 @@ def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: flo
 
 
 @transaction
-def begin_rendering(tx: Transaction, pack_id: str, worker_id: str) -> bool:
-    """Notes that the attempt begins. False where the worker has lost the pack, or its batch was canceled."""
-    noted = update(Pack).where(_held(pack_id, worker_id), _BATCH_IS_OPEN).values(rendering_at=tx.now)
-    return bool(tx.execute(noted).rowcount)
-
-
-@transaction
-def renew_leases(tx: Transaction, worker_id: str, pack_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
-    """Extends the leases of this worker's packs. Returns those that go on; the others must stop."""
-    held = (Pack.id.in_(pack_ids), Pack.worker_id == worker_id, Pack.state == PackState.RUNNING, _BATCH_IS_OPEN)
-    until = tx.now + timedelta(seconds=lease_seconds)
-    return frozenset(tx.execute(update(Pack).where(*held).values(lease_expires_at=until).returning(Pack.id)).scalars())
-
-
-@transaction
 def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: Environment, images: Sequence[FinishedImage]) -> None:
-    """running → done, with one image row and one result row each. Raises LeaseLostError when the pack is lost."""
+    """running → done, with one image row and one result row each. Raises LeaseLostError when the pack is lost.
+
+    Repeated after a commit whose answer was lost, it leaves out what that commit recorded.
+    """
     _fence(tx, pack)
+    recorded = set(tx.execute(select(Result.job_id).where(Result.pack_id == pack.id)).scalars())
+    images = [image for image in images if image.job_id not in recorded]
     row = {"digest": environment.digest, "content": environment.model_dump(mode="json")}
     tx.execute(_UPSERT[tx.dialect](EnvironmentRow).values(row).on_conflict_do_nothing())
     for image in images:
@@ -195,7 +182,7 @@ def fail_jobs(tx: Transaction, pack: ClaimedPack, job_ids: Sequence[int], failur
 @transaction
 def give_back_pack(tx: Transaction, pack: ClaimedPack) -> None:
     """running → pending, no attempt counted (canceled, where the batch was canceled). A lost pack is left alone."""
-    if not _end_packs(tx, PackState.RETURNED, _held(pack.id, pack.worker_id)):
+    if not _end_packs(tx, PackState.RETURNED, held(pack.id, pack.worker_id)):
         return
     canceled = tx.execute(select(Batch.state).where(Batch.id == pack.batch_id)).scalar_one() == BatchState.CANCELED
     state = JobState.CANCELED if canceled else JobState.PENDING
@@ -203,8 +190,11 @@ def give_back_pack(tx: Transaction, pack: ClaimedPack) -> None:
 
 
 @transaction
-def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = None) -> int:
-    """running → pending | failed: packs whose lease ran out, or whose worker is known to be dead. Returns how many."""
+def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = None, *, blames: bool = True) -> int:
+    """running → pending | failed: packs whose lease ran out, or whose worker is known to be dead. Returns how many.
+
+    Without ``blames`` no job is suspected of the death: it was wanted.
+    """
     late = Pack.lease_expires_at < tx.now if worker_id is None else Pack.worker_id == worker_id
     packs = tx.execute(
         select(Pack.id, Pack.batch_id, Pack.rendering_at, Batch.state.label("batch_state"))
@@ -215,7 +205,7 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
     ).all()
     for pack in packs:
         _end_packs(tx, PackState.EXPIRED, Pack.id == pack.id)
-        if pack.batch_state == BatchState.CANCELED or pack.rendering_at is None:
+        if pack.batch_state == BatchState.CANCELED or pack.rendering_at is None or not blames:
             state = JobState.CANCELED if pack.batch_state == BatchState.CANCELED else JobState.PENDING
             _move(tx, pack.batch_id, JobState.RUNNING, state, Job.pack_id == pack.id)
         else:
@@ -227,12 +217,8 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
 # --- the moves themselves -------------------------------------------------------------------------------------------
 
 
-def _held(pack_id: str, worker_id: str) -> ColumnElement[bool]:
-    return and_(Pack.id == pack_id, Pack.worker_id == worker_id, Pack.state == PackState.RUNNING)
-
-
 def _fence(tx: Transaction, pack: ClaimedPack) -> None:
-    if tx.execute(select(Pack.id).where(_held(pack.id, pack.worker_id)).with_for_update()).first() is None:
+    if tx.execute(select(Pack.id).where(held(pack.id, pack.worker_id)).with_for_update()).first() is None:
         raise LeaseLostError(f"pack {pack.id} is no longer this worker's; what it rendered of it is not recorded")
 
 

@@ -10,8 +10,8 @@ from sqlalchemy import func, insert, select, update
 from farm.database import Transaction, question, transaction
 from schemas.tables import Worker
 
-WorkerState = Literal["loading", "ready", "stopping", "stopped", "failed"]
-_LIVE: Final = ("loading", "ready", "stopping")
+WorkerState = Literal["loading", "ready", "stopped", "failed"]
+_LIVE: Final = ("loading", "ready")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ def recent_workers(tx: Transaction, limit: int) -> Sequence[Any]:
 
 
 @question
-def worker_error(tx: Transaction, worker_ids: Sequence[str]) -> str | None:
-    """Why one of these workers failed to start, if one did."""
-    failed = select(Worker.error).where(Worker.id.in_(worker_ids), Worker.state == "failed").limit(1)
-    return tx.execute(failed).scalar_one_or_none()
+def was_ready(tx: Transaction, worker_id: str) -> bool:
+    """Whether this worker got past its loading."""
+    return tx.execute(select(Worker.state).where(Worker.id == worker_id)).scalar_one_or_none() in ("ready", "stopped")

@@ -10,17 +10,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
 from threading import Event
 from typing import Final
 
-from farm import ledger
+from farm import ledger, packs
 from farm.broker import Broker
 from farm.database import Database
 from farm.leases import DISPATCHER, drop_lease, hold_lease
 from farm.workers import live_workers
 from producer import queries
-from producer.release import BatchShare, next_batches, packs_wanted
+from producer.release import BatchShare, Turns, packs_wanted
 from schemas.errors import UnavailableError
 from schemas.pair import queue_name
 from schemas.settings import Settings
@@ -125,12 +124,15 @@ class Dispatcher:
         return num_released
 
     def _release_packs(self, batches: Sequence[BatchShare], wanted: int) -> list[str]:
-        size = self._settings.pack_size
-        turns = islice(next_batches(batches, size), wanted)
-        packs = [ledger.release_pack(self._database, batch_id, size) for batch_id in turns]
-        return [pack_id for pack_id in packs if pack_id is not None]
+        turns, pack_ids = Turns(batches), list[str]()
+        while len(pack_ids) < wanted and (batch_id := turns.next()) is not None:
+            pack = ledger.release_pack(self._database, batch_id, self._settings.pack_size)
+            turns.took(batch_id, pack.num_jobs if pack else 0)
+            if pack:
+                pack_ids.append(pack.id)
+        return pack_ids
 
     def _publish(self, pair: str, pack_ids: Sequence[str]) -> None:
         if pack_ids:
             self._broker.publish(queue_name(pair), pack_ids)
-            ledger.note_published(self._database, pack_ids)
+            packs.note_published(self._database, pack_ids)

@@ -20,7 +20,7 @@ from farm.image_store import ImageStore
 from farm.tether import tethered
 from farm.workers import live_workers
 from producer.dispatcher import Dispatcher
-from schemas.errors import NightshiftError, PairError, StorageError
+from schemas.errors import NightshiftError, PairError, StorageError, UnavailableError
 from schemas.settings import Settings
 
 log = logging.getLogger("nightshift.local")
@@ -29,13 +29,18 @@ _LOG_TAIL_BYTES: Final = 2_000
 
 
 class LocalFarm:
-    """A context manager, for the main thread: its processes are tethered to it. ``tend`` starts the workers."""
+    """A context manager, for the main thread: its processes are tethered to it. ``tend`` starts the workers.
 
-    def __init__(self, database: Database, settings: Settings, pair: str) -> None:
+    shares_workers: start none while live ones serve the pair already.
+    """
+
+    def __init__(self, database: Database, settings: Settings, pair: str, *, shares_workers: bool) -> None:
         self.log_file = settings.log_folder / "worker.log"
         self._database = database
         self._settings = settings
         self._pair = pair
+        self._shares_workers = shares_workers
+        self._redis: EmbeddedRedis | None = None
         self._stop = Event()
         self._workers: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
@@ -43,8 +48,8 @@ class LocalFarm:
     def __enter__(self) -> Self:
         ImageStore(self._settings.images_url).check()  # said here, in one sentence, and not by each worker
         with self._stack:
-            if not self._settings.broker_url and not is_running(self._settings.home):
-                self._stack.enter_context(EmbeddedRedis(self._settings.home))
+            self._stack.callback(self._end_redis)
+            self._tend_redis()
             broker = open_broker(self._settings)
             self._stack.callback(broker.close)
             broker.info()  # raises where Redis does not answer
@@ -59,13 +64,16 @@ class LocalFarm:
         self._stack.close()
 
     def tend(self) -> None:
-        """Starts workers where no live one serves the pair. To be called every second or so.
+        """Starts what is missing: Redis, and workers. To be called every second or so.
 
         Raises:
-            NightshiftError: the workers cannot run; says why.
+            NightshiftError: the workers cannot run, or the dispatcher died; says why.
         """
+        if not self._dispatcher.is_alive():
+            raise NightshiftError("the dispatcher died; its traceback stands above")
+        self._tend_redis()
         if self._workers is None:
-            if not live_workers(self._database, self._settings.lease_seconds).get(self._pair):
+            if not self._is_served():
                 self._workers = self._start_workers()
             return
         code = self._workers.poll()
@@ -73,11 +81,30 @@ class LocalFarm:
             self._workers = None
             raise self._death(code)
 
+    def _is_served(self) -> bool:
+        """Whether somebody else's workers render this pair, and that is good enough for us."""
+        if not self._shares_workers:
+            return False
+        return bool(live_workers(self._database, self._settings.lease_seconds).get(self._pair))
+
+    def _tend_redis(self) -> None:
+        """Where no Redis is set, the home's own one runs: ours, or that of another command until it ends."""
+        if self._settings.broker_url or is_running(self._settings.home):
+            return
+        self._end_redis()
+        self._redis = EmbeddedRedis(self._settings.home)
+        self._redis.start()
+
+    def _end_redis(self) -> None:
+        if self._redis is not None:
+            self._redis.stop()
+            self._redis = None
+
     def _start_dispatcher(self, broker: Broker) -> None:
         dispatcher = Dispatcher(self._database, broker, self._settings)
-        thread = Thread(target=dispatcher.run, args=(self._stop,), name="dispatcher")
-        thread.start()
-        self._stack.callback(thread.join)
+        self._dispatcher = Thread(target=dispatcher.run, args=(self._stop,), name="dispatcher")
+        self._dispatcher.start()
+        self._stack.callback(self._dispatcher.join)
         self._stack.callback(self._stop.set)
 
     def _start_workers(self) -> "subprocess.Popen[bytes]":
@@ -107,6 +134,8 @@ class LocalFarm:
         said = _last_line(self.log_file)
         if code == PairError.exit_code:
             return PairError(said)
+        if code == UnavailableError.exit_code:
+            return UnavailableError(said)
         return NightshiftError(f"the workers ended with {code}: {said} (more in {self.log_file})")
 
 

@@ -28,6 +28,14 @@ class StagedJob:
 
 
 @dataclass(frozen=True)
+class ReleasedPack:
+    """A pack that waits for a worker, and how many jobs it took from its batch."""
+
+    id: str
+    num_jobs: int
+
+
+@dataclass(frozen=True)
 class ClaimedJob:
     """A job in a worker's hands. ``spec``: canonical JSON. ``attempts``: tries counted against it so far."""
 

@@ -156,7 +156,7 @@ class Worker(Table):
     device: Mapped[str] = mapped_column(String(255))
     pair: Mapped[str] = mapped_column(String(63))
     pair_fingerprint: Mapped[str | None] = mapped_column(String(64))
-    #: loading, ready, stopping, stopped, failed
+    #: loading, ready, stopped, failed
     state: Mapped[str] = mapped_column(String(10))
     error: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(Utc)

@@ -17,7 +17,10 @@ class Device:
     @property
     def environment(self) -> dict[str, str]:
         """What the worker process's environment needs so that it sees this device alone."""
-        return {} if self.index is None else {"CUDA_VISIBLE_DEVICES": self.index}
+        if self.index is None:
+            return {}
+        # nvidia-smi counts by bus; CUDA would count by speed.
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": self.index}
 
     def __str__(self) -> str:
         return self.name if self.index is None else f"{self.name}:{self.index}"
@@ -37,6 +40,8 @@ def devices(setting: str) -> list[Device]:
     wanted = [index.strip() for index in setting.split(",")]
     if not all(index.isascii() and index.isdigit() for index in wanted):
         raise SettingsError(f"devices is auto, cpu, or GPU indices such as 0,1; not {setting!r}")
+    if len(set(wanted)) < len(wanted):
+        raise SettingsError(f"devices: {setting!r} names a GPU twice; a second worker on it only takes its memory")
     missing = [index for index in wanted if index not in found]
     if missing:
         raise SettingsError(
@@ -58,6 +63,11 @@ def _gpu_indices() -> list[str]:
             timeout=30,
             check=False,
         )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return []
-    return listed.stdout.split() if listed.returncode == 0 else []
+    except FileNotFoundError:
+        return []  # no driver, so no GPU
+    except subprocess.TimeoutExpired:
+        raise SettingsError("nvidia-smi does not answer; mend the driver, or say --devices cpu") from None
+    if listed.returncode != 0:  # a broken driver must not mean a night on the CPU
+        said = " ".join((listed.stdout + listed.stderr).split())
+        raise SettingsError(f"nvidia-smi fails: {said}; mend the driver, or say --devices cpu")
+    return listed.stdout.split()

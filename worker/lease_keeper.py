@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
 
-from farm import ledger
+from farm import packs
 from farm.database import Database
 from farm.workers import note_seen
 from schemas.errors import UnavailableError
@@ -58,7 +58,7 @@ class LeaseKeeper:
             held = dict(self._held)
         if not held:
             return
-        go_on = ledger.renew_leases(self._database, self._worker_id, list(held), self._lease_seconds)
+        go_on = packs.renew_leases(self._database, self._worker_id, list(held), self._lease_seconds)
         for pack_id, lost in held.items():
             if pack_id not in go_on:
                 lost.set()

@@ -9,11 +9,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Final, TypeVar
 
-from farm import ledger
+from farm import ledger, packs
 from farm.database import Database
 from farm.retries import Failure
 from schemas.errors import DeviceLostError, InvalidImageError, LeaseLostError, MessageError, UnavailableError
@@ -40,7 +41,7 @@ _MAX_BACKOFF_SECONDS: Final = 10.0
 
 
 class _DrainedError(Exception):
-    """The worker is stopping and this pack has not begun: it goes back."""
+    """The worker is stopping, or its device is lost, and this pack has not begun: it goes back."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class PackRunner:
     def __init__(self, database: Database, pair: LoadedPair, finisher: Finisher, leases: LeaseKeeper,
                  settings: Settings) -> None:  # fmt: skip
         self.stopping = Event()
+        self._device_lost = Event()
         self._database = database
         self._pair = pair
         self._finisher = finisher
@@ -87,11 +89,13 @@ class PackRunner:
             return
         if self.stopping.is_set():
             return  # still queued in the ledger; it is published again
-        pack = self._insist(lambda: self._claim(message, worker_id))
-        if pack is None:
+        try:
+            pack = self._insist_until_stopping(lambda: self._claim(message, worker_id))
+        except _DrainedError:
             return
-        with self._leases.keep(pack) as lost:
-            self._run_claimed(pack, lost)
+        if pack is not None:
+            with self._leases.keep(pack) as lost:
+                self._run_claimed(pack, lost)
 
     def _claim(self, message: PackMessage, worker_id: str) -> ClaimedPack | None:
         return ledger.claim_pack(self._database, message.pack_id, worker_id, self._settings.lease_seconds)
@@ -101,7 +105,7 @@ class PackRunner:
             self._render_pack(pack, lost)
         except (_DrainedError, LeaseLostError) as end:
             log.info("pack %s is let go: %s", pack.id, end or "the worker is stopping")
-            self._insist(lambda: ledger.give_back_pack(self._database, pack))
+            self._give_back(pack)
         except Exception as error:  # the edge of a pack: one bad pack never takes the worker along
             log.exception("pack %s failed", pack.id)
             self._fail(pack, pack.jobs, error)
@@ -129,21 +133,25 @@ class PackRunner:
     def _render_pass(self, pack: ClaimedPack, lost: Event, one: _Pass, begun: list[bool]) -> tuple[RenderedPass, float]:
         """On the device thread. Returns the images and the seconds that they took."""
         if not begun:
-            if self.stopping.is_set():
+            if self.stopping.is_set() or self._device_lost.is_set():
                 raise _DrainedError
             # Noted before the device starts: a pack that kills its worker must be known as the one that ran.
-            if not self._insist(lambda: ledger.begin_rendering(self._database, pack.id, pack.worker_id)):
+            if not self._insist_until_stopping(lambda: packs.begin_rendering(self._database, pack.id, pack.worker_id)):
                 raise LeaseLostError(f"pack {pack.id} was taken back or canceled before it began")
             begun.append(True)
         started = time.monotonic()
-        rendered = render(self._pair, one.specs, stop=lost.is_set)
+        try:
+            rendered = render(self._pair, one.specs, stop=lost.is_set)
+        except DeviceLostError:
+            self._device_lost.set()  # here, on the device thread: the next pack in line must not be blamed
+            raise
         return rendered, time.monotonic() - started
 
     def _take(self, pack: ClaimedPack, one: _Pass, future: "Future[tuple[RenderedPass, float]]") -> None:
         """Waits for one forward pass, then finishes and records its images while the device goes on."""
         try:
             rendered, seconds = future.result()
-            finished = list(self._finishers.map(self._finisher.finish, self._unfinished(one, rendered, seconds)))
+            finished = list(self._finishers.map(self._finish, self._unfinished(one, rendered, seconds)))
         except (_DrainedError, LeaseLostError):
             raise
         except Exception as error:  # of this forward pass alone; the others of the pack go on
@@ -170,6 +178,10 @@ class PackRunner:
             Unfinished(job, spec, pixels, provenance, seconds) for job, spec, pixels in images if pixels is not None
         ]
 
+    def _finish(self, image: Unfinished) -> FinishedImage:
+        """Waits for a full or refusing store: rendering it again would not make room."""
+        return self._insist(lambda: self._finisher.finish(image))
+
     def _record(self, pack: ClaimedPack, finished: list[FinishedImage]) -> None:
         environment = self._finisher.environment
         if finished:
@@ -185,13 +197,24 @@ class PackRunner:
             log.error("the device is lost; this process ends, so that a fresh one takes its place")
             os._exit(EXIT_DEVICE_LOST)
 
-    def _insist(self, step: Callable[[], T]) -> T:
-        """Repeats a step while the ledger does not answer: what is rendered is kept until it can be recorded."""
+    def _give_back(self, pack: ClaimedPack) -> None:
+        """Where the ledger does not answer a worker that is stopping, the lease runs out instead."""
+        with suppress(_DrainedError):
+            self._insist_until_stopping(lambda: ledger.give_back_pack(self._database, pack))
+
+    def _insist_until_stopping(self, step: Callable[[], T]) -> T:
+        """As ``_insist``, for what nobody misses when the worker stops. Raises _DrainedError then."""
+        return self._insist(step, gives_up=self.stopping)
+
+    def _insist(self, step: Callable[[], T], gives_up: Event | None = None) -> T:
+        """Repeats a step while ledger or store do not answer: what is rendered is kept until it can be recorded."""
         delay = 0.5
         while True:
             try:
                 return step()
             except UnavailableError as error:
-                log.warning("%s; trying again in %.0f s", error, delay)
+                if gives_up is not None and gives_up.is_set():
+                    raise _DrainedError from error
+                log.warning("%s; trying again in %.1f s", error, delay)
                 time.sleep(delay)
                 delay = min(delay * 2, _MAX_BACKOFF_SECONDS)

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel
 
-from schemas.errors import PairError
+from schemas.errors import DeviceLostError, PairError
 from schemas.pair import ModelPair, ModelSource
 from worker.fingerprint import Fingerprint, has_variant, pair_fingerprint
 from worker.synthetic import synthetic_pair_folder
@@ -113,6 +113,11 @@ def _refusing(pair: ModelPair, source: ModelSource) -> Iterator[None]:
         yield
     except PairError:
         raise
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        # The device's fault and not the pair's: the supervisor starts this process again, and no other ends.
+        raise DeviceLostError(
+            f"pair {pair.name!r} does not get onto its device: {str(error).splitlines()[0]}"
+        ) from None
     except _LOAD_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
         raise PairError(f"pair {pair.name!r}: {source.source} does not load: {reason}") from None

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -38,6 +39,7 @@ def main() -> int:
     try:
         settings = load_settings()
         _log_to_stderr(settings, arguments.device)
+        threading.excepthook = _end_with_thread
         database = Database(settings.database_url)
         ensure_schema(database)
         return _serve(database, settings, arguments)
@@ -55,16 +57,27 @@ def _arguments() -> argparse.Namespace:
 
 
 def _log_to_stderr(settings: Settings, device: str) -> None:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    name = f"{device}:{visible}" if device == "cuda" else device
-    logging.basicConfig(level=settings.log_level.upper(), format=f"%(asctime)s {name} %(levelname)s %(message)s")
+    prefix = _device_on_host(device)
+    logging.basicConfig(level=settings.log_level.upper(), format=f"%(asctime)s {prefix} %(levelname)s %(message)s")
     for chatty in ("alembic", "celery", "kombu", "httpx", "huggingface_hub", "diffusers"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def _device_on_host(device: str) -> str:
+    """``cuda:3`` for the GPU that this process sees as its only one."""
+    return f"cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '0')}" if device == "cuda" else device
+
+
+def _end_with_thread(thread: threading.ExceptHookArgs) -> None:
+    """A thread that dies takes the process along: without its lease keeper a worker renders for nobody."""
+    log.critical("thread %s died", thread.thread, exc_info=thread.exc_value)
+    os._exit(1)
+
+
 def _serve(database: Database, settings: Settings, arguments: argparse.Namespace) -> int:
     worker_id = arguments.worker_id
-    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), arguments.device, arguments.pair)
+    device = _device_on_host(arguments.device)
+    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), device, arguments.pair)
     register_worker(database, identity)
     leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
     leases.start()

@@ -122,6 +122,11 @@ def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Callable[[], bool]
         return Denoised(latents, base_steps.done, 0, None)
     options = _refiner_options(specs[0], latents)
     latents = _denoise(run, pair.refiner, callback_on_step_end=refiner_steps, **options)
+    if not (base_steps.done and refiner_steps.done):
+        raise SpecError(
+            f"refiner.start: {specs[0].refiner.start:g} of {specs[0].num_inference_steps} steps leaves"
+            f" {base_steps.done} to the base and {refiner_steps.done} to the refiner; each needs one"
+        )
     return Denoised(latents, base_steps.done, refiner_steps.done, _sigma(run.scheduler, base_steps.done))
 
 

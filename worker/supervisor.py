@@ -15,7 +15,7 @@ from typing import Final
 from farm import ledger
 from farm.database import Database
 from farm.tether import tethered
-from farm.workers import note_worker
+from farm.workers import note_worker, was_ready
 from schemas.errors import InputError, UnavailableError
 from schemas.settings import Settings
 from worker.devices import Device
@@ -27,12 +27,14 @@ _MAX_BACKOFF_SECONDS: Final = 60.0
 #: A process that ran this long before it died starts the backoff anew.
 _HEALTHY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
+#: Deaths in a row before a process was ready, after which starting again is no use.
+_MAX_FAILED_STARTS: Final = 3
 _ENVIRONMENT: Final = {
     # transformers would say for each of its image processors, which nobody here uses, that torchvision is missing.
     "TRANSFORMERS_VERBOSITY": "error",
-    # On a CPU, OpenMP's threads spin while they wait for each other. Beside any other busy process (a finisher, a
-    # second worker) the one that is waited for then gets no core: ten times slower was measured.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # On a CPU, OpenMP's threads spin while they wait for each other. Beside any other busy process (a second worker,
+    # say) the one that is waited for then gets no core: by default 15 times slower (docs/performance.md).
+    "GOMP_SPINCOUNT": "10000",
 }
 
 
@@ -45,6 +47,7 @@ class _Seat:
     worker_id: str = ""
     started_at: float = 0.0
     restart_at: float = 0.0
+    failed_starts: int = 0
     backoff_seconds: float = field(default=_FIRST_BACKOFF_SECONDS)
 
 
@@ -90,6 +93,10 @@ class Supervisor:
         if code == InputError.exit_code:
             return code  # a pair that does not load loads no better the second time
         self._bury(seat, code)
+        if seat.failed_starts >= _MAX_FAILED_STARTS:
+            log.error("worker on %s died %d times before it was ready; giving up", seat.device, seat.failed_starts)
+            return code if code > 0 else 1
+        log.error("worker on %s ended with %d; a fresh one starts in %.0f s", seat.device, code, seat.backoff_seconds)
         return None
 
     def _start(self, seat: _Seat) -> None:
@@ -107,8 +114,8 @@ class Supervisor:
         seat.backoff_seconds = _next_backoff(seat.backoff_seconds, lived_seconds)
         seat.restart_at = time.monotonic() + seat.backoff_seconds
         seat.process = None
-        log.error("worker on %s ended with %d; a fresh one starts in %.0f s", seat.device, code, seat.backoff_seconds)
         try:
+            seat.failed_starts = 0 if was_ready(self._database, seat.worker_id) else seat.failed_starts + 1
             ledger.expire_leases(self._database, self._settings.max_attempts, seat.worker_id)
             note_worker(self._database, seat.worker_id, "failed", f"the process ended with {code}")
         except UnavailableError as error:
@@ -122,8 +129,15 @@ class Supervisor:
             while _running(seat).poll() is None:
                 if self._hurry.wait(_POLL_SECONDS):
                     _running(seat).kill()
-            if _running(seat).returncode != 0:
-                self._bury(seat, _running(seat).returncode)
+            self._let_go(seat)
+
+    def _let_go(self, seat: _Seat) -> None:
+        """It ended because we wanted it, so nothing that it held is suspected of its death."""
+        try:
+            ledger.expire_leases(self._database, self._settings.max_attempts, seat.worker_id, blames=False)
+            note_worker(self._database, seat.worker_id, "stopped")
+        except UnavailableError as error:
+            log.warning("%s; the lease of its pack will run out instead", error)
 
 
 def _running(seat: _Seat) -> "subprocess.Popen[bytes]":

@@ -106,6 +106,8 @@ def test_a_second_signal_gives_the_pack_in_hand_back_at_once(postgres_farm: Comm
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert states(farm)["running"] == 0
+    assert set(rows(farm, select(Job.attempts, Job.isolated))) == {(0, False)}
+    assert rows(farm, select(Worker.state)) == [("stopped",)]
 
 
 def test_workers_end_with_a_supervisor_that_was_killed(postgres_farm: Commands) -> None:
@@ -146,3 +148,19 @@ def test_cancel_stops_a_batch_that_is_rendering(postgres_farm: Commands, manifes
     assert farm.run("watch", str(batch)).returncode == 0
     assert states(farm)["canceled"] > 0
     assert states(farm)["canceled"] + states(farm)["done"] == 12
+
+
+def test_a_store_that_refuses_is_waited_for_and_costs_no_job_an_attempt(postgres_farm: Commands, manifest: Path) -> None:
+    farm = postgres_farm
+    farm.start("worker", "--pair", "tiny")
+    wait_until(lambda: len(ready_workers(farm)) == 1)
+    images = farm.home / "images"
+    images.rmdir()
+    images.write_text("in the way")
+    farm.start("dispatcher")
+    farm.answer("submit", manifest, *SMALL)
+    wait_until(lambda: "cannot store an image" in farm.log("worker"))
+    images.unlink()
+    assert farm.run("watch").returncode == 0
+    assert_each_image_once(farm, 12)
+    assert set(rows(farm, select(Job.attempts, Job.isolated))) == {(0, False)}

@@ -72,9 +72,9 @@ def new_worker(database: Database, pair: str = "tiny") -> str:
 
 
 def claimed_pack(database: Database, batch_id: int, worker_id: str, size: int = 8) -> ClaimedPack:
-    pack_id = ledger.release_pack(database, batch_id, size)
-    assert pack_id is not None
-    pack = ledger.claim_pack(database, pack_id, worker_id, LEASE_SECONDS)
+    released = ledger.release_pack(database, batch_id, size)
+    assert released is not None
+    pack = ledger.claim_pack(database, released.id, worker_id, LEASE_SECONDS)
     assert pack is not None
     return pack
 

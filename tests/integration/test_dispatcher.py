@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from farm import ledger
+from farm import ledger, packs
 from farm.broker import Broker
 from farm.database import Database
 from farm.redis_client import redis_client
@@ -16,7 +16,7 @@ from producer.dispatcher import REPUBLISH_SECONDS, Dispatcher, Tick
 from schemas.errors import BrokerUnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState
-from schemas.tables import Pack
+from schemas.tables import Batch, Job, Pack
 from tests.integration.ledger_farm import TestClock, claimed_pack, new_ledger, new_worker, open_batch, states
 from tests.servers import RedisServer, temporary_folder
 
@@ -164,3 +164,23 @@ def test_a_redis_that_went_away_is_said_in_one_sentence_without_its_password(
                 Dispatcher(database, broker, settings).tick()
     password = server.url.split(":")[2].split("@")[0]
     assert password not in str(raised.value)
+
+
+def test_isolated_jobs_fill_the_queue_in_one_tick_like_any_others(dispatcher: Dispatcher, database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 8), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    packs.begin_rendering(database, pack.id, worker_id)
+    ledger.expire_leases(database, 3, worker_id)
+    assert dispatcher.tick().num_released == 3
+
+
+def test_a_queued_pack_left_in_a_canceled_batch_is_ended(dispatcher: Dispatcher, database: Database) -> None:
+    batch_id = open_batch(database, 2)
+    dispatcher.tick()
+    ledger.cancel_batch(database, batch_id)
+    with database.begin() as tx:  # as a release leaves it that commits in the middle of a sweep
+        tx.execute(Job.__table__.update().values(state="canceled"))
+        tx.execute(Batch.__table__.update().values(num_queued=0, num_canceled=2))
+    dispatcher.tick()
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(Pack.state)).scalars().all() == ["canceled"]

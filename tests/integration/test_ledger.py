@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select
 
-from farm import ledger
+from farm import ledger, packs
 from farm.database import Database
 from farm.retries import Failure
 from schemas.errors import LeaseLostError, NotFoundError, RenderError, SpecError
@@ -74,7 +74,7 @@ def test_a_pack_goes_from_pending_to_done_with_one_result_for_each_job(database:
     batch_id, worker_id = open_batch(database, 4), new_worker(database)
     pack = claimed_pack(database, batch_id, worker_id)
     assert states(database, batch_id) == {JobState.RUNNING: 4}
-    assert ledger.begin_rendering(database, pack.id, worker_id)
+    assert packs.begin_rendering(database, pack.id, worker_id)
     ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
     assert states(database, batch_id) == {JobState.DONE: 4}
     with database.begin(read_only=True) as tx:
@@ -94,14 +94,14 @@ def test_a_pack_holds_only_jobs_of_one_size(database: Database) -> None:
 
 def test_a_pack_is_claimed_by_exactly_one_of_many_workers(database: Database) -> None:
     batch_id = open_batch(database, 2)
-    pack_id = ledger.release_pack(database, batch_id, 8)
-    assert pack_id is not None
+    released = ledger.release_pack(database, batch_id, 8)
+    assert released is not None
     workers = [new_worker(database) for _ in range(8)]
     start = threading.Barrier(len(workers))
 
     def claim(worker_id: str) -> bool:
         start.wait()
-        return ledger.claim_pack(database, pack_id, worker_id, LEASE_SECONDS) is not None
+        return ledger.claim_pack(database, released.id, worker_id, LEASE_SECONDS) is not None
 
     with ThreadPoolExecutor(len(workers)) as pool:
         assert sum(pool.map(claim, workers)) == 1
@@ -131,7 +131,7 @@ def test_a_worker_that_lost_its_lease_cannot_finish(database: Database, clock: T
     with pytest.raises(LeaseLostError):
         ledger.fail_jobs(database, lost, [job.id for job in lost.jobs], ANY, 3)
     ledger.give_back_pack(database, lost)
-    assert ledger.renew_leases(database, slow, [lost.id], LEASE_SECONDS) == frozenset()
+    assert packs.renew_leases(database, slow, [lost.id], LEASE_SECONDS) == frozenset()
     assert states(database, batch_id) == {JobState.RUNNING: 2}
     ledger.finish_jobs(database, won, ENVIRONMENT, images_of(won, "-won"))
     with database.begin(read_only=True) as tx:
@@ -151,7 +151,7 @@ def test_a_renewed_lease_does_not_expire(database: Database, clock: TestClock) -
     pack = claimed_pack(database, batch_id, worker_id)
     for _ in range(4):
         clock.advance(LEASE_SECONDS * 0.7)
-        assert ledger.renew_leases(database, worker_id, [pack.id], LEASE_SECONDS) == {pack.id}
+        assert packs.renew_leases(database, worker_id, [pack.id], LEASE_SECONDS) == {pack.id}
         assert ledger.expire_leases(database, 3) == 0
 
 
@@ -173,7 +173,7 @@ def test_a_death_before_rendering_isolates_nobody(database: Database) -> None:
 def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Database) -> None:
     batch_id, worker_id = open_batch(database, 3), new_worker(database)
     pack = claimed_pack(database, batch_id, worker_id)
-    ledger.begin_rendering(database, pack.id, worker_id)
+    packs.begin_rendering(database, pack.id, worker_id)
     ledger.expire_leases(database, 3, worker_id)
     assert [job.attempts for job in job_rows(database, batch_id)] == [0, 0, 0]  # nobody alone, nobody to blame
     sizes = [len(claimed_pack(database, batch_id, new_worker(database)).jobs) for _ in range(3)]
@@ -185,7 +185,7 @@ def test_a_job_that_kills_every_worker_fails_after_its_attempts(database: Databa
     for _ in range(3):
         worker_id = new_worker(database)
         pack = claimed_pack(database, batch_id, worker_id)
-        ledger.begin_rendering(database, pack.id, worker_id)
+        packs.begin_rendering(database, pack.id, worker_id)
         ledger.expire_leases(database, 3, worker_id)
     assert states(database, batch_id) == {JobState.FAILED: 1}
     (job,) = job_rows(database, batch_id)
@@ -226,10 +226,10 @@ def test_cancel_holds_for_every_claim_after_it(database: Database) -> None:
     queued = ledger.release_pack(database, batch_id, 2)
     assert queued is not None
     ledger.cancel_batch(database, batch_id)
-    assert ledger.claim_pack(database, queued, worker_id, LEASE_SECONDS) is None
+    assert ledger.claim_pack(database, queued.id, worker_id, LEASE_SECONDS) is None
     assert ledger.release_pack(database, batch_id, 2) is None
-    assert not ledger.begin_rendering(database, running.id, worker_id)
-    assert ledger.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == frozenset()
+    assert not packs.begin_rendering(database, running.id, worker_id)
+    assert packs.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == frozenset()
     while ledger.sweep_canceled(database, batch_id):
         pass
     ledger.give_back_pack(database, running)
@@ -262,11 +262,11 @@ def test_retry_gives_failed_jobs_all_their_attempts_anew(database: Database) -> 
 
 def test_a_pack_is_not_claimed_after_its_window(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 1)
-    pack_id = ledger.release_pack(database, batch_id, 8)
-    assert pack_id is not None
+    released = ledger.release_pack(database, batch_id, 8)
+    assert released is not None
     with database.begin() as tx:
         tx.execute(Pack.__table__.update().values(start_before=clock.now))
-    assert ledger.claim_pack(database, pack_id, new_worker(database), LEASE_SECONDS) is None
+    assert ledger.claim_pack(database, released.id, new_worker(database), LEASE_SECONDS) is None
 
 
 def test_equal_files_of_two_batches_share_one_image_row(database: Database) -> None:
@@ -280,3 +280,35 @@ def test_equal_files_of_two_batches_share_one_image_row(database: Database) -> N
     with database.begin(read_only=True) as tx:
         assert tx.execute(select(func.count()).select_from(Image)).scalar_one() == 1
         assert tx.execute(select(func.count()).select_from(Result)).scalar_one() == 2
+
+
+def test_a_pack_whose_worker_was_stopped_on_purpose_blames_nobody(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    packs.begin_rendering(database, pack.id, worker_id)
+    ledger.expire_leases(database, 3, worker_id, blames=False)
+    assert [(job.state, job.attempts, job.isolated) for job in job_rows(database, batch_id)] == [("pending", 0, False)]
+
+
+def test_a_commit_whose_answer_was_lost_may_be_repeated(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 3), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    first = images_of(pack)[:2]
+    ledger.finish_jobs(database, pack, ENVIRONMENT, first)
+    ledger.finish_jobs(database, pack, ENVIRONMENT, first)
+    assert states(database, batch_id) == {JobState.DONE: 2, JobState.RUNNING: 1}
+
+
+def test_a_release_that_finds_the_batch_canceled_leaves_no_pack(database: Database) -> None:
+    batch_id = open_batch(database, 2)
+    ledger.cancel_batch(database, batch_id)
+    assert ledger.release_pack(database, batch_id, 8) is None
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(func.count()).select_from(Pack)).scalar_one() == 0
+
+
+def test_retry_refuses_a_batch_that_is_not_open(database: Database) -> None:
+    batch_id = open_batch(database, 1)
+    ledger.cancel_batch(database, batch_id)
+    with pytest.raises(NotFoundError, match="is not open"):
+        ledger.retry_failed(database, batch_id)

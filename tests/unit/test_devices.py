@@ -25,7 +25,7 @@ def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_is_every_gpu(two_gpus: None) -> None:
     assert devices("auto") == [Device("cuda", "0"), Device("cuda", "1")]
-    assert devices("auto")[1].environment == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert devices("auto")[1].environment == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(no_gpu: None) -> None:
@@ -48,3 +48,14 @@ def test_a_gpu_that_is_not_there_is_refused(two_gpus: None, setting: str) -> Non
 def test_what_is_no_device_is_refused(two_gpus: None, setting: str) -> None:
     with pytest.raises(SettingsError, match="devices is auto, cpu, or GPU indices"):
         devices(setting)
+
+
+def test_a_gpu_named_twice_is_refused(two_gpus: None) -> None:
+    with pytest.raises(SettingsError, match="twice"):
+        devices("0,0")
+
+
+def test_a_broken_driver_is_said_instead_of_rendering_on_the_cpu(tmp_path: Path, two_gpus: None) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho Driver/library version mismatch\nexit 18\n")
+    with pytest.raises(SettingsError, match="Driver/library version mismatch"):
+        devices("auto")

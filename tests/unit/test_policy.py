@@ -1,12 +1,10 @@
 """Retry decisions and release order: pure policy."""
 
-from itertools import islice
-
 import pytest
 
 from farm.retries import Failure, Verdict, verdict
 from producer.progress import Rate, duration
-from producer.release import BatchShare, next_batches, packs_wanted
+from producer.release import BatchShare, Turns, packs_wanted
 from schemas.errors import DeviceMemoryError, SpecError
 from schemas.states import JobState
 
@@ -41,16 +39,37 @@ def share(batch_id: int, priority: int = 5, pending: int = 100, live: int = 0) -
     return BatchShare(batch_id, "tiny", priority, pending, live)
 
 
+def order(batches: list[BatchShare], num_packs: int, pack_size: int = 8) -> list[int]:
+    """The batches from which the first packs come, each pack taking ``pack_size`` jobs while there are so many."""
+    turns, pending, taken = Turns(batches), {batch.id: batch.num_pending for batch in batches}, []
+    while len(taken) < num_packs and (batch_id := turns.next()) is not None:
+        num_jobs = min(pack_size, pending[batch_id])
+        pending[batch_id] -= num_jobs
+        turns.took(batch_id, num_jobs)
+        taken.append(batch_id)
+    return taken
+
+
 def test_a_lower_priority_waits_until_the_higher_one_has_nothing_left() -> None:
-    assert list(next_batches([share(1, priority=1, pending=8), share(2, priority=9, pending=16)], 8)) == [2, 2, 1]
+    assert order([share(1, priority=1, pending=8), share(2, priority=9, pending=16)], 9) == [2, 2, 1]
 
 
 def test_batches_of_one_priority_take_turns_and_the_busier_one_waits() -> None:
-    assert list(islice(next_batches([share(1, live=16), share(2)], 8), 5)) == [2, 2, 1, 2, 1]
+    assert order([share(1, live=16), share(2)], 5) == [2, 2, 1, 2, 1]
 
 
 def test_a_small_batch_is_not_starved_by_a_big_one_that_came_first() -> None:
-    assert 2 in list(islice(next_batches([share(1, pending=10**6), share(2, pending=1)], 8), 2))
+    assert 2 in order([share(1, pending=10**6), share(2, pending=1)], 2)
+
+
+def test_a_batch_whose_packs_hold_one_job_each_still_fills_the_queue() -> None:
+    assert order([share(1, pending=8)], 20, pack_size=1) == [1] * 8
+
+
+def test_a_batch_that_had_nothing_to_give_is_not_asked_again() -> None:
+    turns = Turns([share(1)])
+    turns.took(1, 0)
+    assert turns.next() is None
 
 
 def test_the_rate_leaves_out_the_loading_before_the_first_images() -> None:
