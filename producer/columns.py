@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from producer.rows import printable
 from schemas.errors import ManifestError
 from schemas.spec import JobSpec, Refiner, text_flaw
 
@@ -30,6 +31,14 @@ class Columns(NamedTuple):
         return next((self.names[place] for place, found in self.fields if found == field), None)
 
 
+class Cells(NamedTuple):
+    """A row as its file has it. ``values`` stand in the order of ``columns.names``; None is an absent value."""
+
+    line: int
+    columns: Columns
+    values: Sequence[object]
+
+
 def normal_name(name: str) -> str:
     """``Negative Prompt``, ``negative-prompt`` and ``negative_prompt`` are one name."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
@@ -43,10 +52,11 @@ def field_mapping(mapping: Mapping[str, str]) -> Mapping[str, str]:
     """
     found: dict[str, str] = {}
     for column, field in mapping.items():
+        given = printable(f"--map {column}={field}")
         if normal_name(field) not in FIELDS:
-            raise ManifestError(f"--map {column}={field}: there is no field {field!r}; {_known_fields()}")
+            raise ManifestError(f"{given}: there is no field {field!r}; {_known_fields()}")
         if normal_name(column) in found:
-            raise ManifestError(f"--map {column}={field}: this column is mapped twice")
+            raise ManifestError(f"{given}: this column is mapped twice")
         found[normal_name(column)] = normal_name(field)
     return MappingProxyType(found)
 
@@ -59,13 +69,13 @@ def field_values(values: Mapping[str, str]) -> dict[str, object]:
     """
     found: dict[str, object] = {}
     for key, value in values.items():
-        field = normal_name(key)
+        field, given = normal_name(key), printable(f"--set {key}={value}")
         if field not in FIELDS:
-            raise ManifestError(f"--set {key}={value}: there is no field {key!r}; {_known_fields()}")
+            raise ManifestError(f"{given}: there is no field {key!r}; {_known_fields()}")
         if field in found:
-            raise ManifestError(f"--set {key}={value}: this field is set twice")
+            raise ManifestError(f"{given}: this field is set twice")
         if not value.strip():
-            raise ManifestError(f"--set {key}=: an empty value sets nothing; leave it out")
+            raise ManifestError(f"{given.rstrip()}: an empty value sets nothing; leave it out")
         found[field] = value
     return found
 
@@ -86,7 +96,7 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
         _check_name(normal, place, known=normal in mapping)
         field = mapping.get(normal, normal)
         if field in taken:
-            raise ManifestError(f'columns "{taken[field]}" and "{name}" are both read as {field}')
+            raise ManifestError(f"columns {quoted([taken[field], name])} are both read as {printable(field)}")
         taken[field] = name
         if field in FIELDS:
             fields.append((place, field))
@@ -102,7 +112,7 @@ def _check_name(normal: str, place: int, *, known: bool) -> None:
         raise ManifestError(f"the name of column {place + 1} {flaw}")
     if (normal == _GROUP or normal.startswith(_PREFIX)) and normal not in FIELDS and not known:
         refiner = ", ".join(field for field in FIELDS if field.startswith(_PREFIX))
-        raise ManifestError(f'column "{normal}" is no field of the refiner; they are {refiner}')
+        raise ManifestError(f'column "{printable(normal)}" is no field of the refiner; they are {refiner}')
 
 
 def spec_fields(values: Mapping[str, object]) -> dict[str, Any]:
@@ -114,8 +124,8 @@ def spec_fields(values: Mapping[str, object]) -> dict[str, Any]:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """``"Prompt", "Width"``"""
-    return ", ".join(f'"{name}"' for name in names)
+    """``"Prompt", "Width"``, printable"""
+    return ", ".join(f'"{printable(name)}"' for name in names)
 
 
 def _known_fields() -> str:

@@ -1,7 +1,8 @@
 """What a farm needs from this machine, checked one by one, each with what to do about it."""
 
 import shutil
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from farm.embedded_redis import is_running, redis_executable
 from farm.image_store import ImageStore, local_path
 from farm.schema import current_revision, ensure_schema
 from farm.workers import recent_workers
-from schemas.errors import NightshiftError
+from producer.queries import workers_seen
+from producer.rows import printable
+from schemas.errors import NightshiftError, StorageError
 from schemas.settings import Settings
 
 _LOW_DISK_BYTES: Final = 5 * 1024**3
@@ -30,7 +33,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Checks the ledger, Redis, the image store, the disk and the workers. Never raises."""
+    """Checks the ledger, Redis, the image store, the disk, the pair and the workers. What fails becomes a finding."""
     checks: dict[str, Callable[[Settings], str]] = {
         "ledger": _ledger,
         "redis": _redis,
@@ -44,9 +47,9 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _finding(subject: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
     try:
-        return Finding(subject, True, check(settings))
+        return Finding(subject, True, printable(check(settings)))
     except NightshiftError as error:
-        return Finding(subject, False, str(error))
+        return Finding(subject, False, printable(str(error)))
 
 
 def _ledger(settings: Settings) -> str:
@@ -72,7 +75,10 @@ def _disk(settings: Settings) -> str:
     folder = local_path(settings.images_url)
     if folder is None:
         return "images go elsewhere"
-    free = shutil.disk_usage(_existing(folder)).free
+    try:
+        free = shutil.disk_usage(_existing(folder)).free
+    except OSError as error:
+        raise StorageError(f"cannot tell how much is free at {folder}: {error.strerror}") from error
     if free < _LOW_DISK_BYTES:
         raise NightshiftError(f"{free / 1024**3:.1f} GiB free at {folder}; make room, an image of 1024² takes 1.5 MB")
     return f"{free / 1024**3:.0f} GiB free at {folder}"
@@ -87,12 +93,28 @@ def _pair(settings: Settings) -> str:
     return f"{pair.name}: {pair.base.source}" + (f" and {pair.refiner.source}" if pair.refiner else "")
 
 
-def _workers(settings: Settings) -> Iterator[Finding]:
+def _workers(settings: Settings) -> list[Finding]:
+    """This host's workers that were seen lately are judged; others are told of, for they may be history."""
     with closing(Database(settings.database_url)) as database:
-        seats: dict[tuple[str, str, str], Any] = {}
-        for worker in recent_workers(database, _SHOWN_WORKERS):
-            seats.setdefault((worker.host, worker.device, worker.pair), worker)  # an older one's failure is history
-        for worker in seats.values():
-            said = f": {worker.error}" if worker.error else ""
-            where = f"{worker.device} of {worker.host}, pair {worker.pair}"
-            yield Finding("worker", worker.state != "failed", f"{where}, {worker.state}{said}")
+        try:
+            lately = workers_seen(database, socket.gethostname(), settings.lease_seconds)
+            others = recent_workers(database, _SHOWN_WORKERS)
+        except NightshiftError as error:
+            return [Finding("workers", False, printable(str(error)))]
+    seats: dict[tuple[str, str, str], Finding] = {}
+    for worker in lately:
+        seats.setdefault(_seat(worker), _worker(worker, judged=True))  # an older one's failure is history
+    for worker in others:
+        seats.setdefault(_seat(worker), _worker(worker, judged=False))
+    return list(seats.values())
+
+
+def _seat(worker: Any) -> tuple[str, str, str]:
+    return worker.host, worker.device, worker.pair
+
+
+def _worker(worker: Any, *, judged: bool) -> Finding:
+    said = f": {worker.error}" if worker.error else ""
+    seen = "" if judged else f", last seen {worker.seen_at:%Y-%m-%d %H:%M} UTC"
+    sentence = f"{worker.device} of {worker.host}, pair {worker.pair}, {worker.state}{seen}{said}"
+    return Finding("worker", not judged or worker.state != "failed", printable(sentence))

@@ -1,15 +1,14 @@
 """A finished batch for people: its contact sheet, and its images under names that one can read."""
 
-import os
 import re
-import shutil
+import secrets
 import unicodedata
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from farm.database import Database
-from farm.image_store import local_path, read_image, write_atomically
+from farm.image_store import read_image
 from producer.queries import BatchSummary, results, sampled_results
 from producer.sheet import SheetPicture, contact_sheet
 from schemas.errors import StorageError
@@ -38,8 +37,8 @@ def make_sheet(database: Database, batch: BatchSummary, path: Path) -> int:
 
 
 def place_images(database: Database, batch_id: int, folder: Path) -> int:
-    """Puts every image of the batch into the folder as ``000001-a-red-cat.png``: a hard link where the file system
-    allows it, else a copy. Files of the same name are replaced. Returns how many.
+    """Copies every image that the batch has into the folder, as ``000001-a-red-cat.png``. Copies, and no links: whoever
+    edits a picture must not change a recorded file. Files of the same name are replaced. Returns how many.
 
     Raises:
         StorageError: the folder cannot be written, or an image not be read.
@@ -56,15 +55,14 @@ def place_images(database: Database, batch_id: int, folder: Path) -> int:
 
 
 def _place(uri: str, target: Path) -> None:
-    source = local_path(uri)
-    if source is None:
-        write_atomically(target, read_image(uri))
-        return
-    target.unlink(missing_ok=True)
+    """Whole or absent, but not synced: the image store keeps what must survive a power cut."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        temporary.write_bytes(read_image(uri))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _readable_name(row: Any) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from producer.columns import Columns, columns_of, normal_name, quoted
+from producer.columns import Cells, Columns, columns_of, normal_name, quoted
 from producer.lines import Line
-from producer.rows import BadRow, Cells, printable, shown_value
+from producer.rows import BadRow, shown_value
 from schemas.errors import ManifestError
 
 _MAX_DEPTH: Final = 32
@@ -24,7 +24,7 @@ class _LineError(Exception):
 
 
 def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> Iterator[Cells | BadRow]:
-    """A row for each line that is not blank. ``null`` is an absent value.
+    """A row for each line that is not blank. ``null`` is an absent value. ``file``: its name, printable.
 
     Raises:
         ManifestError: at the end, where no row had a column that ``mapping`` names.
@@ -46,7 +46,7 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
             except _LineError as error:
                 yield BadRow(file, number, error.column, error.value, str(error))
             except ManifestError as error:
-                yield BadRow(file, number, None, None, printable(str(error)))
+                yield BadRow(file, number, None, None, str(error))
     if unseen:
         raise ManifestError(f"--map names {quoted(sorted(unseen))}, and no row of {file} has it")
 

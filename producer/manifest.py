@@ -13,11 +13,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from producer.columns import Columns, columns_of, field_mapping, field_values, spec_fields
+from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
 from producer.jsonl import json_rows
 from producer.lines import Line, read_lines
 from producer.repeats import Repeats
-from producer.rows import BadRow, Cells, Row, finding, shown_value
+from producer.rows import BadRow, Row, finding, printable, shown_value
 from producer.seeds import derived_seed
 from producer.tables import csv_records, table_rows, tsv_records
 from schemas.digest import canonical_json
@@ -58,11 +58,11 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
     mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults))
     with _opened(path) as file, Repeats() as repeats:
-        maker = _RowMaker(str(path), defaults, options.base_seed, repeats)
+        maker = _RowMaker(printable(str(path)), defaults, options.base_seed, repeats)
         cells = _cells(path, read_lines(file), mapping, needs_prompt="prompt" not in defaults)
         first = next(cells, None)
         if first is None:
-            raise ManifestError(f"{path} has no rows")
+            raise ManifestError(f"{printable(str(path))} has no rows")
         yield from map(maker.row, islice(chain([first], cells), options.limit))
 
 
@@ -72,40 +72,43 @@ def _checked(defaults: dict[str, object]) -> dict[str, object]:
         JobSpec.parse(spec_fields({"prompt": "any", "seed": 0, **defaults}))
     except SpecError as error:
         wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in error.problems)
-        raise ManifestError("; ".join(wrong)) from None
+        raise ManifestError(printable("; ".join(wrong))) from None
     return defaults
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
+    name = printable(str(path))
     try:
         with open(path, "rb") as file:
             if path.suffix.lower() not in SUFFIXES:
-                raise ManifestError(f'{path}: unknown suffix "{path.suffix}"; manifests are {", ".join(SUFFIXES)}')
+                suffix = printable(path.suffix)
+                raise ManifestError(f'{name}: unknown suffix "{suffix}"; manifests are {", ".join(SUFFIXES)}')
             if file.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise ManifestError(f"{path} is UTF-16; save it as UTF-8")
+                raise ManifestError(f"{name} is UTF-16; save it as UTF-8")
             yield file
     except FileNotFoundError:
-        raise ManifestError(f"there is no file {path}") from None
+        raise ManifestError(f"there is no file {name}") from None
     except IsADirectoryError:
-        raise ManifestError(f"{path} is a folder; a manifest is one file") from None
+        raise ManifestError(f"{name} is a folder; a manifest is one file") from None
     except OSError as error:
-        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+        raise ManifestError(f"cannot read {name}: {error.strerror}") from error
 
 
 def _cells(
     path: Path, lines: Iterator[Line], mapping: Mapping[str, str], *, needs_prompt: bool
 ) -> Iterator[Cells | BadRow]:
+    name = printable(str(path))
     match path.suffix.lower():
         case ".tsv":
-            return table_rows(str(path), tsv_records(lines), mapping, needs_prompt=needs_prompt)
+            return table_rows(name, tsv_records(lines), mapping, needs_prompt=needs_prompt)
         case ".csv":
-            return table_rows(str(path), csv_records(lines), mapping, needs_prompt=needs_prompt)
+            return table_rows(name, csv_records(lines), mapping, needs_prompt=needs_prompt)
         case ".jsonl":
-            return json_rows(str(path), lines, mapping)
+            return json_rows(name, lines, mapping)
     if mapping:
-        raise ManifestError(f"--map: {path} has no columns; each line of a .txt is a prompt")
-    return _prompts(str(path), lines)
+        raise ManifestError(f"--map: {name} has no columns; each line of a .txt is a prompt")
+    return _prompts(name, lines)
 
 
 def _prompts(file: str, lines: Iterator[Line]) -> Iterator[Cells | BadRow]:
@@ -119,7 +122,7 @@ def _prompts(file: str, lines: Iterator[Line]) -> Iterator[Cells | BadRow]:
 
 
 class _RowMaker:
-    """Makes rows of cells: checks the spec, gives it a seed, counts its repeats."""
+    """Makes rows of cells: checks the spec, gives it a seed, counts those before it."""
 
     def __init__(self, file: str, defaults: dict[str, object], base_seed: int, repeats: Repeats) -> None:
         self._file = file
@@ -140,14 +143,16 @@ class _RowMaker:
             return self._bad(cells, [*error.problems, *problems])
         if problems:
             return self._bad(cells, problems)
-        spec, repeat = self._seeded(spec) if unseeded else (spec, self._repeats.num_before(spec.canonical))
-        return Row(cells.line, spec, repeat, meta)
+        if unseeded:
+            spec = self._seeded(spec)
+        # Counted with its seed in any case: another row may give the very seed that this one derived.
+        return Row(cells.line, spec, self._repeats.num_before(spec.canonical), meta)
 
-    def _seeded(self, spec: JobSpec) -> tuple[JobSpec, int]:
-        """The spec with its derived seed, and its repeat number."""
+    def _seeded(self, spec: JobSpec) -> JobSpec:
+        """The spec with the seed derived from its content and from how many unseeded rows had the same before it."""
         content = spec.content_without_seed
-        repeat = self._repeats.num_before(canonical_json(content))
-        return spec.model_copy(update={"seed": derived_seed(self._base_seed, content, repeat)}), repeat
+        num_before = self._repeats.num_before(canonical_json(content))
+        return spec.model_copy(update={"seed": derived_seed(self._base_seed, content, num_before)})
 
     def _bad(self, cells: Cells, problems: list[FieldProblem]) -> BadRow:
         found = [_located(problem, cells.columns) for problem in problems]

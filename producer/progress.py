@@ -1,9 +1,10 @@
-"""Following a batch: its counters, again and again, and a bar for people."""
+"""Following a batch: its counters and its workers, again and again, and a bar for people."""
 
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console
@@ -11,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 from farm.database import Database
+from farm.workers import live_workers
 from producer.queries import BatchSummary, batch_summary
+from schemas.errors import UnavailableError
 
 _POLL_SECONDS: Final = 0.5
 _RATE_SECONDS: Final = 60.0
@@ -44,34 +47,57 @@ class Rate:
         return (last - first) / (ended - began)
 
 
-def follow(database: Database, batch_id: int, tend: Callable[[], None] = lambda: None) -> Iterator[BatchSummary]:
-    """The batch's counters twice a second, until it has ended. ``tend`` is called each time."""
+@dataclass(frozen=True)
+class Sight:
+    """A batch at one moment, and the live workers of its pair. ``tended``: whoever looks starts workers itself."""
+
+    batch: BatchSummary
+    num_workers: int
+    tended: bool = False
+
+
+def follow(
+    database: Database, batch_id: int, lease_seconds: float, tend: Callable[[], None] | None = None
+) -> Iterator[Sight]:
+    """The batch twice a second, until it has ended. ``tend`` is called each time; what it raises ends the following.
+
+    While the ledger does not answer, nothing is yielded; that is said on stderr, once.
+    """
+    answers = True
     while True:
-        summary = batch_summary(database, str(batch_id))
-        yield summary
-        if summary.ended:
-            return
-        tend()
+        try:
+            batch = batch_summary(database, batch_id)
+            workers = live_workers(database, lease_seconds)
+        except UnavailableError as error:
+            if answers:
+                print(f"{error}; trying again", file=sys.stderr, flush=True)
+            answers = False
+        else:
+            answers = True
+            yield Sight(batch, workers.get(batch.pair, 0), tend is not None)
+            if batch.ended:
+                return
+            if tend is not None:
+                tend()
         time.sleep(_POLL_SECONDS)
 
 
-def show_progress(summaries: Iterator[BatchSummary]) -> BatchSummary:
+def show_progress(sights: Iterator[Sight]) -> BatchSummary:
     """Draws a bar on a terminal's stderr, or a line every ten seconds on any other. Returns the last summary."""
     console = Console(stderr=True)
-    return _bar(summaries, console) if console.is_terminal else _lines(summaries)
+    return _bar(sights, console) if console.is_terminal else _lines(sights)
 
 
-def _bar(summaries: Iterator[BatchSummary], console: Console) -> BatchSummary:
+def _bar(sights: Iterator[Sight], console: Console) -> BatchSummary:
     rate = Rate()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _StatusColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("rendering", total=None, status="")
-        for summary in summaries:
-            rate.note(time.monotonic(), summary.num_ended)
-            progress.update(
-                task, total=summary.num_jobs, completed=summary.num_ended, status=status_line(summary, rate)
-            )
-    return summary
+        for sight in sights:
+            batch = sight.batch
+            rate.note(time.monotonic(), batch.num_ended)
+            progress.update(task, total=batch.num_jobs, completed=batch.num_ended, status=status_line(sight, rate))
+    return batch
 
 
 class _StatusColumn(TextColumn):
@@ -82,30 +108,44 @@ class _StatusColumn(TextColumn):
         return Text(task.fields["status"])
 
 
-def _lines(summaries: Iterator[BatchSummary]) -> BatchSummary:
+def _lines(sights: Iterator[Sight]) -> BatchSummary:
     rate, next_line = Rate(), 0.0
-    for summary in summaries:
-        now = time.monotonic()
-        rate.note(now, summary.num_ended)
-        if now >= next_line or summary.ended:
-            line = f"rendering {summary.num_ended}/{summary.num_jobs} {status_line(summary, rate)}"
+    for sight in sights:
+        batch, now = sight.batch, time.monotonic()
+        rate.note(now, batch.num_ended)
+        if now >= next_line or batch.ended:
+            line = f"rendering {batch.num_ended}/{batch.num_jobs} {status_line(sight, rate)}"
             print(line.rstrip(), file=sys.stderr, flush=True)
             next_line = now + _PLAIN_SECONDS
-    return summary
+    return batch
 
 
-def status_line(summary: BatchSummary, rate: Rate) -> str:
+def status_line(sight: Sight, rate: Rate) -> str:
     """Such as ``1.93 images/s, 0:06 left, 2 failed``."""
-    parts = []
+    batch, parts = sight.batch, []
     if rate.per_second:
         parts.append(f"{rate.per_second:.2f} images/s")
-        if not summary.ended:
-            parts.append(f"{duration((summary.num_jobs - summary.num_ended) / rate.per_second)} left")
-    elif not summary.num_ended:
-        parts.append("waiting for the first image (a worker is loading)")
-    if summary.num_failed:
-        parts.append(f"{summary.num_failed} failed")
+        if not batch.ended:
+            parts.append(f"{duration((batch.num_jobs - batch.num_ended) / rate.per_second)} left")
+    elif not batch.ended:
+        parts += _why_nothing_ends(sight)
+    if batch.num_failed:
+        parts.append(f"{batch.num_failed} failed")
     return ", ".join(parts)
+
+
+def _why_nothing_ends(sight: Sight) -> list[str]:
+    if not sight.tended and not sight.num_workers:
+        return [nobody_serves(sight.batch.pair)]
+    if sight.batch.num_ended:
+        return []
+    # Whoever starts the workers itself does not see them before they have registered: they are starting until then.
+    return [f"waiting for the first image (a worker is {'starting' if sight.tended else 'loading'})"]
+
+
+def nobody_serves(pair: str) -> str:
+    """What to do about a pair that has work and no worker."""
+    return f"nobody serves pair {pair}: start `nightshift worker --pair {pair}`, or `nightshift up`"
 
 
 def duration(seconds: float) -> str:

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, exists, func, or_, select
 
 from farm.database import Database, Transaction, question
 from producer.release import BatchShare
 from schemas.errors import NotFoundError
+from schemas.spec import text_flaw
 from schemas.states import BatchState, JobState, PackState
-from schemas.tables import Batch, Image, Job, Pack, Result
+from schemas.tables import Batch, Image, Job, Pack, Result, Worker
 
 _PAGE: Final = 500
 
@@ -77,7 +78,7 @@ def queued_packs(tx: Transaction) -> list[QueuedPack]:
 
 @question
 def releasable_batches(tx: Transaction) -> list[BatchShare]:
-    """Open batches that have pending jobs. A batch read with --skip-invalid is open while its rows are still staged."""
+    """Open batches that have pending jobs."""
     live = Batch.num_queued + Batch.num_running
     columns = (Batch.id, Batch.pair, Batch.priority, Batch.num_pending, live.label("num_live"))
     rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0))
@@ -86,23 +87,58 @@ def releasable_batches(tx: Transaction) -> list[BatchShare]:
 
 @question
 def batches_to_sweep(tx: Transaction) -> Sequence[int]:
-    """Canceled batches that still have jobs to move."""
-    left = Batch.num_pending + Batch.num_queued > 0
+    """Canceled batches that still have jobs to move, or packs to end."""
+    packs = exists().where(Pack.batch_id == Batch.id, Pack.state == PackState.QUEUED)
+    left = or_(Batch.num_pending + Batch.num_queued > 0, packs)
     return tx.execute(select(Batch.id).where(Batch.state == BatchState.CANCELED, left)).scalars().all()
 
 
 @question
-def batch_summary(tx: Transaction, batch: str) -> BatchSummary:
-    """The batch of this id, or the youngest of this name. Raises NotFoundError."""
-    wanted = or_(Batch.name == batch, Batch.id == int(batch)) if _is_id(batch) else Batch.name == batch
+def batch_summary(tx: Transaction, batch_id: int) -> BatchSummary:
+    """The batch of this number. Raises NotFoundError."""
+    found = _youngest(tx, Batch.id == batch_id)
+    if found is None:
+        raise NotFoundError(f"no batch {batch_id}; `nightshift status` lists them")
+    return found
+
+
+@question
+def find_batch(tx: Transaction, text: str) -> BatchSummary:
+    """The batch that a user means: the one of this number; only if there is none, the youngest of this name.
+
+    Raises:
+        NotFoundError: there is neither.
+    """
+    found = _youngest(tx, Batch.id == int(text)) if _is_id(text) else None
+    if found is None and text_flaw(text) is None:
+        found = _youngest(tx, Batch.name == text)
+    if found is None:
+        raise NotFoundError(f"no batch {text!r}; `nightshift status` lists them")
+    return found
+
+
+def _youngest(tx: Transaction, wanted: ColumnElement[bool]) -> BatchSummary | None:
     row = tx.execute(select(*_SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(1)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"no batch {batch!r}; `nightshift status` lists them")
-    return BatchSummary(**row._mapping)
+    return None if row is None else BatchSummary(**row._mapping)
 
 
-def _is_id(batch: str) -> bool:
-    return batch.isascii() and batch.isdigit() and len(batch) < 10
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+@question
+def waiting_pairs(tx: Transaction) -> frozenset[str]:
+    """The pairs of all open batches that have not ended."""
+    left = Batch.num_pending + Batch.num_queued + Batch.num_running > 0
+    return frozenset(tx.execute(select(Batch.pair).where(Batch.state == BatchState.OPEN, left)).scalars())
+
+
+@question
+def workers_seen(tx: Transaction, host: str, within_seconds: float) -> Sequence[Row[Any]]:
+    """Rows of the workers of this host that were seen lately, live or not, the youngest first."""
+    since = tx.now - timedelta(seconds=within_seconds)
+    seen = select(Worker).where(Worker.host == host, Worker.seen_at > since)
+    return tx.execute(seen.order_by(Worker.started_at.desc())).all()
 
 
 @question

@@ -1,28 +1,17 @@
 """What a manifest's line becomes: a row to render, or a bad row with the reason why not."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from producer.columns import Columns
 from schemas.spec import JobSpec
 
 _SHOWN_CHARACTERS = 60
 
 
-class Cells(NamedTuple):
-    """A row as its file has it. ``values`` stand in the order of ``columns.names``; None is an absent value."""
-
-    line: int
-    columns: Columns
-    values: Sequence[object]
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image to render. ``line``: where the row starts in its file, from 1. ``repeat``: how many equal rows came
-    before it. ``meta``: the columns that are no field of a spec."""
+    """One image to render. ``line``: where the row starts in its file, from 1. ``repeat``: how many rows
+    with the same spec came before it. ``meta``: the columns that are no field of a spec."""
 
     line: int
     spec: JobSpec

@@ -4,15 +4,18 @@ Files: with ``skip_invalid``, the rows left out are listed in ``$NIGHTSHIFT_HOME
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy.exc import IntegrityError
+
 from farm import ledger
 from farm.database import Database
 from producer.manifest import BadRow, Row
-from schemas.errors import ManifestError, StorageError
+from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
 from schemas.records import StagedJob
 
 _CHUNK: Final = 1_000
@@ -44,40 +47,52 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
 
     Raises:
         ManifestError: bad rows, each named; or no good row at all. Nothing is enqueued.
+        UnavailableError: the ledger went away. Its sentence says where the batch may have been accepted all the same.
     """
     batch_id = ledger.create_batch(database, request.name, request.pair, request.priority)
     bad = _BadRows(request.invalid_folder, batch_id)
     try:
-        num_jobs = _stage(database, batch_id, bad.filter(rows), opened_at_once=bad.may_skip)
-        bad.close()
-        if not bad.may_skip:
-            bad.refuse()
-            ledger.open_batch(database, batch_id)
+        num_jobs = _stage(database, batch_id, bad.filter(rows))
+        bad.end()
         if not num_jobs:
             raise ManifestError(f"no row of the manifest is valid; {bad.num} are not: {bad.first[0]}")
     except BaseException:
-        bad.close()
+        bad.remove_file()
         ledger.discard_batch(database, batch_id)
         raise
+    _open(database, batch_id)
     return Submission(batch_id, num_jobs, bad.num, bad.file)
 
 
-def _stage(database: Database, batch_id: int, rows: Iterator[Row], *, opened_at_once: bool) -> int:
-    num_read = num_new = 0
+def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
+    num_jobs = 0
     while chunk := list(islice(rows, _CHUNK)):
-        jobs = [StagedJob(num_read + n, row.spec, row.repeat, row.meta) for n, row in enumerate(chunk, 1)]
-        num_new += ledger.stage_jobs(database, batch_id, jobs)
-        if opened_at_once and num_read == 0:
-            ledger.open_batch(database, batch_id)
-        num_read += len(chunk)
-    return num_new
+        jobs = [StagedJob(num_jobs + n, row.spec, row.repeat, row.meta) for n, row in enumerate(chunk, 1)]
+        try:
+            ledger.stage_jobs(database, batch_id, jobs)
+        except IntegrityError as error:
+            raise InputError(f"batch {batch_id} was canceled while its rows were read") from error
+        num_jobs += len(jobs)
+    return num_jobs
+
+
+def _open(database: Database, batch_id: int) -> None:
+    """Not discarded where the ledger does not answer: the commit may have been done, and only its answer lost."""
+    try:
+        ledger.open_batch(database, batch_id)
+    except UnavailableError as error:
+        raise type(error)(
+            f"{error}; batch {batch_id} may have been accepted: `nightshift status {batch_id}` tells"
+        ) from error
+    except BaseException:
+        ledger.discard_batch(database, batch_id)  # which leaves an opened one alone
+        raise
 
 
 class _BadRows:
     """Takes bad rows out of a stream: counts them, keeps the first few, lists them in a file if they may be skipped."""
 
     def __init__(self, folder: Path | None, batch_id: int) -> None:
-        self.may_skip = folder is not None
         self.num = 0
         self.first: list[BadRow] = []
         self.file: Path | None = None
@@ -97,23 +112,37 @@ class _BadRows:
             self.first.append(row)
         self._lines.append(f"{row}\n")
         if len(self._lines) >= _CHUNK:
-            self.close()
+            self._write()
 
-    def close(self) -> None:
-        """Writes what is still to be listed."""
+    def end(self) -> None:
+        """After the last row. Raises ManifestError where a row was bad and may not be skipped."""
+        if self._path is None:
+            self._refuse()
+        else:
+            self._write()
+
+    def remove_file(self) -> None:
+        """The batch came to nothing. What removing says is not told: the error that led here is."""
+        if self.file is not None:
+            with suppress(OSError):
+                self.file.unlink(missing_ok=True)
+
+    def _write(self) -> None:
         if self._path is None or not self._lines:
+            self._lines.clear()
             return
+        # A batch that was discarded may have had this number before, so the first write begins the file anew.
+        mode = "w" if self.file is None else "a"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "a", encoding="utf-8") as stream:
+            with open(self._path, mode, encoding="utf-8") as stream:
+                self.file = self._path
                 stream.writelines(self._lines)
         except OSError as error:
             raise StorageError(f"cannot list the invalid rows in {self._path}: {error.strerror}") from error
         self._lines.clear()
-        self.file = self._path
 
-    def refuse(self) -> None:
-        """Raises ManifestError where any row was bad."""
+    def _refuse(self) -> None:
         if not self.num:
             return
         lines = [str(row) for row in self.first]

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from producer.columns import Columns, columns_of, normal_name, quoted
+from producer.columns import Cells, Columns, columns_of, normal_name, quoted
 from producer.lines import MAX_LINE_BYTES, Line
-from producer.rows import BadRow, Cells, printable, shown_value
+from producer.rows import BadRow, printable, shown_value
 from schemas.errors import ManifestError
 from schemas.spec import text_flaw
 
@@ -107,7 +107,7 @@ def _csv_flaw(error: Exception) -> str:
 def table_rows(
     file: str, records: Iterator[Record], mapping: Mapping[str, str], *, needs_prompt: bool
 ) -> Iterator[Cells | BadRow]:
-    """The rows under the header. Blank lines are skipped; an empty cell is None.
+    """The rows under the header. Blank lines are skipped; an empty cell is None. ``file``: its name, printable.
 
     Raises:
         ManifestError: no header, or one that cannot be used.
@@ -132,11 +132,12 @@ def _header_columns(file: str, header: Record, mapping: Mapping[str, str]) -> Co
     known = {normal_name(name) for name in names}
     for column, field in mapping.items():
         if column not in known:
-            raise ManifestError(f'--map {column}={field}: {file} has no column "{column}"; it has {quoted(names)}')
+            wanted = printable(column)
+            raise ManifestError(f'--map {wanted}={field}: {file} has no column "{wanted}"; it has {quoted(names)}')
     try:
         return columns_of(names, mapping)
     except ManifestError as error:
-        raise ManifestError(f"{file}:{header.line}: {printable(str(error))}") from None
+        raise ManifestError(f"{file}:{header.line}: {error}") from None
 
 
 def _row(file: str, record: Record, columns: Columns) -> Cells | BadRow:

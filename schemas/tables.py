@@ -81,6 +81,7 @@ class Batch(Table):
             " AND num_done >= 0 AND num_failed >= 0 AND num_canceled >= 0",
             name="counters",
         ),
+        {"sqlite_autoincrement": True},  # a discarded batch's number never comes again
     )
 
 

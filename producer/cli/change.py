@@ -5,8 +5,11 @@ from typing import Annotated
 import typer
 
 from farm import ledger
+from farm.database import Database
 from producer.cli.session import JsonOption, open_session, print_json
-from producer.queries import batch_summary
+from producer.queries import BatchSummary, batch_summary, find_batch
+from schemas.errors import NotFoundError
+from schemas.states import BatchState
 
 app = typer.Typer()
 
@@ -17,23 +20,37 @@ BatchArgument = Annotated[str, typer.Argument(help="Number or name of a batch.")
 def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
     """Cancel what is left of a batch: what waits at once, what renders within a lease's third. Images stay."""
     with open_session() as session:
-        batch_id = batch_summary(session.database, batch).id
-        ledger.cancel_batch(session.database, batch_id)
-        while ledger.sweep_canceled(session.database, batch_id):
-            pass
-        summary = batch_summary(session.database, str(batch_id))
+        found = find_batch(session.database, batch)
+        summary = _canceled(session.database, found)
         if as_json:
-            print_json(summary.as_json())
-            return
-        running = f"; {summary.num_running} are stopping" if summary.num_running else ""
-        print(f"batch {batch_id}: {summary.num_canceled} jobs canceled, {summary.num_done} done{running}")
+            print_json(summary.as_json() if summary else {**found.as_json(), "state": "discarded"})
+        elif summary:
+            running = f"; {summary.num_running} are stopping" if summary.num_running else ""
+            print(f"batch {summary.id}: {summary.num_canceled} jobs canceled, {summary.num_done} done{running}")
+        else:
+            print(f"batch {found.id} was never opened; it is discarded with its {found.num_jobs} jobs")
+
+
+def _canceled(database: Database, batch: BatchSummary) -> BatchSummary | None:
+    """The batch afterwards; None where it was one that a killed submit left behind, and is gone now."""
+    if batch.state == BatchState.STAGING:
+        ledger.discard_batch(database, batch.id)
+        try:
+            batch = batch_summary(database, batch.id)  # its submit was alive, and has opened it meanwhile
+        except NotFoundError:
+            return None
+    if batch.state == BatchState.OPEN:
+        ledger.cancel_batch(database, batch.id)
+    while ledger.sweep_canceled(database, batch.id):
+        pass
+    return batch_summary(database, batch.id)
 
 
 @app.command(epilog="Example: nightshift retry 3")
 def retry(batch: BatchArgument, as_json: JsonOption = False) -> None:
     """Give the failed jobs of a batch another try, with all attempts anew."""
     with open_session() as session:
-        summary = batch_summary(session.database, batch)
+        summary = find_batch(session.database, batch)
         num_jobs = ledger.retry_failed(session.database, summary.id)
         if as_json:
             print_json({"batch_id": summary.id, "num_retried": num_jobs})

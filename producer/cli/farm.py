@@ -9,6 +9,7 @@ from types import FrameType
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from farm.broker import open_broker
@@ -18,6 +19,7 @@ from producer.cli.session import JsonOption, PairOption, open_session, print_jso
 from producer.dispatcher import Dispatcher
 from producer.doctor import examine
 from producer.local_farm import LocalFarm
+from producer.rows import printable
 from schemas.settings import Settings, load_settings
 
 app = typer.Typer()
@@ -34,7 +36,7 @@ def up(pair: PairOption = None) -> None:
         _log_to_stderr(session.settings)
         name = session.settings.model_pair(pair).name
         stop = _stop_signal()
-        with LocalFarm(session.database, session.settings, name) as farm:
+        with LocalFarm(session.database, session.settings, name, shares_workers=False) as farm:
             print(f"rendering with pair {name}; workers write to {farm.log_file}; Ctrl-C stops", file=sys.stderr)
             while not stop.wait(_TEND_SECONDS):
                 farm.tend()
@@ -67,7 +69,8 @@ def pairs(as_json: JsonOption = False) -> None:
         table.add_column(heading)
     for name, pair in sorted(known.items()):
         mark = " (default)" if name == settings.pair else ""
-        table.add_row(name + mark, pair.base.source, pair.refiner.source if pair.refiner else "none", pair.license)
+        texts = (name + mark, pair.base.source, pair.refiner.source if pair.refiner else "none", pair.license)
+        table.add_row(*(escape(printable(text)) for text in texts))
     Console().print(table)
 
 
@@ -84,10 +87,14 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 @db.command("upgrade", epilog="Example: nightshift db upgrade")
-def db_upgrade() -> None:
+def db_upgrade(as_json: JsonOption = False) -> None:
     """Bring the ledger's tables to this version of Nightshift. May be run again, and while the farm runs."""
-    database = Database(load_settings().database_url)
-    print(f"the ledger {database.safe_url} is at {upgrade(database)}")
+    with closing(Database(load_settings().database_url)) as database:
+        revision = upgrade(database)
+        if as_json:
+            print_json({"ledger": database.safe_url, "revision": revision})
+        else:
+            print(f"the ledger {database.safe_url} is at {revision}")
 
 
 def _stop_signal() -> Event:

@@ -1,15 +1,20 @@
 """The options by which `submit` and `render` read a manifest."""
 
+import unicodedata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from farm.database import Database
 from producer.manifest import ReadOptions, read_manifest
+from producer.rows import printable, shown_value
 from producer.submit import BatchRequest, Submission, submit
 from schemas.errors import InputError
 from schemas.settings import Settings
+from schemas.spec import text_flaw
+
+_MAX_NAME_CHARACTERS: Final = 200
 
 ManifestArgument = Annotated[Path, typer.Argument(help="TSV, CSV, JSONL, or txt with a prompt a line.")]
 SetOption = Annotated[
@@ -39,9 +44,27 @@ def submit_manifest(database: Database, manifest: Path, options: ReadOptions, re
 
 def batch_request(settings: Settings, manifest: Path, pair: str | None, name: str | None, priority: int,
                   skip_invalid: bool) -> BatchRequest:  # fmt: skip
-    """Raises PairError for an unknown pair."""
+    """Raises PairError for an unknown pair, InputError for a name that is none."""
     folder = settings.home / "invalid" if skip_invalid else None
-    return BatchRequest(name or manifest.stem, settings.model_pair(pair).name, priority, folder)
+    return BatchRequest(_batch_name(name, manifest), settings.model_pair(pair).name, priority, folder)
+
+
+def _batch_name(name: str | None, manifest: Path) -> str:
+    if name is None:
+        return printable(manifest.stem)[:_MAX_NAME_CHARACTERS]  # a file may be called anything
+    if flaw := _name_flaw(name):
+        raise InputError(f'--name "{shown_value(name)}": {flaw}')
+    return name
+
+
+def _name_flaw(name: str) -> str | None:
+    if not name.strip():
+        return "is empty; leave it out, and the batch is called as the manifest"
+    if len(name) > _MAX_NAME_CHARACTERS:
+        return f"has more than {_MAX_NAME_CHARACTERS} characters"
+    if flaw := text_flaw(name):
+        return flaw
+    return "contains a control character" if any(unicodedata.category(c) == "Cc" for c in name) else None
 
 
 def _pairs(option: str, items: list[str] | None) -> dict[str, str]:

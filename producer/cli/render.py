@@ -1,5 +1,6 @@
 """`nightshift render`: a manifest in, images out, on this machine, in one command."""
 
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,29 +59,43 @@ def render(
 
     Exit code 1 when a job failed.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        with LocalFarm(session.database, session.settings, request.pair) as farm:
+        with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
             submission = submit_manifest(session.database, manifest, options, request)
             print_left_out(submission)
-            summary = _follow(session, farm, submission.batch_id)
+            ended = _follow(session, farm, submission.batch_id)
+        summary = batch_summary(session.database, submission.batch_id)
+        if not ended:
+            _interrupted(session, summary, out)
+            raise typer.Exit(130)
         outcome = _collect(session, summary, out)
         _report(session, outcome, as_json)
     raise typer.Exit(1 if summary.num_failed else 0)
 
 
-def _follow(session: Session, farm: LocalFarm, batch_id: int) -> BatchSummary:
+def _follow(session: Session, farm: LocalFarm, batch_id: int) -> bool:
+    """Until the batch has ended; False where Ctrl-C came before."""
     try:
-        return show_progress(follow(session.database, batch_id, farm.tend))
+        show_progress(follow(session.database, batch_id, session.settings.lease_seconds, farm.tend))
     except KeyboardInterrupt:
-        summary = batch_summary(session.database, str(batch_id))
-        print(
-            f"\nstopping after the pack in hand (Ctrl-C again: at once). Batch {batch_id}: {summary.num_done} of"
-            f" {summary.num_jobs} done; the rest waits in the ledger, `nightshift up` goes on with it",
-            file=sys.stderr,
-        )
-        raise typer.Exit(130) from None
+        print("\nstopping after the pack in hand (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def _interrupted(session: Session, summary: BatchSummary, out: Path | None) -> None:
+    """What there is, once the packs in hand have ended."""
+    placed = ""
+    if out is not None:
+        placed = f"; {place_images(session.database, summary.id, out)} images so far are in {out}"
+    print(
+        f"batch {summary.id}: {summary.num_done} of {summary.num_jobs} done{placed};"
+        " the rest waits in the ledger, `nightshift up` goes on with it",
+        file=sys.stderr,
+    )
 
 
 def _collect(session: Session, summary: BatchSummary, out: Path | None) -> _Outcome:

@@ -11,8 +11,8 @@ from rich.table import Table
 from farm.database import Database
 from farm.workers import live_workers
 from producer.cli.session import JsonOption, Session, open_session, print_json
-from producer.progress import follow, show_progress
-from producer.queries import BatchSummary, batch_summaries, batch_summary, failures
+from producer.progress import follow, nobody_serves, show_progress
+from producer.queries import BatchSummary, batch_summaries, failures, find_batch, waiting_pairs
 from producer.rows import printable
 from schemas.errors import NotFoundError
 
@@ -31,7 +31,7 @@ def status(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
         if batch is None:
             _show_all(session, as_json)
             return
-        summary = batch_summary(session.database, batch)
+        summary = find_batch(session.database, batch)
         show_batch(session.database, summary, as_json)
     raise typer.Exit(1 if summary.num_failed else 0)
 
@@ -41,7 +41,8 @@ def watch(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
     """Follow a batch (else the youngest) until it has ended. Exit code 1 when a job of it failed."""
     with open_session() as session:
         try:
-            summary = show_progress(follow(session.database, _watched(session.database, batch).id))
+            watched = _watched(session.database, batch)
+            summary = show_progress(follow(session.database, watched.id, session.settings.lease_seconds))
         except KeyboardInterrupt:
             print("no longer watching; the batch goes on", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -62,7 +63,7 @@ def show_batch(database: Database, summary: BatchSummary, as_json: bool) -> None
 
 def _watched(database: Database, batch: str | None) -> BatchSummary:
     if batch is not None:
-        return batch_summary(database, batch)
+        return find_batch(database, batch)
     youngest = batch_summaries(database, 1)
     if not youngest:
         raise NotFoundError("there is no batch to watch yet; `nightshift submit` makes one")
@@ -72,8 +73,7 @@ def _watched(database: Database, batch: str | None) -> BatchSummary:
 def _show_all(session: Session, as_json: bool) -> None:
     summaries = batch_summaries(session.database, _SHOWN_BATCHES)
     workers = live_workers(session.database, session.settings.lease_seconds)
-    waiting = {batch.pair for batch in summaries if not batch.ended}
-    unserved = sorted(waiting - workers.keys())
+    unserved = sorted(waiting_pairs(session.database) - workers.keys())
     if as_json:
         batches: list[Any] = [summary.as_json() for summary in summaries]
         print_json({"batches": batches, "live_workers": workers, "unserved_pairs": unserved})
@@ -84,7 +84,7 @@ def _show_all(session: Session, as_json: bool) -> None:
     Console().print(_table(summaries))
     print("live workers: " + (", ".join(f"{num} × {pair}" for pair, num in sorted(workers.items())) or "none"))
     for pair in unserved:
-        print(f"nobody serves pair {pair}: start `nightshift worker --pair {pair}`, or `nightshift up`")
+        print(nobody_serves(pair))
 
 
 def _table(summaries: list[BatchSummary]) -> Table:

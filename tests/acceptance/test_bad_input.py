@@ -1,10 +1,14 @@
 """One clear sentence and the right exit code, from the real command."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from farm import ledger
+from farm.schema import head_revision
 from tests.acceptance.conftest import Commands
+from tests.integration.ledger_farm import new_ledger, staged
 
 DEAD_REDIS = {"NIGHTSHIFT_BROKER_URL": "redis://:hunter2@127.0.0.1:1/0"}
 DEAD_DATABASE = {"NIGHTSHIFT_DATABASE_URL": "postgresql://somebody:hunter2@127.0.0.1:1/ledger"}
@@ -119,6 +123,63 @@ def test_the_doctor_says_what_is_wrong(commands: Commands) -> None:
     done = commands.run("doctor", **DEAD_REDIS)
     assert done.returncode == 3
     assert "BAD  redis: Redis at redis://:***@127.0.0.1:1/0 does not answer" in done.stdout
+
+
+def test_a_batch_that_a_killed_submit_left_behind_is_discarded_by_cancel(commands: Commands) -> None:
+    with closing(new_ledger(f"sqlite:///{commands.home / 'ledger.sqlite3'}")) as database:
+        for _ in range(2):
+            ledger.stage_jobs(database, ledger.create_batch(database, "cats", "tiny", 5), [staged(1)])
+    done = commands.run("cancel", "2")
+    assert (done.returncode, done.stdout) == (0, "batch 2 was never opened; it is discarded with its 1 jobs\n")
+    assert commands.answer("cancel", "cats")["state"] == "discarded"
+    assert commands.answer("status")["batches"] == []
+
+
+def test_a_canceled_batch_may_be_canceled_again_and_not_retried(commands: Commands, prompts: Path) -> None:
+    commands.run("submit", prompts)
+    for _ in range(2):
+        assert commands.answer("cancel", "1")["num_canceled"] == 2
+    assert_refused(commands, 2, "batch 1 is not open", "retry", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a\x1b[31mb", '--name "a\\x1b[31mb": contains a control character'),
+        ("a\udcffb", '--name "a\\udcffb": contains half a surrogate pair'),
+        ("x" * 201, "has more than 200 characters"),
+        (" ", "is empty"),
+    ],
+)
+@pytest.mark.parametrize("command", ["render", "submit"])
+def test_a_name_that_no_terminal_could_show(
+    commands: Commands, prompts: Path, command: str, name: str, sentence: str
+) -> None:
+    assert_refused(commands, 2, sentence, command, prompts, "--name", name)
+
+
+def test_a_batch_of_a_manifest_with_an_odd_name_can_be_named(commands: Commands, tmp_path: Path) -> None:
+    odd = tmp_path / "a\x1b[31m\udcff.txt"
+    odd.write_text("a cat\n")
+    assert commands.run("submit", odd).returncode == 0
+    assert commands.answer("status")["batches"][0]["name"] == "a\\x1b[31m\\udcff"
+    assert_refused(commands, 2, "no batch", "status", "\udcff")
+
+
+def test_a_table_of_pairs_shows_what_the_file_says(commands: Commands) -> None:
+    (commands.home / "nightshift.toml").write_text(
+        '[pairs.mine]\nbase = { source = "/a[red]b" }\nlicense = "free\\u001b[31m[bold]"\n'
+    )
+    shown = commands.run("pairs", COLUMNS="200").stdout
+    assert "/a[red]b" in shown
+    assert "free\\x1b[31m[bold]" in shown
+
+
+def test_the_upgrade_answers_in_json(commands: Commands) -> None:
+    assert commands.answer("db", "upgrade") == {
+        "ledger": f"sqlite:///{commands.home / 'ledger.sqlite3'}",
+        "revision": head_revision(),
+    }
 
 
 def test_cancel_and_retry_answer_in_json(commands: Commands, prompts: Path) -> None:

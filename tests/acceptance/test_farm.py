@@ -150,7 +150,9 @@ def test_cancel_stops_a_batch_that_is_rendering(postgres_farm: Commands, manifes
     assert states(farm)["canceled"] + states(farm)["done"] == 12
 
 
-def test_a_store_that_refuses_is_waited_for_and_costs_no_job_an_attempt(postgres_farm: Commands, manifest: Path) -> None:
+def test_a_store_that_refuses_is_waited_for_and_costs_no_job_an_attempt(
+    postgres_farm: Commands, manifest: Path
+) -> None:
     farm = postgres_farm
     farm.start("worker", "--pair", "tiny")
     wait_until(lambda: len(ready_workers(farm)) == 1)

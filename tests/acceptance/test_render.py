@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.acceptance.conftest import SMALL, Commands, wait_until
@@ -74,13 +75,18 @@ def test_json_on_stdout_is_one_document(commands: Commands, manifest: Path) -> N
     assert Path(answer["sheet"]).is_file()
 
 
-def test_ctrl_c_keeps_what_is_left_and_up_goes_on(commands: Commands, manifest: Path) -> None:
-    render = commands.start("render", manifest, *SMALL, "--set", "num_inference_steps=60", NIGHTSHIFT_PACK_SIZE="1")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_left_and_up_goes_on(
+    commands: Commands, manifest: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    steps = ("--set", "num_inference_steps=60", "--out", tmp_path / "out")
+    render = commands.start("render", manifest, *SMALL, *steps, NIGHTSHIFT_PACK_SIZE="1")
     wait_until(lambda: "done" in {row[1] for row in _rows_if_any(commands)})
-    render.send_signal(signal.SIGINT)
+    render.send_signal(stop)
     assert render.wait(60) == 130
     assert "goes on with it" in commands.log("render")
     states = [row[1] for row in result_rows(commands)]
+    assert len(list((tmp_path / "out").iterdir())) == states.count("done")
     assert set(states) == {"done", "pending", "queued"}  # and none is left running
 
     up = commands.start("up")

@@ -39,7 +39,9 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
     assert all_commands()[name].epilog.startswith(f"Example: nightshift {name}")
 
 
-@pytest.mark.parametrize("name", ["render", "submit", "watch", "status", "cancel", "retry", "pairs", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["render", "submit", "watch", "status", "cancel", "retry", "pairs", "doctor", "db upgrade"]
+)
 def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> None:
     options = [option for parameter in all_commands()[name].params for option in parameter.opts]
     assert "--json" in options

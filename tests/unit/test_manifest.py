@@ -160,12 +160,23 @@ def test_a_wrong_set_is_wrong_once(tsv: Path, defaults: dict[str, str], sentence
     [
         ({"Text": "prompt"}, 'has no column "text"; it has "Caption", "Id"'),
         ({"Caption": "promt"}, "--map Caption=promt: there is no field 'promt'"),
-        ({"Caption": "prompt", "Id": "prompt"}, 'columns "Caption" and "Id" are both read as prompt'),
+        ({"Caption": "prompt", "Id": "prompt"}, 'columns "Caption", "Id" are both read as prompt'),
         ({"Caption": "prompt", "caption": "seed"}, "this column is mapped twice"),
     ],
 )
 def test_a_wrong_map_is_refused(tsv: Path, columns: dict[str, str], sentence: str) -> None:
     assert sentence in refusal(tsv, "Caption\tId\na\t1\n", columns=columns)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"columns": {"\x1b[31m": "seed"}}, {"columns": {"a": "\x1b"}}, {"defaults": {"\x1b": "1"}},
+     {"defaults": {"width": "\x1b"}}],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["prompts.tsv", "prompts.jsonl"])
+def test_a_refused_option_is_printable(tmp_path: Path, name: str, options: dict[str, dict[str, str]]) -> None:
+    content = '{"prompt": "a"}\n' if name.endswith("jsonl") else "Prompt\x07\nx\n"
+    assert refusal(tmp_path / name, content, **options).isprintable()
 
 
 def test_a_mapped_column_that_no_json_row_has_is_refused(jsonl: Path) -> None:
@@ -182,7 +193,7 @@ def test_a_text_file_has_no_columns_to_map(txt: Path) -> None:
 def test_a_derived_seed_is_pinned(txt: Path) -> None:
     first, second = rows_of(txt, "a cat\na cat\n", base_seed=7)
     assert (first.spec.seed, first.repeat) == (6_987_388_026_829_529_111, 0)
-    assert (second.spec.seed, second.repeat) == (10_437_049_940_062_375_003, 1)
+    assert (second.spec.seed, second.repeat) == (10_437_049_940_062_375_003, 0)
 
 
 def test_a_derived_seed_does_not_depend_on_the_place_or_the_format(tsv: Path, jsonl: Path) -> None:
@@ -206,9 +217,20 @@ def test_equal_rows_with_a_seed_are_numbered(tsv: Path) -> None:
     assert rows[3].spec.seed not in {1, 2}
 
 
+@pytest.mark.parametrize("explicit_first", [True, False])
+def test_a_row_that_gives_the_seed_which_another_derives_is_a_repeat_of_it(tsv: Path, explicit_first: bool) -> None:
+    [derived] = rows_of(tsv, "Prompt\na cat\n")
+    lines = [f"a cat\t{derived.spec.seed}\n", "a cat\t\n"]
+    rows = rows_of(tsv, "".join(["Prompt\tSeed\n", *(lines if explicit_first else lines[::-1]), "a cat\t\n"]))
+    assert {row.spec.seed for row in rows[:2]} == {derived.spec.seed}
+    assert [row.repeat for row in rows] == [0, 1, 0]
+    assert len({(row.spec.digest, row.repeat) for row in rows}) == 3
+
+
 def test_meta_makes_no_difference_to_seed_and_repeat(tsv: Path) -> None:
-    first, second = rows_of(tsv, "Prompt\tId\na\t1\na\t2\n")
-    assert (first.repeat, second.repeat) == (0, 1)
+    with_meta = rows_of(tsv, "Prompt\tId\na\t1\na\t2\n")
+    without = rows_of(tsv, "Prompt\na\na\n")
+    assert [(row.spec, row.repeat) for row in with_meta] == [(row.spec, row.repeat) for row in without]
 
 
 def test_repeats_leave_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +299,7 @@ def test_a_wrong_json_value_is_named_by_its_column(jsonl: Path, column: str, val
         ('{"prompt": "a", "prompt": "b"}', 'column "prompt": stands twice in one object'),
         ('{"prompt": "a", "x": {"y": 1, "y": 2}}', 'column "y": stands twice in one object'),
         ('{"prompt": "a", "refiner": {"start": 0.5}, "refiner.start": 0.6}', "stands twice"),
-        ('{"prompt": "a", "Width": 256, "width": 256}', 'columns "Width" and "width" are both read as width'),
+        ('{"prompt": "a", "Width": 256, "width": 256}', 'columns "Width", "width" are both read as width'),
         ('{"prompt": "a", "refiner": {"strat": 0.5}}', "is no field of the refiner"),
         ('{"width": 256}', 'column "prompt": is missing'),
         ('{"prompt": "a", "": 1}', "column 2 has no name"),
@@ -374,7 +396,7 @@ def test_what_is_shown_of_a_value_is_short_and_printable(tsv: Path) -> None:
         ("Prompt\tWidth\n", "has no rows"),
         ("Prompt\n\n", "has no rows"),
         ("Text\tWidth\nx\t1\n", 'has no prompt column; it has "Text", "Width"; say which is the prompt: --map'),
-        ("Prompt\tWidth\twidth\nx\t1\t1\n", 'columns "Width" and "width" are both read as width'),
+        ("Prompt\tWidth\twidth\nx\t1\t1\n", 'columns "Width", "width" are both read as width'),
         ("Prompt\tMy Note\tmy-note\nx\t1\t1\n", "are both read as my_note"),
         ("Prompt\t\nx\t1\n", "column 2 has no name"),
         ("Prompt\tRefiner\nx\toff\n", "is no field of the refiner; they are refiner.mode, refiner.start"),
@@ -384,6 +406,8 @@ def test_what_is_shown_of_a_value_is_short_and_printable(tsv: Path) -> None:
         ("Prompt\rx\ry\r", "the header has a carriage return inside"),
         ("Prompt\nx\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         (b"Prompt\t" + b"x" * MAX_LINE_BYTES, "the header is longer than 1 MB"),
+        ("\x1b[31mText\tWidth\nx\t1\n", 'it has "\\x1b[31mText", "Width"'),
+        ("Prompt\tA\u202e\ta\u202e\nx\t1\t1\n", 'columns "A\\u202e", "a\\u202e" are both read as a\\u202e'),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_sentence(tsv: Path, content: str | bytes, sentence: str) -> None:
@@ -408,6 +432,13 @@ def test_missing_files_folders_and_unknown_suffixes_are_refused(tmp_path: Path) 
     ):
         with pytest.raises(ManifestError, match=sentence):
             next(read_manifest(tmp_path / name, ReadOptions()))
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl", "txt", "x\x1bls"])
+def test_a_file_with_an_unprintable_name_is_refused_in_a_printable_sentence(tmp_path: Path, suffix: str) -> None:
+    said = refusal(tmp_path / f"a\x1b[31m\udcff.{suffix}", "")
+    assert "a\\x1b[31m\\udcff" in said
+    assert said.isprintable()
 
 
 def test_a_limit_below_one_is_refused(tsv: Path) -> None:

@@ -1,0 +1,66 @@
+"""The doctor judges this machine, and tells of the others."""
+
+import socket
+import uuid
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from farm.database import Database
+from farm.schema import upgrade
+from farm.workers import WorkerIdentity, note_worker, register_worker
+from producer.doctor import Finding, examine
+from schemas.settings import Settings
+
+HERE = socket.gethostname()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+def failed_worker(settings: Settings, host: str, seen_ago: timedelta = timedelta(0), error: str = "no memory") -> None:
+    with closing(Database(settings.database_url, lambda: datetime.now(UTC) - seen_ago)) as database:
+        upgrade(database)
+        worker = WorkerIdentity(uuid.uuid4().hex, host, 1, "cuda:0", "tiny")
+        register_worker(database, worker)
+        note_worker(database, worker.id, "failed", error)
+
+
+def workers(settings: Settings) -> list[Finding]:
+    return [finding for finding in examine(settings) if finding.subject == "worker"]
+
+
+def test_a_worker_of_this_host_that_failed_just_now_is_bad(settings: Settings) -> None:
+    failed_worker(settings, HERE)
+    assert workers(settings) == [Finding("worker", False, f"cuda:0 of {HERE}, pair tiny, failed: no memory")]
+
+
+def test_a_worker_of_this_host_that_failed_long_ago_is_history(settings: Settings) -> None:
+    failed_worker(settings, HERE, timedelta(hours=2))
+    (finding,) = workers(settings)
+    assert finding.ok
+    assert "failed, last seen 20" in finding.sentence
+
+
+def test_a_worker_of_another_host_is_told_of_and_never_bad(settings: Settings) -> None:
+    failed_worker(settings, "elsewhere\x1b[31m", error="red\x1b[31m\u202e")
+    (finding,) = workers(settings)
+    assert finding.ok
+    assert finding.sentence.startswith("cuda:0 of elsewhere\\x1b[31m, pair tiny, failed")
+    assert finding.sentence.isprintable()
+
+
+def test_this_hosts_worker_is_found_among_many_others(settings: Settings) -> None:
+    failed_worker(settings, HERE)
+    for number in range(12):
+        failed_worker(settings, f"other-{number}")
+    assert [finding.ok for finding in workers(settings) if HERE in finding.sentence] == [False]
+
+
+def test_a_disk_that_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
+    findings = examine(Settings(home=tmp_path, images_url=f"file:///tmp/{'x' * 300}"))
+    assert not all(finding.ok for finding in findings)
