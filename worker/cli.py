@@ -1,6 +1,5 @@
 """`nightshift worker`: the data plane's command. Imports no torch; the processes that it starts do."""
 
-import logging
 import signal
 from contextlib import closing
 from types import FrameType
@@ -11,6 +10,7 @@ import typer
 from farm.broker import open_broker
 from farm.database import Database
 from farm.image_store import ImageStore
+from farm.logs import log_to_stderr
 from farm.schema import ensure_schema
 from schemas.settings import load_settings
 from worker.devices import devices
@@ -28,7 +28,7 @@ def worker(
 ) -> None:
     """Render packs of one pair, with one process per device, until stopped. Stops gently: finishes the pack in hand."""
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s supervisor %(levelname)s %(message)s")
+    log_to_stderr(settings.log_level, "supervisor")
     name = settings.model_pair(pair).name
     seats = devices(devices_ or settings.devices)
     database = Database(settings.database_url)

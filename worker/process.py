@@ -18,6 +18,7 @@ from celery.signals import worker_shutting_down
 from farm.broker import Broker, open_broker
 from farm.database import Database
 from farm.image_store import ImageStore
+from farm.logs import log_to_stderr
 from farm.schema import ensure_schema
 from farm.workers import WorkerIdentity, note_fingerprint, note_worker, register_worker
 from schemas.errors import NightshiftError
@@ -38,7 +39,7 @@ def main() -> int:
     arguments = _arguments()
     try:
         settings = load_settings()
-        _log_to_stderr(settings, arguments.device)
+        log_to_stderr(settings.log_level, _device_on_host(arguments.device))
         threading.excepthook = _end_with_thread
         database = Database(settings.database_url)
         ensure_schema(database)
@@ -54,13 +55,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pair", required=True)
     parser.add_argument("--device", required=True, help="cpu or cuda, as torch names it")
     return parser.parse_args()
-
-
-def _log_to_stderr(settings: Settings, device: str) -> None:
-    prefix = _device_on_host(device)
-    logging.basicConfig(level=settings.log_level.upper(), format=f"%(asctime)s {prefix} %(levelname)s %(message)s")
-    for chatty in ("alembic", "celery", "kombu", "httpx", "huggingface_hub", "diffusers"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _device_on_host(device: str) -> str:

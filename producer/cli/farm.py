@@ -1,6 +1,5 @@
 """`nightshift up`, `dispatcher`, `pairs`, `doctor`, `db upgrade`: what an operator runs."""
 
-import logging
 import signal
 import sys
 from contextlib import closing
@@ -14,13 +13,14 @@ from rich.table import Table
 
 from farm.broker import open_broker
 from farm.database import Database
+from farm.logs import log_to_stderr
 from farm.schema import upgrade
 from producer.cli.session import JsonOption, PairOption, open_session, print_json
 from producer.dispatcher import Dispatcher
 from producer.doctor import examine
 from producer.local_farm import LocalFarm
 from producer.rows import printable
-from schemas.settings import Settings, load_settings
+from schemas.settings import load_settings
 
 app = typer.Typer()
 db = typer.Typer(help="The ledger's tables.", no_args_is_help=True)
@@ -33,7 +33,7 @@ _TEND_SECONDS = 1.0
 def up(pair: PairOption = None) -> None:
     """Run a farm on this machine until Ctrl-C: Redis where none is set, a dispatcher, one worker per device."""
     with open_session() as session:
-        _log_to_stderr(session.settings)
+        log_to_stderr(session.settings.log_level, "dispatcher")
         name = session.settings.model_pair(pair).name
         stop = _stop_signal()
         with LocalFarm(session.database, session.settings, name, shares_workers=False) as farm:
@@ -49,7 +49,7 @@ def up(pair: PairOption = None) -> None:
 def dispatcher() -> None:
     """Release packs to the workers until stopped. Any number may run; one at a time acts."""
     with open_session() as session:
-        _log_to_stderr(session.settings)
+        log_to_stderr(session.settings.log_level, "dispatcher")
         stop = _stop_signal()
         with closing(open_broker(session.settings)) as broker:
             broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
@@ -107,7 +107,3 @@ def _stop_signal() -> Event:
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return stop
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")

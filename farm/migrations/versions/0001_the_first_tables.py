@@ -181,4 +181,3 @@ def upgrade() -> None:
     with op.batch_alter_table("results", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_results_finished_at"), ["finished_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_results_image_id"), ["image_id"], unique=False)
-
