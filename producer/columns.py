@@ -6,17 +6,23 @@ from typing import Any, Final, NamedTuple
 
 from producer.rows import printable
 from schemas.errors import ManifestError
+from schemas.schedulers import OPTION_NAMES
 from schemas.spec import JobSpec, Refiner, text_flaw
 
-_GROUP: Final = "refiner"
-_PREFIX: Final = f"{_GROUP}."
+#: field of the spec that is an object → its own fields
+GROUPS: Final = MappingProxyType({"refiner": tuple(Refiner.model_fields), "scheduler_options": OPTION_NAMES})
 _MAX_COLUMNS: Final = 1_000
 
 #: every name that a column, --map and --set may give a value to
 FIELDS: Final = (
-    *(name for name in JobSpec.model_fields if name != _GROUP),
-    *(f"{_PREFIX}{name}" for name in Refiner.model_fields),
+    *(name for name in JobSpec.model_fields if name not in GROUPS),
+    *(f"{group}.{name}" for group, names in GROUPS.items() for name in names),
 )
+#: Runware's names for fields of its refiner object
+_RUNWARE: Final = MappingProxyType(
+    {"refiner.startstep": "refiner.start_step", "refiner.startsteppercentage": "refiner.start_percent"}
+)
+_RUNWARE_META: Final = "refiner.model"  # the pair decides which refiner it is
 
 
 class Columns(NamedTuple):
@@ -94,7 +100,7 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
     for place, name in enumerate(names):
         normal = normal_name(name)
         _check_name(normal, place, known=normal in mapping)
-        field = mapping.get(normal, normal)
+        field = mapping.get(normal, _RUNWARE.get(normal, normal))
         if field in taken:
             raise ManifestError(f"columns {quoted([taken[field], name])} are both read as {printable(field)}")
         taken[field] = name
@@ -110,17 +116,26 @@ def _check_name(normal: str, place: int, *, known: bool) -> None:
         raise ManifestError(f"column {place + 1} has no name")
     if flaw := text_flaw(normal):
         raise ManifestError(f"the name of column {place + 1} {flaw}")
-    if (normal == _GROUP or normal.startswith(_PREFIX)) and normal not in FIELDS and not known:
-        refiner = ", ".join(field for field in FIELDS if field.startswith(_PREFIX))
-        raise ManifestError(f'column "{printable(normal)}" is no field of the refiner; they are {refiner}')
+    group, _, _ = normal.partition(".")
+    if group not in GROUPS or known or normal in FIELDS or normal in (*_RUNWARE, _RUNWARE_META):
+        return
+    fields = ", ".join(f"{group}.{name}" for name in GROUPS[group])
+    raise ManifestError(f'column "{printable(normal)}" is no field of {_SAID[group]}; they are {fields}')
+
+
+_SAID: Final = MappingProxyType({"refiner": "the refiner", "scheduler_options": "the scheduler's options"})
 
 
 def spec_fields(values: Mapping[str, object]) -> dict[str, Any]:
     """What ``JobSpec.parse`` takes: ``refiner.start`` and its like go into one ``refiner``."""
-    refiner = {field.removeprefix(_PREFIX): value for field, value in values.items() if field.startswith(_PREFIX)}
-    if not refiner:
-        return dict(values)
-    return {field: value for field, value in values.items() if not field.startswith(_PREFIX)} | {_GROUP: refiner}
+    found: dict[str, Any] = {}
+    for field, value in values.items():
+        group, dot, name = field.partition(".")
+        if dot:
+            found.setdefault(group, {})[name] = value
+        else:
+            found[field] = value
+    return found
 
 
 def quoted(names: Iterable[str]) -> str:

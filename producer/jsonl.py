@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from producer.columns import Cells, Columns, columns_of, normal_name, quoted
+from producer.columns import GROUPS, Cells, Columns, columns_of, normal_name, quoted
 from producer.lines import Line
 from producer.rows import BadRow, shown_value
 from schemas.errors import ManifestError
@@ -88,12 +88,16 @@ def _depth(content: object) -> int:
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    """The object with the refiner's fields beside the others, under dotted names."""
-    group = next((key for key in content if normal_name(key) == "refiner"), None)
-    if group is None:
+    """The object with the fields of its groups beside the others, under dotted names."""
+    if not any(normal_name(key) in GROUPS for key in content):
         return content
-    nested = content[group]
+    pairs: list[tuple[str, Any]] = []
+    for key, value in content.items():
+        pairs += _ungrouped(key, value) if normal_name(key) in GROUPS else [(key, value)]
+    return _unique_keys(pairs)
+
+
+def _ungrouped(group: str, nested: object) -> list[tuple[str, Any]]:
     if not isinstance(nested, dict | None):
         raise _LineError("should be an object", group, nested)
-    rest = [(key, value) for key, value in content.items() if key != group]
-    return _unique_keys(rest + [(f"{group}.{key}", value) for key, value in (nested or {}).items()])
+    return [(f"{group}.{key}", value) for key, value in (nested or {}).items()]

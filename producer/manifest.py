@@ -71,9 +71,18 @@ def _checked(defaults: dict[str, object]) -> dict[str, object]:
     try:
         JobSpec.parse(spec_fields({"prompt": "any", "seed": 0, **defaults}))
     except SpecError as error:
-        wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in error.problems)
-        raise ManifestError(printable("; ".join(wrong))) from None
+        problems = [problem for problem in error.problems if not _rows_decide(problem.field, defaults)]
+        wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in problems)
+        if problems:
+            raise ManifestError(printable("; ".join(wrong))) from None
     return defaults
+
+
+def _rows_decide(field: str, defaults: Mapping[str, object]) -> bool:
+    """Whether the field is right or wrong only together with another one, which the rows may have."""
+    if field.startswith("scheduler_options."):
+        return "scheduler" not in defaults
+    return field in ("refiner.start_step", "refiner.start_percent") and "num_inference_steps" not in defaults
 
 
 @contextmanager

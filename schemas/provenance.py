@@ -48,7 +48,7 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    handoff: Literal["diffusers", "none"]
+    handoff: Literal["lossless", "diffusers", "none"]
     forward_pass_size: int
     base_steps: int
     refiner_steps: int

@@ -1,5 +1,7 @@
 """JobSpec: everything that decides the pixels of one image, and nothing else. Field names are diffusers' names."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -8,14 +10,18 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
+    ValidationInfo,
     field_serializer,
+    field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from schemas.digest import canonical_json, sha256_hex
 from schemas.errors import FieldProblem, SpecError
-from schemas.schedulers import scheduler_class_name
+from schemas.schedulers import SchedulerOptions, named_scheduler, scheduler_options
 
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_SEED = 2**64 - 1
@@ -76,9 +82,14 @@ def _number(value: object) -> object:
 
 def _scheduler(name: str) -> str:
     try:
-        return scheduler_class_name(name)
+        return named_scheduler(name)[0]
     except SpecError as error:
         raise PydanticCustomError("scheduler", "{reason}", {"reason": str(error)}) from None
+
+
+def _refused(problem: FieldProblem) -> PydanticCustomError:
+    """For a check of several fields together: pydantic would not know which of them to name."""
+    return PydanticCustomError("together", "{reason}", vars(problem))
 
 
 Int = Annotated[int, BeforeValidator(_whole_number)]
@@ -88,15 +99,49 @@ Seed = Annotated[Int, AfterValidator(_seed_in_range)]
 
 
 class Refiner(BaseModel):
-    """How the refiner takes part in one image."""
+    """How the refiner takes part in one image. One of ``start``, ``start_step`` and ``start_percent`` says where."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     mode: Literal["ensemble", "off"] = "ensemble"
     #: The handoff, as diffusers' ``denoising_start`` means it: a fraction of the noise schedule.
-    start: Annotated[Float, Field(gt=0, lt=1)] = 0.8
+    start: Annotated[Float, Field(gt=0, lt=1)] | None = 0.8
+    #: how many steps the base runs
+    start_step: Annotated[Int, Field(ge=1, le=999)] | None = None
+    #: which share of the steps the base runs, in percent
+    start_percent: Annotated[Float, Field(gt=0, lt=100)] | None = None
+    #: ``lossless``: one scheduler goes on over the seam; ``diffusers``: two calls of its pipelines, as documented
+    handoff: Literal["lossless", "diffusers"] = "lossless"
     aesthetic_score: Annotated[Float, Field(ge=0, le=10)] = 6.0
     negative_aesthetic_score: Annotated[Float, Field(ge=0, le=10)] = 2.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_the_default_start(cls, fields: Any) -> Any:
+        """``start`` has a default; where the handoff is given in steps it must not stand beside it."""
+        in_steps = isinstance(fields, dict) and any(fields.get(name) is not None for name in _STARTS[1:])
+        return {"start": None, **fields} if in_steps else fields
+
+    @model_validator(mode="after")
+    def _starts_once(self) -> Self:
+        given = [name for name in _STARTS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise PydanticCustomError("start", "needs one of start, start_step, start_percent, and has {found}",
+                                      {"found": found})  # fmt: skip
+        if self.handoff == "diffusers" and self.start is None:
+            problem = FieldProblem("refiner.handoff", "diffusers", f"knows start only, and not {given[0]}")
+            raise _refused(problem)
+        return self
+
+    def num_base_steps(self, num_inference_steps: int) -> int | None:
+        """The whole steps of the base; None where ``start`` says it, which only a scheduler's timesteps can answer."""
+        if self.start_percent is not None:
+            return math.floor(num_inference_steps * self.start_percent / 100 + 0.5)
+        return self.start_step
+
+
+_STARTS = ("start", "start_step", "start_percent")
 
 
 class JobSpec(BaseModel):
@@ -117,8 +162,54 @@ class JobSpec(BaseModel):
     num_inference_steps: Annotated[Int, Field(ge=1, le=1000)] = 40
     guidance_scale: Annotated[Float, Field(ge=0, le=100)] = 5.0
     scheduler: Annotated[str, AfterValidator(_scheduler)] = "EulerDiscreteScheduler"
+    #: (name, value) pairs that ``schemas.schedulers`` knows for this scheduler; an object in JSON
+    scheduler_options: Annotated[SchedulerOptions, PlainSerializer(dict)] = ()
     refiner: Refiner = Refiner()
     seed: Seed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_options_of_the_name(cls, fields: Any) -> Any:
+        """``"scheduler": "DPM++ 2M Karras"`` is a class name and an option."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("scheduler"), str):
+            return fields
+        try:
+            class_name, implied = named_scheduler(fields["scheduler"])
+        except SpecError:
+            return fields  # the field's own check says it
+        given = fields.get("scheduler_options")
+        if not implied or not isinstance(given, Mapping | None):
+            return fields
+        for option, value in implied.items():
+            if given and str(given.get(option, value)).lower() != str(value).lower():
+                reason = f"contradicts the name {fields['scheduler']!r}"
+                raise _refused(FieldProblem(f"scheduler_options.{option}", given[option], reason))
+        return {**fields, "scheduler": class_name, "scheduler_options": {**(given or {}), **implied}}
+
+    @field_validator("scheduler_options", mode="before")
+    @classmethod
+    def _options_of_the_scheduler(cls, given: Any, info: ValidationInfo) -> SchedulerOptions:
+        if not isinstance(given, Mapping):
+            raise PydanticCustomError("options", "should be an object of options and their values")
+        if "scheduler" not in info.data:
+            return ()  # it is refused for its scheduler
+        try:
+            return scheduler_options(info.data["scheduler"], given)
+        except SpecError as error:
+            raise _refused(error.problems[0]) from None
+
+    @field_validator("refiner", mode="after")
+    @classmethod
+    def _both_sides_have_steps(cls, refiner: Refiner, info: ValidationInfo) -> Refiner:
+        num_steps = info.data.get("num_inference_steps")
+        if refiner.mode == "off" or num_steps is None:
+            return refiner
+        num_base_steps = refiner.num_base_steps(num_steps)
+        if num_base_steps is None or 0 < num_base_steps < num_steps:
+            return refiner
+        name = "start_step" if refiner.start_step is not None else "start_percent"
+        reason = f"leaves {num_base_steps} of {num_steps} steps to the base; base and refiner need one each"
+        raise _refused(FieldProblem(f"refiner.{name}", getattr(refiner, name), reason))
 
     @field_serializer("seed", when_used="json")
     def _seed_as_text(self, seed: int) -> str:
@@ -159,8 +250,11 @@ class JobSpec(BaseModel):
 
     @property
     def pack_key(self) -> str:
-        """Jobs with one pack key may share a pack: size, steps, scheduler."""
-        return f"{self.width}x{self.height}/{self.num_inference_steps}/{self.scheduler}"
+        """Jobs with one pack key may share a pack: size, steps, scheduler and its options. At most 120 characters."""
+        key = f"{self.width}x{self.height}/{self.num_inference_steps}/{self.scheduler}"
+        if not self.scheduler_options:
+            return key
+        return f"{key}/{sha256_hex(canonical_json(dict(self.scheduler_options)))[:16]}"
 
 
 def _problem(item: Any) -> FieldProblem:
@@ -169,6 +263,8 @@ def _problem(item: Any) -> FieldProblem:
         return FieldProblem(field, None, "is missing")
     if item["type"] == "extra_forbidden":
         return FieldProblem(field, None, "is not a field of a spec")
+    if item["type"] == "together":
+        return FieldProblem(**item["ctx"])
     message = item["msg"].removeprefix("Input ").removeprefix("String ")
     return FieldProblem(field, item["input"], message[0].lower() + message[1:])
 

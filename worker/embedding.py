@@ -45,7 +45,7 @@ def num_chunks(pair: LoadedPair, spec: JobSpec) -> int:
         SpecError: the prompt's compel syntax asks for what cannot be rendered.
     """
     texts = [spec.prompt]
-    if _is_guided(spec) and spec.negative_prompt is not None:
+    if is_guided(spec) and spec.negative_prompt is not None:
         texts.append(spec.negative_prompt)
     return max(_num_text_chunks(pair.counting_tokenizers, text, spec.prompt_syntax) for text in texts)
 
@@ -72,12 +72,13 @@ def stacked(embeds: Sequence[PromptEmbeds]) -> dict[str, torch.Tensor]:
     return {name: torch.cat([getattr(one, name) for one in embeds]) for name in PromptEmbeds.__dataclass_fields__}
 
 
-def _is_guided(spec: JobSpec) -> bool:
-    return spec.guidance_scale > 1  # as diffusers' do_classifier_free_guidance
+def is_guided(spec: JobSpec) -> bool:
+    """As diffusers' ``do_classifier_free_guidance``: below, the pipelines do not look at the negative prompt."""
+    return spec.guidance_scale > 1
 
 
 def _has_no_negative(pipe: SdxlPipeline, spec: JobSpec) -> bool:
-    if not _is_guided(spec):
+    if not is_guided(spec):
         return True  # the pipelines do not look at it
     return spec.negative_prompt is None and pipe.config.force_zeros_for_empty_prompt
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from PIL.PngImagePlugin import PngInfo
 
 from schemas.provenance import Environment, Provenance, image_record
-from schemas.schedulers import short_scheduler_name
+from schemas.schedulers import SCHEDULE_TYPES, short_scheduler_name
 from schemas.spec import JobSpec
 
 #: PNG keys
@@ -30,35 +30,61 @@ def png_info(spec: JobSpec, provenance: Provenance, environment: Environment, me
     """The text chunks of one PNG."""
     record = image_record(spec, provenance, environment, meta)
     info = PngInfo()
-    info.add_text(PARAMETERS_KEY, parameters_text(spec, environment))
+    info.add_text(PARAMETERS_KEY, parameters_text(spec, provenance, environment))
     info.add_itxt(RECORD_KEY, json.dumps(record, sort_keys=True, ensure_ascii=False))
     info.add_itxt(_XMP_KEY, _XMP)
     return info
 
 
-def parameters_text(spec: JobSpec, environment: Environment) -> str:
+def parameters_text(spec: JobSpec, provenance: Provenance, environment: Environment) -> str:
     """A1111's text: prompt, negative prompt, and one line of settings."""
     lines = [spec.prompt]
     if spec.negative_prompt:
         lines.append(f"Negative prompt: {spec.negative_prompt}")
-    settings = {**_settings(spec, environment), "Version": f"nightshift {environment.versions['nightshift']}"}
+    settings = {
+        **_settings(spec, environment),
+        **_handoff(spec, provenance, environment),
+        "Version": f"nightshift {environment.versions['nightshift']}",
+    }
     return "\n".join([*lines, ", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items())])
 
 
 def _settings(spec: JobSpec, environment: Environment) -> dict[str, Any]:
-    settings: dict[str, Any] = {
+    return {
         "Steps": spec.num_inference_steps,
         "Sampler": short_scheduler_name(spec.scheduler),
+        **_schedule(spec),
         "CFG scale": f"{spec.guidance_scale:g}",
         "Seed": spec.seed,
         "Size": f"{spec.width}x{spec.height}",
         "Model hash": environment.base_hash,
         "Model": environment.base,
     }
-    if spec.refiner.mode != "off":
-        settings["Refiner"] = f"{environment.refiner} [{environment.refiner_hash}]"
-        settings["Refiner switch at"] = f"{spec.refiner.start:g}"
-    return settings
+
+
+def _schedule(spec: JobSpec) -> dict[str, str]:
+    """A1111's "Schedule type", and the other options as they are, for which it has no name."""
+    kind = next((kind for kind, option in SCHEDULE_TYPES.items() if (option, True) in spec.scheduler_options), None)
+    found = {} if kind is None else {"Schedule type": kind.capitalize()}
+    others = [f"{name}={value}" for name, value in spec.scheduler_options if name not in SCHEDULE_TYPES.values()]
+    return {**found, "Scheduler options": " ".join(others)} if others else found
+
+
+def _handoff(spec: JobSpec, provenance: Provenance, environment: Environment) -> dict[str, Any]:
+    """``Refiner switch at`` is A1111's; the steps that really ran, and the sigma, are ours."""
+    if spec.refiner.mode == "off":
+        return {}
+    switch = spec.refiner.start
+    if switch is None:
+        switch = provenance.base_steps / spec.num_inference_steps
+    found = {
+        "Refiner": f"{environment.refiner} [{environment.refiner_hash}]",
+        "Refiner switch at": f"{switch:g}",
+        "Handoff": provenance.handoff,
+        "Base steps": provenance.base_steps,
+        "Refiner steps": provenance.refiner_steps,
+    }
+    return found if provenance.handoff_sigma is None else {**found, "Handoff sigma": f"{provenance.handoff_sigma:.6g}"}
 
 
 def _quoted(value: Any) -> str:

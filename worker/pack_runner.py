@@ -165,7 +165,7 @@ class PackRunner:
 
     def _unfinished(self, one: _Pass, rendered: RenderedPass, seconds: float) -> list[Unfinished]:
         provenance = Provenance(
-            handoff="diffusers" if rendered.refiner_steps else "none",
+            handoff=one.specs[0].refiner.handoff if rendered.refiner_steps else "none",
             forward_pass_size=len(one.jobs),
             base_steps=rendered.base_steps,
             refiner_steps=rendered.refiner_steps,

@@ -1,34 +1,24 @@
-"""Renders one forward pass: embed, base, handoff, refiner, decode, uint8. The diffusers pipelines do the denoising."""
+"""Renders one forward pass: embed, base, handoff, refiner, decode, uint8."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin
+from diffusers import AutoencoderKL
 
-from schemas.errors import DeviceLostError, DeviceMemoryError, LeaseLostError, RenderError, SpecError
+from schemas.errors import DeviceLostError, DeviceMemoryError, RenderError, SpecError
 from schemas.spec import JobSpec
-from worker.embedding import SdxlPipeline, embed, num_chunks, stacked
+from worker.denoising import Denoised, Stop
+from worker.denoising import denoise as denoise_lossless
+from worker.embedding import num_chunks
 from worker.forward_passes import pass_key
 from worker.pipelines import LoadedPair
+from worker.two_pipelines import denoise_by_diffusers
 
 #: What libraries beside PyTorch's own allocator call a device error: their errors are plain RuntimeErrors.
 _DEVICE_SENTENCES: Final = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """Latents (images, 4, height / 8, width / 8), and how they came about."""
-
-    latents: torch.Tensor
-    #: steps that really ran
-    base_steps: int
-    refiner_steps: int
-    #: where the refiner took over; None without one, or where the scheduler has no sigmas
-    handoff_sigma: float | None
 
 
 @dataclass(frozen=True)
@@ -37,14 +27,14 @@ class RenderedPass:
 
     #: (height, width, 3) uint8 in the order of the specs; None where the picture has NaN or infinite values
     images: list[np.ndarray | None]
-    #: see ``Denoised``
+    #: see ``worker.denoising.Denoised``
     base_steps: int
     refiner_steps: int
     handoff_sigma: float | None
 
 
-def render(pair: LoadedPair, specs: Sequence[JobSpec], stop: Callable[[], bool] = lambda: False) -> RenderedPass:
-    """Renders the specs of one forward pass. ``stop`` is asked after every step.
+def render(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop = lambda: False) -> RenderedPass:
+    """Renders the specs of one forward pass. ``stop`` is asked after every evaluation.
 
     Raises:
         ValueError: the specs cannot share a forward pass (``worker.forward_passes.split`` makes those that can).
@@ -82,82 +72,12 @@ def _is_device_error(error: RuntimeError) -> bool:
     return isinstance(error, torch.AcceleratorError) or any(text in str(error) for text in _DEVICE_SENTENCES)
 
 
-@dataclass
-class _Steps:
-    """Counts a pipeline's steps, and ends it where the pack is somebody else's by now."""
-
-    stop: Callable[[], bool]
-    done: int = field(default=0, init=False)
-
-    def __call__(
-        self, pipe: SdxlPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, Any]
-    ) -> dict[str, Any]:
-        self.done += 1
-        if self.stop():
-            raise LeaseLostError("the pack was taken back while it was rendered")
-        return {}
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What base and refiner have in common in one forward pass."""
-
-    specs: Sequence[JobSpec]
-    scheduler: SchedulerMixin
-    #: one for each image; the refiner goes on drawing where the base stopped
-    generators: list[torch.Generator]
-
-
-@torch.inference_mode()
-def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Callable[[], bool]) -> Denoised:
+def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop) -> Denoised:
     """Base, handoff and refiner of one forward pass."""
-    run = _Run(
-        specs=specs,
-        scheduler=getattr(diffusers, specs[0].scheduler).from_config(pair.scheduler_config),
-        generators=[torch.Generator("cpu").manual_seed(spec.seed) for spec in specs],
-    )
-    base_steps, refiner_steps = _Steps(stop), _Steps(stop)
-    latents = _denoise(run, pair.base, callback_on_step_end=base_steps, **_base_options(specs[0]))
-    if specs[0].refiner.mode == "off":
-        return Denoised(latents, base_steps.done, 0, None)
-    options = _refiner_options(specs[0], latents)
-    latents = _denoise(run, pair.refiner, callback_on_step_end=refiner_steps, **options)
-    if not (base_steps.done and refiner_steps.done):
-        raise SpecError(
-            f"refiner.start: {specs[0].refiner.start:g} of {specs[0].num_inference_steps} steps leaves"
-            f" {base_steps.done} to the base and {refiner_steps.done} to the refiner; each needs one"
-        )
-    return Denoised(latents, base_steps.done, refiner_steps.done, _sigma(run.scheduler, base_steps.done))
-
-
-def _base_options(spec: JobSpec) -> dict[str, Any]:
-    denoising_end = None if spec.refiner.mode == "off" else spec.refiner.start
-    return {"height": spec.height, "width": spec.width, "denoising_end": denoising_end}
-
-
-def _refiner_options(spec: JobSpec, latents: torch.Tensor) -> dict[str, Any]:
-    return {
-        "image": latents,
-        "denoising_start": spec.refiner.start,
-        "aesthetic_score": spec.refiner.aesthetic_score,
-        "negative_aesthetic_score": spec.refiner.negative_aesthetic_score,
-    }
-
-
-def _denoise(run: _Run, pipe: SdxlPipeline, **options: Any) -> torch.Tensor:
-    pipe.scheduler = run.scheduler
-    return pipe(
-        num_inference_steps=run.specs[0].num_inference_steps,
-        guidance_scale=run.specs[0].guidance_scale,
-        generator=run.generators,
-        output_type="latent",
-        **stacked([embed(pipe, spec) for spec in run.specs]),
-        **options,
-    ).images
-
-
-def _sigma(scheduler: SchedulerMixin, index: int) -> float | None:
-    return scheduler.sigmas[index].item() if hasattr(scheduler, "sigmas") else None
+    refiner = specs[0].refiner
+    if refiner.mode == "ensemble" and refiner.handoff == "diffusers":
+        return denoise_by_diffusers(pair, specs, stop)
+    return denoise_lossless(pair, specs, stop)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Fixtures of the tests without servers. Torch is imported only by tests that ask for a pair."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,24 @@ def tiny(tiny_folder, model_cache):
 
     torch.set_num_threads(1)  # networks this small wait for threads far longer than they work
     return load_pair(BUILT_IN_PAIRS["tiny"], "cpu", model_cache)
+
+
+@pytest.fixture(scope="session")
+def smallest(tmp_path_factory, model_cache):
+    """A pair as small as SDXL's architecture can be, for tests that render hundreds of images."""
+    import torch
+
+    from schemas.pair import ModelPair
+    from worker.pipelines import load_pair
+    from worker.synthetic import SYNTHETIC_SIZES, UnetSize, build_synthetic_pair
+
+    torch.set_num_threads(1)
+    unet = UnetSize((32,), (True,), (1,), head_channels=8, time_id_channels=8)
+    size = replace(SYNTHETIC_SIZES["tiny"], base_unet=unet, refiner_unet=unet)
+    folder = tmp_path_factory.mktemp("smallest")
+    build_synthetic_pair(size, folder)
+    sources = {part: {"source": str(folder / part)} for part in ("base", "refiner")}
+    return load_pair(ModelPair.model_validate({"name": "smallest"} | sources), "cpu", model_cache)
 
 
 @pytest.fixture(scope="session")

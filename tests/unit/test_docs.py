@@ -16,6 +16,7 @@ from schemas.spec import JobSpec, Refiner
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+RENDERING = (ROOT / "docs" / "rendering.md").read_text()
 COMMAND: Any = typer.main.get_command(app)
 
 
@@ -59,6 +60,7 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 def test_every_field_of_a_spec_is_documented(name: str) -> None:
     if name != "refiner":
         assert f"`{name}`" in README
+        assert f"`{name}`" in RENDERING
 
 
 @pytest.mark.parametrize("name", re.findall(r"^(\S+?)/? {2,}\S", README.split("## The house")[1].split("```")[1], re.M))

@@ -32,7 +32,7 @@ ENVIRONMENT = Environment(
     attention_backend="sdpa",
 )
 PROVENANCE = Provenance(
-    handoff="diffusers", forward_pass_size=1, base_steps=32, refiner_steps=8, handoff_sigma=0.5, prompt_chunks=1,
+    handoff="lossless", forward_pass_size=1, base_steps=32, refiner_steps=8, handoff_sigma=0.5, prompt_chunks=1,
     watermark_bits=None,
 )  # fmt: skip
 
@@ -102,8 +102,24 @@ def test_the_parameters_text_is_as_a1111_writes_it(tmp_path: Path) -> None:
     assert text == (
         "a cat\nNegative prompt: blurry\nSteps: 40, Sampler: euler, CFG scale: 5, Seed: 7, Size: 512x512,"
         ' Model hash: 0123456789, Model: "models/base: one, two", Refiner: models/refiner [9876543210],'
-        " Refiner switch at: 0.8, Version: nightshift 0.1.0"
+        " Refiner switch at: 0.8, Handoff: lossless, Base steps: 32, Refiner steps: 8, Handoff sigma: 0.5,"
+        " Version: nightshift 0.1.0"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"scheduler": "DPM++ 2M Karras"}, "Sampler: dpm++ 2m, Schedule type: Karras, CFG scale"),
+        ({"scheduler_options": {"timestep_spacing": "trailing", "final_sigmas_type": "zero"}},
+         "Sampler: euler, Scheduler options: final_sigmas_type=zero timestep_spacing=trailing, CFG scale"),
+        ({"refiner": {"start_step": 32}}, "Refiner switch at: 0.8, Handoff: lossless, Base steps: 32"),
+        ({"refiner": {"mode": "off"}}, 'Model: "models/base: one, two", Version'),
+    ],
+)  # fmt: skip
+def test_the_parameters_say_how_the_schedule_went(tmp_path: Path, fields: dict[str, object], sentence: str) -> None:
+    with opened(finished(tmp_path, picture(64, 64), **fields)) as saved:
+        assert sentence in saved.text["parameters"]
 
 
 @pytest.mark.parametrize(

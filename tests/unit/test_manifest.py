@@ -482,3 +482,57 @@ def test_the_demo_manifest_is_small_and_has_no_bad_row() -> None:
     assert {row.spec.num_inference_steps for row in rows} == {10, 12}
     assert len({row.spec.scheduler for row in rows}) == 3
     assert all(row.meta.keys() == {"Category"} for row in rows)
+
+
+# Options of the scheduler, and where the refiner takes over
+
+
+def test_options_of_the_scheduler_are_dotted_columns(tsv: Path) -> None:
+    [row] = rows_of(tsv, "Prompt\tScheduler\tScheduler_Options.Use_Karras_Sigmas\nx\tUniPC\tTRUE\n")
+    assert row.spec.scheduler_options == (("use_karras_sigmas", True),)
+    assert row.meta == {}
+
+
+def test_options_of_the_scheduler_are_an_object_in_jsonl(jsonl: Path) -> None:
+    line = {"prompt": "x", "scheduler": "dpm++ 2m", "scheduler_options": {"solver_order": 3, "euler_at_final": True}}
+    [row] = rows_of(jsonl, json.dumps(line))
+    assert row.spec.scheduler_options == (("euler_at_final", True), ("solver_order", 3))
+
+
+def test_a_wrong_option_is_named_by_its_column(tsv: Path) -> None:
+    bad = one_bad(tsv, "Prompt\tScheduler\tscheduler_options.solver_order\nx\tddim\t2\n")
+    assert bad.column == "scheduler_options.solver_order"
+    assert "is no option of DDIMScheduler; it has timestep_spacing" in bad.reason
+
+
+def test_a_column_that_is_no_option_of_any_scheduler_is_refused(tsv: Path) -> None:
+    assert "is no field of the scheduler's options; they are" in refusal(tsv, "Prompt\tscheduler_options.eta\nx\t1\n")
+
+
+def test_an_option_for_all_rows_is_held_against_the_scheduler_of_each(tsv: Path) -> None:
+    content = "Prompt\tScheduler\nx\tunipc\ny\tddim\n"
+    good, bad = read(tsv, content, defaults={"scheduler_options.solver_order": "3"})
+    assert isinstance(good, Row)
+    assert "is no option of DDIMScheduler" in str(bad)
+    with pytest.raises(ManifestError, match=r"--set scheduler_options.solver_order=3: is no option of DDIMScheduler"):
+        read(tsv, "Prompt\nx\n", defaults={"scheduler_options.solver_order": "3", "scheduler": "ddim"})
+
+
+@pytest.mark.parametrize(
+    ("refiner", "name", "value"),
+    [
+        ({"startStep": 32}, "start_step", 32),
+        ({"model": "civitai:101195@128080", "startStepPercentage": 90}, "start_percent", 90.0),
+        ({"start_step": 12}, "start_step", 12),
+    ],
+)
+def test_runwares_refiner_object_is_read_as_it_is(jsonl: Path, refiner: dict, name: str, value: float) -> None:
+    [row] = rows_of(jsonl, json.dumps({"prompt": "x", "refiner": refiner}))
+    assert getattr(row.spec.refiner, name) == value
+    assert row.spec.refiner.start is None
+    assert row.meta == ({"refiner.model": refiner["model"]} if "model" in refiner else {})
+
+
+def test_two_places_for_the_handoff_are_refused(jsonl: Path) -> None:
+    bad = one_bad(jsonl, '{"prompt": "x", "refiner": {"start": 0.8, "startStep": 32}}\n{"prompt": "y"}')
+    assert "needs one of start, start_step, start_percent, and has start and start_step" in str(bad)

@@ -10,11 +10,13 @@ from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
 
 from schemas.errors import DeviceLostError, DeviceMemoryError, LeaseLostError, SpecError
 from schemas.pair import BUILT_IN_PAIRS
+from schemas.schedulers import SCHEDULERS
 from schemas.spec import JobSpec
 from worker.pipelines import load_pair
 from worker.rendering import denoise, render
 
-SCHEDULERS = ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler"]
+#: those of which diffusers' own handoff loses nothing
+EXACT_IN_DIFFUSERS = ["euler", "euler a", "ddim", "ddpm"]
 LONG = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. " * 5
 
 
@@ -31,8 +33,12 @@ def never():
 def by_diffusers(pipes, one, *, output_type="pil", refiner_seed=None, embeds=({}, {}), **refiner_options):
     """Base and refiner as in diffusers' documentation: two calls, one generator."""
     base, refiner = pipes
-    base.scheduler = getattr(diffusers, one.scheduler).from_config(base.scheduler.config)
-    refiner.scheduler = getattr(diffusers, one.scheduler).from_config(base.scheduler.config)
+    options = dict(one.scheduler_options)
+    if one.scheduler == "DPMSolverSDEScheduler":
+        options["noise_sampler_seed"] = [one.seed]
+    scheduler = diffusers.EulerDiscreteScheduler.load_config(base.config._name_or_path, subfolder="scheduler")
+    base.scheduler = getattr(diffusers, one.scheduler).from_config(scheduler, **options)
+    refiner.scheduler = getattr(diffusers, one.scheduler).from_config(scheduler, **options)
     generator = torch.Generator("cpu").manual_seed(one.seed)
     settings = {"num_inference_steps": one.num_inference_steps, "guidance_scale": one.guidance_scale}
     prompts = {"prompt": one.prompt, "negative_prompt": one.negative_prompt}
@@ -56,15 +62,57 @@ def latents_of(pair, *specs):
     return denoise(pair, specs, never).latents
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def is_what_diffusers_renders(pair, pipes, one):
+    latents = by_diffusers(pipes, one, output_type="latent")
+    return torch.equal(latents_of(pair, one), latents) and bool(latents.isfinite().all())
+
+
 @pytest.mark.parametrize("refiner", [{"mode": "off"}, {"start": 0.8}, {"start": 0.35}])
-def test_a_pass_of_one_is_what_diffusers_renders(tiny, diffusers_pair, scheduler, refiner):
-    one = spec(scheduler=scheduler, refiner=refiner, negative_prompt="blurry")
+def test_a_picture_of_a_pass_of_one_is_the_one_that_diffusers_renders(tiny, diffusers_pair, refiner):
+    one = spec(refiner=refiner, negative_prompt="blurry")
     picture = render(tiny, [one]).images[0]
     assert picture.shape == (64, 64, 3)
     assert picture.dtype == np.uint8
     assert difference(picture, by_diffusers(diffusers_pair, one)[0]) == 0
-    assert torch.equal(latents_of(tiny, one), by_diffusers(diffusers_pair, one, output_type="latent"))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_base_alone_is_what_diffusers_renders(tiny, diffusers_pair, scheduler):
+    one = spec(scheduler=scheduler, refiner={"mode": "off"}, seed=2**64 - 1)
+    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options"),
+    [
+        ("euler", {"timestep_spacing": "trailing", "use_beta_sigmas": True}),
+        ("dpm++ 2m sde karras", {"euler_at_final": True}),
+        ("dpm++ sde karras", {}),
+        ("unipc", {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"}),
+        ("ddpm", {"variance_type": "fixed_large"}),
+    ],
+)
+def test_scheduler_options_reach_diffusers(tiny, diffusers_pair, scheduler, options):
+    fields = {"scheduler": scheduler, "refiner": {"mode": "off"}}
+    one = spec(**fields, scheduler_options=options)
+    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
+    assert not torch.equal(latents_of(tiny, one), latents_of(tiny, spec(**fields | {"scheduler": one.scheduler})))
+
+
+@pytest.mark.parametrize("scheduler", [*EXACT_IN_DIFFUSERS, "euler karras"])
+@pytest.mark.parametrize("start", [0.8, 0.35])
+def test_an_ensemble_is_what_diffusers_renders_where_it_loses_nothing(tiny, diffusers_pair, scheduler, start):
+    one = spec(scheduler=scheduler, refiner={"start": start})
+    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_handoff_of_diffusers_is_that_of_its_documentation(tiny, diffusers_pair, scheduler):
+    one = spec(scheduler=scheduler, refiner={"handoff": "diffusers", "start": 0.6}, num_inference_steps=7)
+    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
+    lossless = spec(scheduler=scheduler, refiner={"start": 0.6}, num_inference_steps=7)
+    loses_nothing = torch.equal(latents_of(tiny, one), latents_of(tiny, lossless))
+    assert loses_nothing == (scheduler in EXACT_IN_DIFFUSERS)
 
 
 @pytest.mark.parametrize(
@@ -163,13 +211,14 @@ def _refiner_embeds(refiner, one):
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_an_image_does_not_depend_on_its_neighbours(tiny, scheduler):
-    one = spec(scheduler=scheduler, negative_prompt="blurry")
-    others = [spec(scheduler=scheduler, seed=seed, prompt=f"number {seed}") for seed in range(6)]
-    first = latents_of(tiny, one, *others[:3])
-    last = latents_of(tiny, *others[3:], one)
-    assert torch.equal(first[0], last[3])
-    assert not torch.equal(first[1], last[0])
+def test_an_image_does_not_depend_on_its_neighbours(smallest, scheduler):
+    fields = {"scheduler": scheduler, "num_inference_steps": 3, "refiner": {"start_step": 2}}
+    one = spec(**fields, negative_prompt="blurry")
+    others = [spec(**fields, seed=2**64 - 1 - place, prompt=f"number {place}") for place in range(4)]
+    passes = [latents_of(smallest, *others[:place], one, *others[place + 1 :]) for place in range(4)]
+    assert all(torch.equal(passes[0][0], latents[place]) for place, latents in enumerate(passes))
+    assert not torch.equal(passes[0][0], passes[0][1])
+    assert torch.equal(passes[0][3], passes[1][3])
 
 
 def test_a_pass_renders_every_image_of_it(tiny):
@@ -183,8 +232,8 @@ def test_a_pass_renders_every_image_of_it(tiny):
 
 def test_schedulers_leave_nothing_behind_for_the_next_pass(tiny):
     before = latents_of(tiny, spec())
-    for scheduler in SCHEDULERS[1:]:
-        render(tiny, [spec(scheduler=scheduler)])
+    for scheduler in SCHEDULERS:
+        render(tiny, [spec(scheduler=scheduler, refiner={"start": 0.5})])
     assert torch.equal(latents_of(tiny, spec()), before)
 
 
@@ -193,6 +242,11 @@ def test_schedulers_leave_nothing_behind_for_the_next_pass(tiny):
     [
         ({}, (4, 1)),
         ({"num_inference_steps": 40}, (32, 8)),
+        ({"num_inference_steps": 40, "refiner": {"handoff": "diffusers"}}, (32, 8)),
+        ({"num_inference_steps": 40, "scheduler": "euler karras"}, (25, 15)),
+        ({"num_inference_steps": 40, "refiner": {"start_step": 33}}, (33, 7)),
+        ({"num_inference_steps": 25, "refiner": {"start_percent": 90}}, (23, 2)),
+        ({"refiner": {"start": 0.5, "handoff": "diffusers"}, "num_inference_steps": 10, "scheduler": "heun"}, (5, 6)),
         ({"refiner": {"mode": "off"}}, (5, 0)),
         ({"refiner": {"start": 0.3}}, (1, 4)),
         ({"num_inference_steps": 1, "refiner": {"mode": "off"}}, (1, 0)),
@@ -218,7 +272,14 @@ def test_no_sigma_is_given_where_there_is_none(tiny):
 
 
 @pytest.mark.parametrize(
-    "other", [{"guidance_scale": 6.0}, {"width": 72}, {"prompt": LONG}, {"refiner": {"mode": "off"}}]
+    "other",
+    [
+        {"guidance_scale": 6.0},
+        {"width": 72},
+        {"prompt": LONG},
+        {"refiner": {"mode": "off"}},
+        {"scheduler": "euler karras"},
+    ],
 )
 def test_specs_that_cannot_share_a_pass_are_refused(tiny, other):
     with pytest.raises(ValueError, match="one kind"):

@@ -45,7 +45,8 @@ def test_canonical_json_and_digest_are_pinned() -> None:
 
 def test_fields_at_their_default_change_no_digest() -> None:
     defaults = {"negative_prompt": None, "prompt_syntax": "plain", "width": 1024, "height": "1024", "guidance_scale": 5,
-                "num_inference_steps": 40, "scheduler": "euler", "refiner": {"start": 0.8}}  # fmt: skip
+                "num_inference_steps": 40, "scheduler": "euler", "scheduler_options": {},
+                "refiner": {"start": 0.8, "start_step": None, "handoff": "lossless"}}  # fmt: skip
     assert spec(**defaults).digest == spec().digest
 
 
@@ -60,7 +61,12 @@ def test_fields_at_their_default_change_no_digest() -> None:
         {"num_inference_steps": 41},
         {"guidance_scale": 5.1},
         {"scheduler": "euler a"},
+        {"scheduler_options": {"use_karras_sigmas": True}},
+        {"scheduler_options": {"use_karras_sigmas": False}},
         {"refiner": {"mode": "off"}},
+        {"refiner": {"handoff": "diffusers"}},
+        {"refiner": {"start_step": 32}},
+        {"refiner": {"start_percent": 80}},
         {"refiner": {"start": 0.81}},
         {"refiner": {"aesthetic_score": 6.1}},
         {"refiner": {"negative_aesthetic_score": 2.4}},
@@ -79,9 +85,11 @@ def test_the_seed_is_text_in_json_and_survives_the_round_trip() -> None:
 
 
 def test_a_full_spec_survives_the_round_trip() -> None:
-    full = JobSpec.parse(FULL)
-    assert JobSpec.from_json(full.canonical) == full
-    assert JobSpec.parse(full.model_dump(mode="json")) == full
+    in_steps = {"scheduler": "unipc beta", "scheduler_options": {"solver_order": 3}, "refiner": {"start_percent": 85}}
+    for full in (JobSpec.parse(FULL), JobSpec.parse(FULL | in_steps)):
+        assert JobSpec.from_json(full.canonical) == full
+        assert JobSpec.parse(full.model_dump(mode="json")) == full
+        assert hash(JobSpec.parse(full.model_dump(mode="json"))) == hash(full)
 
 
 def test_the_content_without_seed_is_the_canonical_content_less_the_seed() -> None:
@@ -124,10 +132,19 @@ def test_the_content_without_seed_is_the_canonical_content_less_the_seed() -> No
         ({"refiner": {"start": 1.0}}, "refiner.start: 1.0: should be less than 1"),
         ({"refiner": {"mode": "on"}}, "refiner.mode: 'on': should be 'ensemble' or 'off'"),
         ({"refiner": {"aesthetic_score": 11}}, "refiner.aesthetic_score: 11: should be less than or equal to 10"),
+        ({"refiner": {"start_step": 0}}, "refiner.start_step: 0: should be greater than or equal to 1"),
+        ({"refiner": {"start_step": 40}}, "refiner.start_step: 40: leaves 40 of 40 steps to the base; base and"),
+        ({"refiner": {"start_percent": 1}}, "refiner.start_percent: 1.0: leaves 0 of 40 steps to the base"),
+        ({"refiner": {"start_percent": 99}}, "refiner.start_percent: 99.0: leaves 40 of 40 steps to the base"),
+        ({"refiner": {"start_percent": 100}}, "refiner.start_percent: 100: should be less than 100"),
+        ({"refiner": {"start": 0.8, "start_step": 3}}, "needs one of start, start_step, start_percent, and has start"),
+        ({"refiner": {"start": None}}, "needs one of start, start_step, start_percent, and has none"),
+        ({"refiner": {"handoff": "diffusers", "start_step": 3}},
+         "refiner.handoff: 'diffusers': knows start only, and not start_step"),
         ({"refiner": {"strat": 0.8}}, "refiner.strat: is not a field of a spec"),
         ({"wdith": 256}, "wdith: is not a field of a spec"),
     ],
-)
+)  # fmt: skip
 def test_what_is_out_of_bounds_is_refused_with_the_reason(fields: dict[str, Any], sentence: str) -> None:
     assert sentence in refusal(**fields)
 
@@ -174,8 +191,26 @@ def test_a_scheduler_has_a_short_name_and_its_diffusers_name(short: str) -> None
 
 def test_jobs_of_one_size_steps_and_scheduler_share_a_pack_key() -> None:
     assert spec(prompt="b", seed=2, guidance_scale=1).pack_key == spec().pack_key
-    for change in ({"width": 512}, {"height": 512}, {"num_inference_steps": 3}, {"scheduler": "ddim"}):
-        assert spec(**change).pack_key != spec().pack_key
+    changes = (
+        {"width": 512},
+        {"height": 512},
+        {"num_inference_steps": 3},
+        {"scheduler": "ddim"},
+        {"scheduler_options": {"use_karras_sigmas": True}},
+        {"scheduler_options": {"use_beta_sigmas": True}},
+    )
+    assert len({spec(**change).pack_key for change in ({}, *changes)}) == 7
+
+
+def test_the_longest_pack_key_fits_its_column() -> None:
+    longest = {"scheduler": "EulerAncestralDiscreteScheduler", "scheduler_options": {"timestep_spacing": "trailing"}}
+    assert len(spec(width=4096, height=4096, num_inference_steps=1000, **longest).pack_key) <= 120
+
+
+@pytest.mark.parametrize(("percent", "num_base_steps"), [(80, 20), (90, 23), (50, 13), (2, 1), ("97.5", 24)])
+def test_a_share_of_the_steps_is_rounded_to_whole_steps(percent: Any, num_base_steps: int) -> None:
+    one = spec(num_inference_steps=25, refiner={"start_percent": percent})
+    assert one.refiner.num_base_steps(one.num_inference_steps) == num_base_steps
 
 
 def test_the_defaults_are_those_of_the_field() -> None:
