@@ -8,7 +8,10 @@ import torch
 from schemas.provenance import Environment
 from worker.pipelines import LoadedPair, dtype_name
 
-_LIBRARIES: Final = ("accelerate", "compel", "diffusers", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+_LIBRARIES: Final = (
+    "accelerate", "compel", "diffusers", "numpy", "safetensors", "scipy", "tokenizers", "torch", "torchsde",
+    "transformers",
+)  # fmt: skip
 
 
 def environment(pair: LoadedPair) -> Environment:

@@ -107,6 +107,18 @@ def test_an_ensemble_is_what_diffusers_renders_where_it_loses_nothing(tiny, diff
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_pass_of_eight_is_what_diffusers_renders_but_for_rounding(tiny, diffusers_pair, scheduler):
+    fields = {"scheduler": scheduler, "refiner": {"start": 0.5, "handoff": "diffusers"}, "num_inference_steps": 4}
+    eight = [spec(**fields, seed=seed, prompt=f"number {seed}") for seed in range(8)]
+    wrong = spec(**fields | {"refiner": fields["refiner"] | {"aesthetic_score": 5.0}}, seed=3, prompt="number 3")
+    reference = by_diffusers(diffusers_pair, eight[3], output_type="latent")[0]
+    assert (latents_of(tiny, *eight)[3] - reference).abs().max() < 1e-3
+    assert (latents_of(tiny, wrong)[0] - reference).abs().max() > 1e-3
+    far = np.abs(render(tiny, eight).images[3].astype(int) - by_diffusers(diffusers_pair, eight[3])[0]) > 1
+    assert far.mean() <= 1e-4
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_the_handoff_of_diffusers_is_that_of_its_documentation(tiny, diffusers_pair, scheduler):
     one = spec(scheduler=scheduler, refiner={"handoff": "diffusers", "start": 0.6}, num_inference_steps=7)
     assert is_what_diffusers_renders(tiny, diffusers_pair, one)
