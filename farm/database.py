@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -23,11 +24,13 @@ from sqlalchemy.exc import (
 )
 
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
+from schemas.tables import Table
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 
+_INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _BUSY_SECONDS: Final = 60
 _POSTGRESQL: Final = {
     "application_name": "nightshift",
@@ -57,6 +60,10 @@ class Transaction:
     def dialect(self) -> str:
         """``sqlite`` or ``postgresql``."""
         return self.connection.dialect.name
+
+    def insert(self, table: type[Table]) -> Any:
+        """The dialect's own INSERT, which has ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
+        return _INSERT[self.dialect](table)
 
     @cached_property
     def now(self) -> datetime:

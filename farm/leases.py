@@ -1,16 +1,14 @@
 """Named leases (table ``leases``): a right that one process holds at a time, such as to act as the dispatcher."""
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import delete, or_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from farm.database import Transaction, transaction
 from schemas.tables import Lease
 
 DISPATCHER: Final = "dispatcher"
-_INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @transaction
@@ -18,7 +16,7 @@ def hold_lease(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     """Takes or renews the lease. False while somebody else holds it."""
     row = {"name": name, "holder": holder, "expires_at": tx.now + timedelta(seconds=seconds)}
     taken = (
-        _INSERT[tx.dialect](Lease)
+        tx.insert(Lease)
         .values(row)
         .on_conflict_do_update(
             index_elements=[Lease.name], set_=row, where=or_(Lease.holder == holder, Lease.expires_at < tx.now)

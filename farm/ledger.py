@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from farm.database import Transaction, transaction
 from farm.packs import BATCH_IS_OPEN, held
@@ -22,7 +21,6 @@ from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
 
 SWEEP_CHUNK: Final = 10_000
 _NO_ERROR: Final = {"error": None, "error_code": None}
-_UPSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 # --- batches -----------------------------------------------------------------------------------------------------
@@ -40,7 +38,7 @@ def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int
     """Nothing → pending. A job that the batch has already (same spec digest and repeat) is left out. Returns how many
     are new."""
     rows = [{**job.row(), "batch_id": batch_id, "state": JobState.PENDING} for job in jobs]
-    insertion = _UPSERT[tx.dialect](Job).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    insertion = tx.insert(Job).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     new = tx.execute(insertion, rows).rowcount
     _count(tx, batch_id, {JobState.PENDING: new})
     return new
@@ -159,7 +157,7 @@ def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: Environment, im
     recorded = set(tx.execute(select(Result.job_id).where(Result.pack_id == pack.id)).scalars())
     images = [image for image in images if image.job_id not in recorded]
     row = {"digest": environment.digest, "content": environment.model_dump(mode="json")}
-    tx.execute(_UPSERT[tx.dialect](EnvironmentRow).values(row).on_conflict_do_nothing())
+    tx.execute(tx.insert(EnvironmentRow).values(row).on_conflict_do_nothing())
     for image in images:
         result = {**image.result_row(), "image_id": _image_id(tx, image), "environment_digest": row["digest"]}
         tx.execute(insert(Result).values(**result, worker_id=pack.worker_id, pack_id=pack.id, finished_at=tx.now))
@@ -244,7 +242,7 @@ def _end_packs(tx: Transaction, state: PackState, *where: ColumnElement[bool]) -
 
 def _image_id(tx: Transaction, image: FinishedImage) -> int:
     """The row of this file; one that is there already has the same bytes, for its URI carries their hash."""
-    row = _UPSERT[tx.dialect](Image).values(**image.image_row(), created_at=tx.now)
+    row = tx.insert(Image).values(**image.image_row(), created_at=tx.now)
     same = row.on_conflict_do_update(index_elements=[Image.uri], set_={"sha256": row.excluded.sha256})
     return int(tx.execute(same.returning(Image.id)).scalar_one())
 
