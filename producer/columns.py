@@ -6,8 +6,10 @@ from typing import Any, Final, NamedTuple
 
 from producer.rows import printable
 from schemas.errors import ManifestError
+from schemas.fields import text_flaw
+from schemas.refiner import Refiner
 from schemas.schedulers import OPTION_NAMES
-from schemas.spec import JobSpec, Refiner, text_flaw
+from schemas.spec import JobSpec
 
 #: field of the spec that is an object → its own fields
 GROUPS: Final = MappingProxyType({"refiner": tuple(Refiner.model_fields), "scheduler_options": OPTION_NAMES})

@@ -22,7 +22,8 @@ from producer.seeds import derived_seed
 from producer.tables import csv_records, table_rows, tsv_records
 from schemas.digest import canonical_json
 from schemas.errors import FieldProblem, ManifestError, SpecError
-from schemas.spec import JobSpec, text_flaw
+from schemas.fields import text_flaw
+from schemas.spec import JobSpec
 
 __all__ = ["BadRow", "ReadOptions", "Row", "read_manifest"]
 
@@ -67,22 +68,18 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
 
 
 def _checked(defaults: dict[str, object]) -> dict[str, object]:
-    """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row."""
+    """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row.
+
+    What is wrong only beside a field that the rows may give is left to them.
+    """
     try:
         JobSpec.parse(spec_fields({"prompt": "any", "seed": 0, **defaults}))
     except SpecError as error:
-        problems = [problem for problem in error.problems if not _rows_decide(problem.field, defaults)]
+        problems = [problem for problem in error.problems if set(problem.beside) <= defaults.keys()]
         wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in problems)
         if problems:
             raise ManifestError(printable("; ".join(wrong))) from None
     return defaults
-
-
-def _rows_decide(field: str, defaults: Mapping[str, object]) -> bool:
-    """Whether the field is right or wrong only together with another one, which the rows may have."""
-    if field.startswith("scheduler_options."):
-        return "scheduler" not in defaults
-    return field in ("refiner.start_step", "refiner.start_percent") and "num_inference_steps" not in defaults
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, exists, func, or_, select
 from farm.database import Database, Transaction, question
 from producer.release import BatchShare
 from schemas.errors import NotFoundError
-from schemas.spec import text_flaw
+from schemas.fields import text_flaw
 from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, Image, Job, Pack, Result, Worker
 

@@ -42,11 +42,15 @@ class InputError(NightshiftError):
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One wrong field of a spec (``refiner.start`` for one of the refiner's). A missing field has the value None."""
+    """One wrong field of a spec (``refiner.start`` for one of the refiner's). A missing field has the value None.
+
+    ``beside``: the other fields that make it wrong; with other values of theirs it would be right.
+    """
 
     field: str
     value: object
     reason: str
+    beside: tuple[str, ...] = ()
 
 
 class SpecError(InputError):

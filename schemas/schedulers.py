@@ -171,5 +171,5 @@ def _stands_for(value: object, choice: Option) -> bool:
 
 
 def _refusal(option: str, value: object, reason: str) -> SpecError:
-    problem = FieldProblem(f"scheduler_options.{option}", value, reason)
+    problem = FieldProblem(f"scheduler_options.{option}", value, reason, beside=("scheduler",))
     return SpecError(f"{problem.field}: {value!r}: {reason}", [problem])

@@ -1,14 +1,11 @@
 """JobSpec: everything that decides the pixels of one image, and nothing else. Field names are diffusers' names."""
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationError,
@@ -19,65 +16,26 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from schemas.combinations import combination_problem
 from schemas.digest import canonical_json, sha256_hex
 from schemas.errors import FieldProblem, SpecError
+from schemas.fields import (
+    Crop,
+    Float,
+    Guidance,
+    Int,
+    NegativePrompt,
+    Prompt,
+    Seed,
+    Sha256,
+    Side,
+    Size,
+    SpecPart,
+    refused,
+)
+from schemas.loras import Loras
+from schemas.refiner import Refiner
 from schemas.schedulers import SchedulerOptions, named_scheduler, scheduler_options
-
-MAX_PROMPT_CHARACTERS = 20_000
-MAX_SEED = 2**64 - 1
-
-
-def text_flaw(text: str) -> str | None:
-    """Why no database or UTF-8 file could hold the text, or None: a NUL, or half of a surrogate pair."""
-    if "\0" in text:
-        return "contains a NUL character"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return f"contains half a surrogate pair ({text[error.start]!a} at character {error.start + 1})"
-    return None
-
-
-def _storable(value: object) -> object:
-    if isinstance(value, str) and (flaw := text_flaw(value)):
-        raise PydanticCustomError("text", "{flaw}", {"flaw": flaw})
-    return value
-
-
-def _seed_in_range(seed: int) -> int:
-    if not 0 <= seed <= MAX_SEED:  # pydantic's own message would round the bound to a double
-        raise PydanticCustomError("seed", "is not between 0 and 18446744073709551615")
-    return seed
-
-
-def _divisible_by_8(side: int) -> int:
-    if side % 8:
-        lower = side - side % 8
-        raise PydanticCustomError(
-            "side",
-            "is not divisible by 8; the nearest sides are {lower} and {upper}",
-            {"lower": lower, "upper": lower + 8},
-        )
-    return side
-
-
-def _whole_number(value: object) -> object:
-    """Text from a TSV may stand for a whole number; a float or a bool may not (``40.0`` is refused, not rounded)."""
-    if isinstance(value, str):
-        text = value.strip()
-        if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and len(text) <= 30:
-            return int(text)
-        raise PydanticCustomError("int", "is not a whole number")
-    return value
-
-
-def _number(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return float(value if value.isascii() and "_" not in value else "")  # float() reads "1_0" as 10
-        except ValueError:
-            raise PydanticCustomError("float", "is not a number") from None
-    return value
 
 
 def _scheduler(name: str) -> str:
@@ -87,83 +45,46 @@ def _scheduler(name: str) -> str:
         raise PydanticCustomError("scheduler", "{reason}", {"reason": str(error)}) from None
 
 
-def _refused(problem: FieldProblem) -> PydanticCustomError:
-    """For a check of several fields together: pydantic would not know which of them to name."""
-    return PydanticCustomError("together", "{reason}", vars(problem))
+def _as_tuple(items: Any) -> Any:
+    return tuple(items) if isinstance(items, list) else items
 
 
-Int = Annotated[int, BeforeValidator(_whole_number)]
-Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Side = Annotated[Int, Field(ge=64, le=4096), AfterValidator(_divisible_by_8)]
-Seed = Annotated[Int, AfterValidator(_seed_in_range)]
-
-
-class Refiner(BaseModel):
-    """How the refiner takes part in one image. One of ``start``, ``start_step`` and ``start_percent`` says where."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    mode: Literal["ensemble", "off"] = "ensemble"
-    #: The handoff, as diffusers' ``denoising_start`` means it: a fraction of the noise schedule.
-    start: Annotated[Float, Field(gt=0, lt=1)] | None = 0.8
-    #: how many steps the base runs
-    start_step: Annotated[Int, Field(ge=1, le=999)] | None = None
-    #: which share of the steps the base runs, in percent
-    start_percent: Annotated[Float, Field(gt=0, lt=100)] | None = None
-    #: ``lossless``: one scheduler goes on over the seam; ``diffusers``: two calls of its pipelines, as documented
-    handoff: Literal["lossless", "diffusers"] = "lossless"
-    aesthetic_score: Annotated[Float, Field(ge=0, le=10)] = 6.0
-    negative_aesthetic_score: Annotated[Float, Field(ge=0, le=10)] = 2.5
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_the_default_start(cls, fields: Any) -> Any:
-        """``start`` has a default; where the handoff is given in steps it must not stand beside it."""
-        in_steps = isinstance(fields, dict) and any(fields.get(name) is not None for name in _STARTS[1:])
-        return {"start": None, **fields} if in_steps else fields
-
-    @model_validator(mode="after")
-    def _starts_once(self) -> Self:
-        given = [name for name in _STARTS if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise PydanticCustomError("start", "needs one of start, start_step, start_percent, and has {found}",
-                                      {"found": found})  # fmt: skip
-        if self.handoff == "diffusers" and self.start is None:
-            problem = FieldProblem("refiner.handoff", "diffusers", f"knows start only, and not {given[0]}")
-            raise _refused(problem)
-        return self
-
-    def num_base_steps(self, num_inference_steps: int) -> int | None:
-        """The whole steps of the base; None where ``start`` says it, which only a scheduler's timesteps can answer."""
-        if self.start_percent is not None:
-            return math.floor(num_inference_steps * self.start_percent / 100 + 0.5)
-        return self.start_step
-
-
-_STARTS = ("start", "start_step", "start_percent")
-
-
-class JobSpec(BaseModel):
+class JobSpec(SpecPart):
     """One image. Frozen; equal specs have equal digests; unknown fields are refused.
 
     ``negative_prompt`` None lets diffusers use zeros for the base (``force_zeros_for_empty_prompt``);
     the empty string is encoded like any other text. They are two different images.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), BeforeValidator(_storable)]
-    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), BeforeValidator(_storable)] | None = None
+    prompt: Prompt
+    #: what ``text_encoder_2`` reads instead of ``prompt``; in the base alone, as in diffusers
+    prompt_2: Prompt | None = None
+    negative_prompt: NegativePrompt | None = None
+    negative_prompt_2: Prompt | None = None
     #: ``plain``: parentheses and plus signs are text. ``compel``: they are weights.
     prompt_syntax: Literal["plain", "compel"] = "plain"
     width: Side = 1024
     height: Side = 1024
     num_inference_steps: Annotated[Int, Field(ge=1, le=1000)] = 40
-    guidance_scale: Annotated[Float, Field(ge=0, le=100)] = 5.0
+    guidance_scale: Guidance = 5.0
+    #: https://arxiv.org/abs/2305.08891, section 3.4
+    guidance_rescale: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    #: how many layers before the penultimate one the positive prompt is taken from, in the base
+    clip_skip: Annotated[Int, Field(ge=1, le=11)] | None = None
     scheduler: Annotated[str, AfterValidator(_scheduler)] = "EulerDiscreteScheduler"
     #: (name, value) pairs that ``schemas.schedulers`` knows for this scheduler; an object in JSON
     scheduler_options: Annotated[SchedulerOptions, PlainSerializer(dict)] = ()
+    #: what the UNets are told of the picture; None: its own size, no crop
+    original_size: Size | None = None
+    target_size: Size | None = None
+    crops_coords_top_left: Crop | None = None
+    negative_original_size: Size | None = None
+    negative_target_size: Size | None = None
+    negative_crops_coords_top_left: Crop | None = None
+    #: the picture to start from, of ``width`` x ``height``; noised by ``strength``
+    init_image: Sha256 | None = None
+    strength: Annotated[Float, Field(gt=0, le=1)] | None = None
+    loras: Annotated[Loras, BeforeValidator(_as_tuple)] = ()
     refiner: Refiner = Refiner()
     seed: Seed
 
@@ -183,7 +104,7 @@ class JobSpec(BaseModel):
         for option, value in implied.items():
             if given and str(given.get(option, value)).lower() != str(value).lower():
                 reason = f"contradicts the name {fields['scheduler']!r}"
-                raise _refused(FieldProblem(f"scheduler_options.{option}", given[option], reason))
+                raise refused(FieldProblem(f"scheduler_options.{option}", given[option], reason, ("scheduler",)))
         return {**fields, "scheduler": class_name, "scheduler_options": {**(given or {}), **implied}}
 
     @field_validator("scheduler_options", mode="before")
@@ -196,20 +117,13 @@ class JobSpec(BaseModel):
         try:
             return scheduler_options(info.data["scheduler"], given)
         except SpecError as error:
-            raise _refused(error.problems[0]) from None
+            raise refused(error.problems[0]) from None
 
-    @field_validator("refiner", mode="after")
-    @classmethod
-    def _both_sides_have_steps(cls, refiner: Refiner, info: ValidationInfo) -> Refiner:
-        num_steps = info.data.get("num_inference_steps")
-        if refiner.mode == "off" or num_steps is None:
-            return refiner
-        num_base_steps = refiner.num_base_steps(num_steps)
-        if num_base_steps is None or 0 < num_base_steps < num_steps:
-            return refiner
-        name = "start_step" if refiner.start_step is not None else "start_percent"
-        reason = f"leaves {num_base_steps} of {num_steps} steps to the base; base and refiner need one each"
-        raise _refused(FieldProblem(f"refiner.{name}", getattr(refiner, name), reason))
+    @model_validator(mode="after")
+    def _is_of_one_piece(self) -> Self:
+        if problem := combination_problem(self):
+            raise refused(problem)
+        return self
 
     @field_serializer("seed", when_used="json")
     def _seed_as_text(self, seed: int) -> str:
@@ -250,11 +164,13 @@ class JobSpec(BaseModel):
 
     @property
     def pack_key(self) -> str:
-        """Jobs with one pack key may share a pack: size, steps, scheduler and its options. At most 120 characters."""
+        """Jobs with one pack key may share a pack: size, steps, scheduler with its options, LoRAs. At most 120
+        characters."""
         key = f"{self.width}x{self.height}/{self.num_inference_steps}/{self.scheduler}"
-        if not self.scheduler_options:
+        if not self.scheduler_options and not self.loras:
             return key
-        return f"{key}/{sha256_hex(canonical_json(dict(self.scheduler_options)))[:16]}"
+        loras = [lora.model_dump(mode="json") for lora in self.loras]
+        return f"{key}/{sha256_hex(canonical_json({'loras': loras, 'options': dict(self.scheduler_options)}))[:16]}"
 
 
 def _problem(item: Any) -> FieldProblem:

@@ -11,8 +11,8 @@ from producer.manifest import ReadOptions, read_manifest
 from producer.rows import printable, shown_value
 from producer.submit import BatchRequest, Submission, submit
 from schemas.errors import InputError
+from schemas.fields import text_flaw
 from schemas.settings import Settings
-from schemas.spec import text_flaw
 
 _MAX_NAME_CHARACTERS: Final = 200
 

@@ -130,10 +130,10 @@ def test_map_names_the_field_of_a_column(tsv: Path) -> None:
 
 
 def test_a_rows_own_value_wins_over_set(tsv: Path) -> None:
-    defaults = {"width": "512", "refiner.start": "0.9", "Refiner.Mode": "off"}
+    defaults = {"width": "512", "refiner.start": "0.9", "Refiner.Handoff": "diffusers"}
     own, empty = rows_of(tsv, "Prompt\tWidth\tRefiner.start\na\t256\t0.7\nb\t\t\n", defaults=defaults)
-    assert (own.spec.width, own.spec.refiner.start, own.spec.refiner.mode) == (256, 0.7, "off")
-    assert (empty.spec.width, empty.spec.refiner.start, empty.spec.refiner.mode) == (512, 0.9, "off")
+    assert (own.spec.width, own.spec.refiner.start, own.spec.refiner.handoff) == (256, 0.7, "diffusers")
+    assert (empty.spec.width, empty.spec.refiner.start, empty.spec.refiner.handoff) == (512, 0.9, "diffusers")
 
 
 def test_a_prompt_may_come_from_set(tsv: Path) -> None:

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from schemas.errors import SpecError
+from schemas.refiner import Refiner
 from schemas.schedulers import SCHEDULERS, short_scheduler_name
-from schemas.spec import JobSpec, Refiner
+from schemas.spec import JobSpec
 
 DIGESTS = {
     '{"prompt":"a cat","seed":"1"}': "815e301ec8334e7709d469992d4b2587ee01fd5fb016adba45ec566ca017762e",
     '{"guidance_scale":7.5,"height":256,"negative_prompt":"","num_inference_steps":12,"prompt":"äö 猫",'
-    '"refiner":{"mode":"off","start":0.9},"scheduler":"DDIMScheduler","seed":"18446744073709551615","width":320}':
-    "30495dec38fd1cbd4f39d4a7580092a70655c3fd2c4bb6c5e6eae8d167158b3f",
+    '"refiner":{"start":0.9},"scheduler":"DDIMScheduler","seed":"18446744073709551615","width":320}':
+    "2791b59c3bf0ea4ee7e70aad66a1af3b4462a5865ed901f700680b4fa89b3e51",
 }  # fmt: skip
 FULL = {
     "prompt": "äö 猫",
@@ -23,9 +24,13 @@ FULL = {
     "num_inference_steps": 12,
     "guidance_scale": "7.5",
     "scheduler": "DDIM",
-    "refiner": {"mode": "off", "start": 0.9},
+    "refiner": {"start": 0.9},
     "seed": str(2**64 - 1),
 }
+
+
+SHA256 = "0123456789abcdef" * 4
+SIZES = {"negative_original_size": [512, 512], "negative_target_size": [512, 512]}
 
 
 def spec(**fields: Any) -> JobSpec:
@@ -63,7 +68,24 @@ def test_fields_at_their_default_change_no_digest() -> None:
         {"scheduler": "euler a"},
         {"scheduler_options": {"use_karras_sigmas": True}},
         {"scheduler_options": {"use_karras_sigmas": False}},
+        {"prompt_2": "watercolour"},
+        {"negative_prompt": "dark", "negative_prompt_2": "oil"},
+        {"guidance_rescale": 0.7},
+        {"clip_skip": 1},
+        {"original_size": [512, 768]},
+        {"target_size": "512,768"},
+        {"crops_coords_top_left": [0, 64]},
+        SIZES,
+        {**SIZES, "negative_crops_coords_top_left": [8, 0]},
+        {"init_image": SHA256, "strength": 0.4},
+        {"loras": [{"name": "pixel-art", "sha256": SHA256}]},
         {"refiner": {"mode": "off"}},
+        {"refiner": {"mode": "img2img"}},
+        {"refiner": {"mode": "img2img", "strength": 0.4}},
+        {"refiner": {"mode": "only"}, "init_image": SHA256},
+        {"refiner": {"guidance_scale": 3}},
+        {"refiner": {"prompt": "sharp"}},
+        {"refiner": {"negative_prompt": ""}},
         {"refiner": {"handoff": "diffusers"}},
         {"refiner": {"start_step": 32}},
         {"refiner": {"start_percent": 80}},
@@ -86,7 +108,9 @@ def test_the_seed_is_text_in_json_and_survives_the_round_trip() -> None:
 
 def test_a_full_spec_survives_the_round_trip() -> None:
     in_steps = {"scheduler": "unipc beta", "scheduler_options": {"solver_order": 3}, "refiner": {"start_percent": 85}}
-    for full in (JobSpec.parse(FULL), JobSpec.parse(FULL | in_steps)):
+    rich = {"prompt_2": "oil", "original_size": "512,768", **SIZES, "init_image": SHA256, "strength": 0.5,
+            "loras": [{"name": "a b", "sha256": SHA256, "weight": -0.5}], "refiner": {"mode": "img2img"}}  # fmt: skip
+    for full in (JobSpec.parse(FULL), JobSpec.parse(FULL | in_steps), JobSpec.parse(FULL | rich)):
         assert JobSpec.from_json(full.canonical) == full
         assert JobSpec.parse(full.model_dump(mode="json")) == full
         assert hash(JobSpec.parse(full.model_dump(mode="json"))) == hash(full)
@@ -130,7 +154,7 @@ def test_the_content_without_seed_is_the_canonical_content_less_the_seed() -> No
         ({"scheduler": "fastest"}, "unknown scheduler 'fastest'; known are \"euler\""),
         ({"refiner": {"start": 0}}, "refiner.start: 0: should be greater than 0"),
         ({"refiner": {"start": 1.0}}, "refiner.start: 1.0: should be less than 1"),
-        ({"refiner": {"mode": "on"}}, "refiner.mode: 'on': should be 'ensemble' or 'off'"),
+        ({"refiner": {"mode": "on"}}, "refiner.mode: 'on': should be 'ensemble', 'img2img', 'only' or 'off'"),
         ({"refiner": {"aesthetic_score": 11}}, "refiner.aesthetic_score: 11: should be less than or equal to 10"),
         ({"refiner": {"start_step": 0}}, "refiner.start_step: 0: should be greater than or equal to 1"),
         ({"refiner": {"start_step": 40}}, "refiner.start_step: 40: leaves 40 of 40 steps to the base; base and"),
@@ -143,6 +167,19 @@ def test_the_content_without_seed_is_the_canonical_content_less_the_seed() -> No
          "refiner.handoff: 'diffusers': knows start only, and not start_step"),
         ({"refiner": {"strat": 0.8}}, "refiner.strat: is not a field of a spec"),
         ({"wdith": 256}, "wdith: is not a field of a spec"),
+        ({"prompt_2": ""}, "prompt_2: '': should have at least 1 character"),
+        ({"clip_skip": 0}, "clip_skip: 0: should be greater than or equal to 1"),
+        ({"guidance_rescale": 1.1}, "should be less than or equal to 1"),
+        ({"original_size": "512x768"}, "original_size: '512x768': should be two whole numbers with a comma"),
+        ({"target_size": [512]}, "should be two whole numbers"),
+        ({"crops_coords_top_left": [0, -1]}, "crops_coords_top_left.1: -1: should be greater than or equal to 0"),
+        ({"init_image": "cat.png"}, "init_image: 'cat.png': should match pattern"),
+        ({"init_image": SHA256, "strength": 0}, "strength: 0: should be greater than 0"),
+        ({"loras": [{"name": "a", "sha256": SHA256}] * 2}, "name a twice"),
+        ({"loras": [{"name": "../a", "sha256": SHA256}]}, "loras.0.name: '../a': should match pattern"),
+        ({"loras": [{"name": "a", "sha256": SHA256, "weight": 11}]}, "loras.0.weight: 11: should be less than"),
+        ({"loras": [{"name": "a"}]}, "loras.0.sha256: is missing"),
+        ({"loras": [{"name": f"a{n}", "sha256": f"{n:064}"} for n in range(9)]}, "should have at most 8 items"),
     ],
 )  # fmt: skip
 def test_what_is_out_of_bounds_is_refused_with_the_reason(fields: dict[str, Any], sentence: str) -> None:
@@ -150,9 +187,49 @@ def test_what_is_out_of_bounds_is_refused_with_the_reason(fields: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"guidance_scale": 1, "negative_prompt": ""}, "negative_prompt: '': says nothing unless guidance_scale is"),
+        ({"guidance_scale": 1, **SIZES}, "negative_original_size: (512, 512): says nothing unless guidance_scale is"),
+        ({"guidance_scale": 1, "guidance_rescale": 0.5}, "guidance_rescale: 0.5: says nothing unless the base's"),
+        ({"guidance_scale": 5, "refiner": {"guidance_scale": 1, "negative_prompt": "x"}},
+         "refiner.negative_prompt: 'x': says nothing unless the refiner's guidance_scale is above 1"),
+        ({"negative_prompt_2": "x"}, "negative_prompt_2: 'x': says nothing without a negative_prompt"),
+        ({"negative_target_size": "9,9"}, "negative_target_size: (9, 9): says nothing without negative_original_size"),
+        ({"negative_crops_coords_top_left": "0,0"},
+         "negative_crops_coords_top_left: (0, 0): says nothing without negative_original_size and neg"),
+        ({"clip_skip": 1, "prompt_syntax": "compel"}, "clip_skip: 1: is not possible with prompt_syntax compel"),
+        ({"strength": 0.5}, "strength: 0.5: says nothing without an init_image; that of two stages is refiner.str"),
+        ({"init_image": SHA256}, "strength: is missing: an init_image needs it"),
+        ({"init_image": SHA256, "strength": 0.01}, "strength: 0.01: leaves none of 40 steps"),
+        ({"init_image": SHA256, "strength": 0.5, "refiner": {"start_step": 20}},
+         "refiner.start_step: 20: leaves 0 of 40 steps to the base"),
+        ({"refiner": {"mode": "only"}}, "refiner.mode: 'only': needs an init_image"),
+        ({"init_image": SHA256, "strength": 0.5, "refiner": {"mode": "only"}},
+         "strength: 0.5: is the base's, which has no part with refiner.mode only; the refiner's is refiner.strength"),
+        ({"init_image": SHA256, "clip_skip": 1, "refiner": {"mode": "only"}}, "clip_skip: 1: is the base's"),
+        ({"refiner": {"strength": 0.3}}, "refiner.strength: 0.3: says nothing with refiner.mode ensemble"),
+        ({"refiner": {"mode": "img2img", "start": 0.8}}, "refiner.start: 0.8: says nothing with refiner.mode img2img"),
+        ({"refiner": {"mode": "img2img", "strength": 0.02}}, "refiner.strength: 0.02: leaves none of 40 steps"),
+        ({"refiner": {"mode": "img2img", "handoff": "diffusers"}}, "says nothing with refiner.mode img2img"),
+        ({"refiner": {"mode": "off", "start": 0.9}}, "refiner.start: 0.9: says nothing with refiner.mode off"),
+        ({"refiner": {"mode": "off", "prompt": "x"}}, "refiner.prompt: 'x': says nothing with refiner.mode off"),
+        ({"refiner": {"mode": "off", "aesthetic_score": 5}}, "refiner.aesthetic_score: 5.0: says nothing with"),
+    ],
+)  # fmt: skip
+def test_what_diffusers_would_ignore_is_refused_by_name(fields: dict[str, Any], sentence: str) -> None:
+    assert sentence in refusal(**fields)
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"width": 64, "height": 4096},
+        {"refiner": {"mode": "off", "start": 0.8, "start_step": None, "strength": None, "aesthetic_score": 6}},
+        {"refiner": {"guidance_scale": 1.5, "negative_prompt": "x"}, "guidance_scale": 1},
+        {"refiner": {"mode": "only", "negative_prompt": "x"}, "init_image": SHA256},
+        {"init_image": SHA256, "strength": 1, "refiner": {"mode": "img2img", "strength": 1}},
+        {"init_image": SHA256, "strength": 0.55, "refiner": {"start_step": 20}},
         {"num_inference_steps": 1000},
         {"guidance_scale": 0},
         {"guidance_scale": "1e1"},
@@ -198,12 +275,18 @@ def test_jobs_of_one_size_steps_and_scheduler_share_a_pack_key() -> None:
         {"scheduler": "ddim"},
         {"scheduler_options": {"use_karras_sigmas": True}},
         {"scheduler_options": {"use_beta_sigmas": True}},
+        {"loras": [{"name": "a", "sha256": SHA256}]},
+        {"loras": [{"name": "a", "sha256": SHA256, "weight": 0.5}]},
     )
-    assert len({spec(**change).pack_key for change in ({}, *changes)}) == 7
+    assert len({spec(**change).pack_key for change in ({}, *changes)}) == 9
 
 
 def test_the_longest_pack_key_fits_its_column() -> None:
-    longest = {"scheduler": "EulerAncestralDiscreteScheduler", "scheduler_options": {"timestep_spacing": "trailing"}}
+    longest = {
+        "loras": [{"name": "a", "sha256": SHA256}],
+        "scheduler": "EulerAncestralDiscreteScheduler",
+        "scheduler_options": {"timestep_spacing": "trailing"},
+    }
     assert len(spec(width=4096, height=4096, num_inference_steps=1000, **longest).pack_key) <= 120
 
 

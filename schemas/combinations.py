@@ -1,0 +1,117 @@
+"""Fields of a spec that make sense only together with others. What diffusers would ignore is named here and refused."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from schemas.errors import FieldProblem
+
+if TYPE_CHECKING:
+    from schemas.spec import JobSpec
+
+#: what nobody looks at without guidance
+_NEGATIVES: Final = (
+    "negative_prompt", "negative_prompt_2", "negative_original_size", "negative_target_size",
+    "negative_crops_coords_top_left",
+)  # fmt: skip
+#: what the base alone is told
+_OF_THE_BASE: Final = ("prompt_2", "negative_prompt_2", "clip_skip", "loras", "strength", "target_size")
+
+
+def combination_problem(spec: "JobSpec") -> FieldProblem | None:
+    """The first combination that cannot be rendered as it is written."""
+    checks = (_init_image, _refiner_alone, _guidance, _negatives, _clip_skip, _handoff, _image_to_image_steps)
+    return next((problem for check in checks for problem in check(spec)), None)
+
+
+def base_is_guided(spec: "JobSpec") -> bool:
+    """As diffusers' ``do_classifier_free_guidance``."""
+    return spec.guidance_scale > 1
+
+
+def refiner_guidance(spec: "JobSpec") -> float:
+    """The refiner's own guidance scale, else the base's."""
+    return spec.guidance_scale if spec.refiner.guidance_scale is None else spec.refiner.guidance_scale
+
+
+def num_image_to_image_steps(num_inference_steps: int, strength: float) -> int:
+    """The steps that run from an image on, as diffusers' img2img counts them."""
+    return min(int(num_inference_steps * strength), num_inference_steps)
+
+
+def _refused(spec: "JobSpec", field: str, reason: str, *beside: str) -> FieldProblem:
+    return FieldProblem(field, getattr(spec, field), reason, beside)
+
+
+def _init_image(spec: "JobSpec") -> Iterator[FieldProblem]:
+    only = spec.refiner.mode == "only"
+    if only and spec.init_image is None:
+        reason = "needs an init_image: the refiner cannot begin a picture"
+        yield FieldProblem("refiner.mode", "only", reason, ("init_image",))
+    if spec.strength is not None and spec.init_image is None:
+        reason = "says nothing without an init_image; that of two stages is refiner.strength"
+        yield _refused(spec, "strength", reason, "init_image")
+    if spec.init_image is not None and spec.strength is None and not only:
+        reason = "is missing: an init_image needs it; 0.3 changes little, 0.8 a lot"
+        yield FieldProblem("strength", None, reason, ("init_image", "refiner.mode"))
+
+
+def _refiner_alone(spec: "JobSpec") -> Iterator[FieldProblem]:
+    if spec.refiner.mode != "only":
+        return
+    for field in _OF_THE_BASE:
+        if getattr(spec, field):
+            instead = "; the refiner's is refiner.strength" if field == "strength" else ""
+            reason = f"is the base's, which has no part with refiner.mode only{instead}"
+            yield _refused(spec, field, reason, "refiner.mode")
+
+
+def _guidance(spec: "JobSpec") -> Iterator[FieldProblem]:
+    scales = ("guidance_scale", "refiner.mode", "refiner.guidance_scale")
+    if spec.guidance_rescale and (not base_is_guided(spec) or spec.refiner.mode == "only"):
+        reason = "says nothing unless the base's guidance_scale is above 1"
+        yield _refused(spec, "guidance_rescale", reason, *scales)
+    if spec.refiner.negative_prompt is not None and refiner_guidance(spec) <= 1:
+        reason = "says nothing unless the refiner's guidance_scale is above 1"
+        yield FieldProblem("refiner.negative_prompt", spec.refiner.negative_prompt, reason, scales)
+    guided = base_is_guided(spec) or (spec.refiner.mode != "off" and refiner_guidance(spec) > 1)
+    for field in () if guided else _NEGATIVES:
+        if getattr(spec, field) is not None:
+            yield _refused(spec, field, "says nothing unless guidance_scale is above 1", *scales)
+
+
+def _negatives(spec: "JobSpec") -> Iterator[FieldProblem]:
+    if spec.negative_prompt_2 is not None and spec.negative_prompt is None:
+        yield _refused(spec, "negative_prompt_2", "says nothing without a negative_prompt", "negative_prompt")
+    sizes = {name: getattr(spec, name) for name in ("negative_original_size", "negative_target_size")}
+    missing = [name for name, size in sizes.items() if size is None]
+    given = next((name for name, size in sizes.items() if size is not None), "negative_crops_coords_top_left")
+    if missing and getattr(spec, given) is not None:
+        yield _refused(spec, given, f"says nothing without {' and '.join(missing)}", *missing)
+
+
+def _clip_skip(spec: "JobSpec") -> Iterator[FieldProblem]:
+    if spec.clip_skip is not None and spec.prompt_syntax == "compel":
+        reason = "is not possible with prompt_syntax compel, which reads the penultimate layer"
+        yield _refused(spec, "clip_skip", reason, "prompt_syntax")
+
+
+def _handoff(spec: "JobSpec") -> Iterator[FieldProblem]:
+    """A handoff in steps leaves both sides one. ``start`` counts noise: only a scheduler's timesteps can tell."""
+    refiner, num_steps = spec.refiner, spec.num_inference_steps
+    num_base_steps = refiner.num_base_steps(num_steps)
+    if refiner.mode != "ensemble" or num_base_steps is None:
+        return
+    num_left_out = 0 if spec.strength is None else num_steps - num_image_to_image_steps(num_steps, spec.strength)
+    if num_left_out < num_base_steps < num_steps:
+        return
+    name = "start_step" if refiner.start_step is not None else "start_percent"
+    num_run = max(num_base_steps - num_left_out, 0)
+    reason = f"leaves {num_run} of {num_steps} steps to the base; base and refiner need one each"
+    yield FieldProblem(f"refiner.{name}", getattr(refiner, name), reason, ("num_inference_steps", "strength"))
+
+
+def _image_to_image_steps(spec: "JobSpec") -> Iterator[FieldProblem]:
+    for field, strength in (("strength", spec.strength), ("refiner.strength", spec.refiner.strength)):
+        if strength is not None and num_image_to_image_steps(spec.num_inference_steps, strength) < 1:
+            reason = f"leaves none of {spec.num_inference_steps} steps"
+            yield FieldProblem(field, strength, reason, ("num_inference_steps",))
