@@ -19,7 +19,16 @@ _OF_THE_BASE: Final = ("prompt_2", "negative_prompt_2", "clip_skip", "loras", "s
 
 def combination_problem(spec: "JobSpec") -> FieldProblem | None:
     """The first combination that cannot be rendered as it is written."""
-    checks = (_init_image, _refiner_alone, _guidance, _negatives, _clip_skip, _handoff, _image_to_image_steps)
+    checks = (
+        _init_image,
+        _refiner_alone,
+        _guidance,
+        _negatives,
+        _diffusers_handoff,
+        _clip_skip,
+        _handoff,
+        _image_to_image_steps,
+    )
     return next((problem for check in checks for problem in check(spec)), None)
 
 
@@ -89,6 +98,17 @@ def _negatives(spec: "JobSpec") -> Iterator[FieldProblem]:
         yield _refused(spec, given, f"says nothing without {' and '.join(missing)}", *missing)
 
 
+def _diffusers_handoff(spec: "JobSpec") -> Iterator[FieldProblem]:
+    """It is there to match old images: those of its documentation, from a prompt."""
+    if spec.refiner.mode != "ensemble" or spec.refiner.handoff != "diffusers":
+        return
+    for field, why in (("init_image", "begins with noise"), ("negative_original_size", "mixes up negative sizes")):
+        if getattr(spec, field) is not None:
+            yield _refused(
+                spec, field, f"is not possible with refiner.handoff diffusers, which {why}", "refiner.handoff"
+            )
+
+
 def _clip_skip(spec: "JobSpec") -> Iterator[FieldProblem]:
     if spec.clip_skip is not None and spec.prompt_syntax == "compel":
         reason = "is not possible with prompt_syntax compel, which reads the penultimate layer"
@@ -115,3 +135,8 @@ def _image_to_image_steps(spec: "JobSpec") -> Iterator[FieldProblem]:
         if strength is not None and num_image_to_image_steps(spec.num_inference_steps, strength) < 1:
             reason = f"leaves none of {spec.num_inference_steps} steps"
             yield FieldProblem(field, strength, reason, ("num_inference_steps",))
+
+
+_CHECKS: Final = (
+    _init_image, _refiner_alone, _guidance, _negatives, _diffusers_handoff, _clip_skip, _handoff, _image_to_image_steps,
+)  # fmt: skip

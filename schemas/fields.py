@@ -94,8 +94,8 @@ NegativePrompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), BeforeV
 #: of a file's bytes, 64 hexadecimal digits
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-_Length = Annotated[Int, Field(ge=1, le=65_536)]
-_Distance = Annotated[Int, Field(ge=0, le=65_536)]
+_Length = Annotated[Int, Field(ge=1, le=16_384)]
+_Distance = Annotated[Int, Field(ge=0, le=16_384)]
 #: (height, width) in pixels
 Size = Annotated[tuple[_Length, _Length], BeforeValidator(_two_numbers)]
 #: (top, left) in pixels

@@ -13,6 +13,9 @@ from schemas.spec import JobSpec
 
 RECORD_VERSION = 1
 
+#: How the refiner came by its latents: over a seam, from the finished ones of the base, or not from the base at all.
+Handoff = Literal["lossless", "diffusers", "img2img", "none"]
+
 
 class Environment(BaseModel):
     """Weights, libraries and device that a worker renders with."""
@@ -48,16 +51,28 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    handoff: Literal["lossless", "diffusers", "none"]
+    handoff: Handoff
     forward_pass_size: int
     base_steps: int
     refiner_steps: int
-    #: The scheduler's sigma where the refiner took over; None without a handoff, or where the scheduler has no sigmas.
+    #: The noise level that the refiner began at; None without one.
     handoff_sigma: float | None
-    #: how many 77-token chunks the longer of prompt and negative prompt has
+    #: how many 77-token chunks the longest text of each side has; 0 where it had no part
     prompt_chunks: int
+    refiner_prompt_chunks: int
     #: how many of the 48 watermark bits the stock decoder read back; None where none was put in
     watermark_bits: int | None
+
+
+def handoff_kind(spec: JobSpec) -> Handoff:
+    """What ``Provenance.handoff`` says of a spec's image."""
+    match spec.refiner.mode:
+        case "ensemble":
+            return spec.refiner.handoff
+        case "img2img":
+            return "img2img"
+        case _:
+            return "none"
 
 
 def image_record(

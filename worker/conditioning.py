@@ -1,4 +1,4 @@
-"""What base and refiner are told beside the noisy latents: prompts, sizes, aesthetic scores."""
+"""What base and refiner are told beside the noisy latents: prompts, sizes, crops, aesthetic scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,12 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
 from schemas.spec import JobSpec
-from worker.embedding import embed, is_guided, stacked
+from worker.embedding import embed, stacked
+from worker.prompts import StagePrompts, base_prompts, refiner_prompts
 
 _NO_CROP = (0, 0)
+#: numbers of one image's time ids: six of the base (height, width, top, left, height, width), five of the refiner
+TimeIds = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -26,33 +29,53 @@ class Conditioning:
 
 
 def base_conditioning(base: StableDiffusionXLPipeline, specs: Sequence[JobSpec]) -> Conditioning:
-    """Original size, crop and target size beside the prompts."""
-    size = (specs[0].height, specs[0].width)
-    width = base.text_encoder_2.config.projection_dim
-    ids = base._get_add_time_ids(size, _NO_CROP, size, dtype=torch.float32, text_encoder_projection_dim=width)
-    return _conditioning(base, specs, (ids, ids))
+    """Original size, crop and target size beside the prompts. The negative ones are the positive ones by default."""
+    return _conditioning(base, [base_prompts(spec) for spec in specs], [_base_time_ids(spec) for spec in specs])
 
 
 def refiner_conditioning(refiner: StableDiffusionXLImg2ImgPipeline, specs: Sequence[JobSpec]) -> Conditioning:
     """Original size, crop and aesthetic score beside the prompts."""
-    size, scores = (specs[0].height, specs[0].width), specs[0].refiner
-    ids = refiner._get_add_time_ids(
-        size, _NO_CROP, size, scores.aesthetic_score, scores.negative_aesthetic_score, size, _NO_CROP, size,
-        dtype=torch.float32, text_encoder_projection_dim=refiner.text_encoder_2.config.projection_dim,
-    )  # fmt: skip
-    return _conditioning(refiner, specs, ids)
+    scored = refiner.config.requires_aesthetics_score
+    time_ids = [_refiner_time_ids(spec) if scored else _unscored_time_ids(spec) for spec in specs]
+    return _conditioning(refiner, [refiner_prompts(spec) for spec in specs], time_ids)
+
+
+def _base_time_ids(spec: JobSpec) -> tuple[TimeIds, TimeIds]:
+    """Positive and negative, as ``StableDiffusionXLPipeline`` makes them."""
+    size = (spec.height, spec.width)
+    positive = (*(spec.original_size or size), *(spec.crops_coords_top_left or _NO_CROP), *(spec.target_size or size))
+    if spec.negative_original_size is None or spec.negative_target_size is None:
+        return positive, positive
+    crop = spec.negative_crops_coords_top_left or _NO_CROP
+    return positive, (*spec.negative_original_size, *crop, *spec.negative_target_size)
+
+
+def _refiner_time_ids(spec: JobSpec) -> tuple[TimeIds, TimeIds]:
+    """As ``StableDiffusionXLImg2ImgPipeline`` makes them: a negative crop is none unless it is given."""
+    original = spec.original_size or (spec.height, spec.width)
+    negative = (*(spec.negative_original_size or original), *(spec.negative_crops_coords_top_left or _NO_CROP))
+    positive = (*original, *(spec.crops_coords_top_left or _NO_CROP), spec.refiner.aesthetic_score)
+    return positive, (*negative, spec.refiner.negative_aesthetic_score)
+
+
+def _unscored_time_ids(spec: JobSpec) -> tuple[TimeIds, TimeIds]:
+    """Of a refiner that takes no score: as those of a base, but for the negative crop, which is the positive one."""
+    positive, _ = _base_time_ids(spec)
+    original, target = spec.negative_original_size or positive[:2], spec.negative_target_size or positive[4:]
+    return positive, (*original, *positive[2:4], *target)
 
 
 def _conditioning(
     pipe: StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline,
-    specs: Sequence[JobSpec],
-    time_ids: tuple[torch.Tensor, torch.Tensor],
+    prompts: Sequence[StagePrompts],
+    time_ids: Sequence[tuple[TimeIds, TimeIds]],
 ) -> Conditioning:
-    """``time_ids``: positive and negative, (1, 5 or 6) each."""
-    embeds = stacked([embed(pipe, spec) for spec in specs])
+    embeds = stacked([embed(pipe, one) for one in prompts])
     hidden, pooled = embeds["prompt_embeds"], embeds["pooled_prompt_embeds"]
-    positive, negative = (ids.to(hidden.device, hidden.dtype).repeat(len(specs), 1) for ids in time_ids)
-    if not is_guided(specs[0]):
+    positive, negative = (
+        torch.tensor(ids, dtype=hidden.dtype, device=hidden.device) for ids in zip(*time_ids, strict=True)
+    )
+    if not prompts[0].is_guided:
         return Conditioning(hidden, pooled, positive, is_guided=False)
     return Conditioning(
         torch.cat([embeds["negative_prompt_embeds"], hidden]),

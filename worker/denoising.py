@@ -1,28 +1,28 @@
 """The denoising loop: one scheduler object from the first step to the last, whichever UNet predicts the noise.
 
-A step may take several evaluations of the UNet (Heun looks ahead, PNDM begins with two), so a handoff falls between
-whole steps only. The scheduler goes on over the seam with all that it remembers: a split run in which the second UNet
-is the first one is the unsplit run, bit for bit.
+The scheduler goes on over the seam between base and refiner with all that it remembers: a split run in which the second
+UNet is the first one is the unsplit run, bit for bit.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import diffusers
 import torch
-from diffusers import PNDMScheduler, SchedulerMixin, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
+from diffusers.utils.torch_utils import randn_tensor
 
-from schemas.errors import LeaseLostError, SpecError
+from schemas.combinations import num_image_to_image_steps, refiner_guidance
+from schemas.errors import LeaseLostError
 from schemas.spec import JobSpec
 from worker.conditioning import Conditioning, base_conditioning, refiner_conditioning
+from worker.encoding import encoded
+from worker.inputs import NO_INPUTS, PassInputs
+from worker.noise_schedule import NoiseSchedule, handoff_step, noise_schedule
 from worker.pipelines import LoadedPair
 
 Stop = Callable[[], bool]
-
-#: Its noise is a path drawn from a seed, and not by a generator.
-_DRAWS_FROM_SEEDS: Final = "DPMSolverSDEScheduler"
-_PNDM_RUNGE_KUTTA_STEPS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Denoised:
     #: whole steps that really ran
     base_steps: int
     refiner_steps: int
-    #: where the refiner took over; None without one, or where the scheduler has no sigmas
+    #: the noise level that the refiner began at; None without one
     handoff_sigma: float | None
 
 
@@ -43,149 +43,141 @@ class Stage:
 
     unet: UNet2DConditionModel
     conditioning: Conditioning
+    guidance_scale: float
+    guidance_rescale: float = 0.0
+
+    def guided(self, noise: torch.Tensor) -> torch.Tensor:
+        """Classifier-free guidance, https://arxiv.org/abs/2207.12598: negative + scale x (positive - negative).
+
+        ``noise``: (n, ...), with guidance (2n, ...). Returns (n, ...).
+        """
+        if not self.conditioning.is_guided:
+            return noise
+        negative, positive = noise.chunk(2)
+        mixed = negative + self.guidance_scale * (positive - negative)
+        if not self.guidance_rescale:
+            return mixed
+        return rescale_noise_cfg(mixed, positive, guidance_rescale=self.guidance_rescale)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A scheduler on its way through the noise schedule. It remembers: evaluations go in order, each once."""
+    """A noise schedule on its way. Its scheduler remembers: evaluations go in order, each once."""
 
-    scheduler: SchedulerMixin
+    schedule: NoiseSchedule
     #: of ``scheduler.step``: the images' generators, where it draws noise with them
     step_options: dict[str, Any]
-    guidance_scale: float
     stop: Stop
 
-    def run(self, stage: Stage, latents: torch.Tensor, first: int, end: int) -> torch.Tensor:
-        """The evaluations from ``first`` up to ``end``. ``stop`` is asked after each.
+    def run(self, stage: Stage, latents: torch.Tensor, first_step: int, end_step: int) -> torch.Tensor:
+        """The whole steps from the first up to the end. ``stop`` is asked after each evaluation.
 
         Raises:
             LeaseLostError: ``stop`` answered yes.
         """
-        for timestep in self.scheduler.timesteps[first:end]:
+        starts = [*self.schedule.starts, len(self.schedule.timesteps)]
+        scheduler = self.schedule.scheduler
+        for timestep in self.schedule.timesteps[starts[first_step] : starts[end_step]]:
             noise = self._predicted_noise(stage, latents, timestep)
-            latents = self.scheduler.step(noise, timestep, latents, **self.step_options, return_dict=False)[0]
+            latents = scheduler.step(noise, timestep, latents, **self.step_options, return_dict=False)[0]
             if self.stop():
                 raise LeaseLostError("the pack was taken back while it was rendered")
         return latents
 
     def _predicted_noise(self, stage: Stage, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """Classifier-free guidance, https://arxiv.org/abs/2207.12598: negative + scale x (positive - negative)."""
         told = stage.conditioning
         inputs = torch.cat([latents, latents]) if told.is_guided else latents
         noise = stage.unet(
-            self.scheduler.scale_model_input(inputs, timestep),
+            self.schedule.scheduler.scale_model_input(inputs, timestep),
             timestep,
             encoder_hidden_states=told.hidden_states,
             added_cond_kwargs={"text_embeds": told.pooled, "time_ids": told.time_ids},
             return_dict=False,
         )[0]
-        if not told.is_guided:
-            return noise
-        negative, positive = noise.chunk(2)
-        return negative + self.guidance_scale * (positive - negative)
+        return stage.guided(noise)
 
 
 @torch.inference_mode()
-def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop) -> Denoised:
-    """Base, lossless handoff and refiner of one forward pass; or the base alone.
+def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop, inputs: PassInputs = NO_INPUTS) -> Denoised:
+    """Base, handoff and refiner of one forward pass, or those of them that its ``refiner.mode`` has.
 
     Raises:
         LeaseLostError: ``stop`` answered yes.
         SpecError: the handoff leaves a side without a step.
     """
-    spec = specs[0]
-    pair.base.scheduler = scheduler = timed_scheduler(pair, specs)
-    generators = [torch.Generator("cpu").manual_seed(spec.seed) for spec in specs]
-    sampler = Sampler(scheduler, pair.base.prepare_extra_step_kwargs(generators, 0.0), spec.guidance_scale, stop)
-    latents = _noise(pair, spec, generators)
-    starts, num_evaluations = step_starts(scheduler), len(scheduler.timesteps)
-    base = Stage(pair.base.unet, base_conditioning(pair.base, specs))
-    if spec.refiner.mode == "off":
-        return Denoised(sampler.run(base, latents, 0, num_evaluations), len(starts), 0, None)
-    num_base_steps = handoff_step(scheduler, spec)
-    seam = starts[num_base_steps]
-    latents = sampler.run(base, latents, 0, seam)
-    refiner = Stage(pair.refiner.unet, refiner_conditioning(pair.refiner, specs))
-    latents = sampler.run(refiner, latents, seam, num_evaluations)
-    return Denoised(latents, num_base_steps, len(starts) - num_base_steps, sigma(scheduler, seam))
+    run = _Run(pair, specs, [torch.Generator("cpu").manual_seed(spec.seed) for spec in specs], stop)
+    match specs[0].refiner.mode:
+        case "only":
+            return run.refined(run.encoded(inputs), base_steps=0)
+        case "img2img":
+            base = run.base(inputs)
+            return run.refined(base.latents, base.base_steps)
+        case "off":
+            return run.base(inputs)
+        case "ensemble":
+            return run.ensemble(inputs)
 
 
-def new_scheduler(pair: LoadedPair, specs: Sequence[JobSpec]) -> SchedulerMixin:
-    """The scheduler of a forward pass, from the base's configuration and the specs' options."""
-    name = specs[0].scheduler
-    options = dict(specs[0].scheduler_options)
-    if name == _DRAWS_FROM_SEEDS:
-        options["noise_sampler_seed"] = [spec.seed for spec in specs]
-    if name == "DPMSolverSinglestepScheduler" and _last_sigma(pair, options) == "zero":
-        options["lower_order_final"] = True  # diffusers switches it on itself, and warns in each pass
-    return getattr(diffusers, name).from_config(pair.scheduler_config, **options)
+@dataclass(frozen=True)
+class _Run:
+    """One forward pass on its way. Each image draws from its own generator, in the order that diffusers draws in."""
 
+    pair: LoadedPair
+    specs: Sequence[JobSpec]
+    generators: list[torch.Generator]
+    stop: Stop
 
-def _last_sigma(pair: LoadedPair, options: dict[str, Any]) -> str:
-    return options.get("final_sigmas_type") or pair.scheduler_config.get("final_sigmas_type", "zero")
+    def base(self, inputs: PassInputs) -> Denoised:
+        sampler, latents = self._begun(inputs)
+        num_steps = len(sampler.schedule.starts)
+        return Denoised(sampler.run(self._base_stage(), latents, 0, num_steps), num_steps, 0, None)
 
+    def ensemble(self, inputs: PassInputs) -> Denoised:
+        sampler, latents = self._begun(inputs)
+        num_steps, seam = len(sampler.schedule.starts), handoff_step(sampler.schedule, self.specs[0])
+        latents = sampler.run(self._base_stage(), latents, 0, seam)
+        latents = sampler.run(self._refiner_stage(), latents, seam, num_steps)
+        return Denoised(latents, seam, num_steps - seam, sampler.schedule.sigma(seam))
 
-def timed_scheduler(pair: LoadedPair, specs: Sequence[JobSpec], first: int = 0) -> SchedulerMixin:
-    """``new_scheduler`` with its timesteps, before the evaluation ``first``."""
-    scheduler = new_scheduler(pair, specs)
-    scheduler.set_timesteps(specs[0].num_inference_steps, device=pair.device)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
-    return scheduler
+    def refined(self, latents: torch.Tensor, base_steps: int) -> Denoised:
+        """Finished latents, noised and denoised again by the refiner: SDEdit, https://arxiv.org/abs/2108.01073."""
+        sampler, noised = self._noised(latents, self.specs[0].refiner.strength)
+        num_steps = len(sampler.schedule.starts)
+        latents = sampler.run(self._refiner_stage(), noised, 0, num_steps)
+        return Denoised(latents, base_steps, num_steps, sampler.schedule.sigma(0))
 
+    def encoded(self, inputs: PassInputs) -> torch.Tensor:
+        return encoded(self.pair, inputs.init_images, self.generators)
 
-def step_starts(scheduler: SchedulerMixin) -> list[int]:
-    """For each whole step, the evaluation (an index of ``timesteps``) that it begins with."""
-    num_evaluations = len(scheduler.timesteps)
-    if isinstance(scheduler, PNDMScheduler):
-        return _pndm_step_starts(scheduler, num_evaluations)
-    return list(range(0, num_evaluations, scheduler.order))
-
-
-def _pndm_step_starts(scheduler: PNDMScheduler, num_evaluations: int) -> list[int]:
-    """Either the first step takes two evaluations, or the first three take four each (Runge-Kutta)."""
-    if scheduler.config.skip_prk_steps:
-        return [0, *range(2, num_evaluations)]
-    num_first = 4 * _PNDM_RUNGE_KUTTA_STEPS
-    return [*range(0, num_first, 4), *range(num_first, num_evaluations)]
-
-
-def handoff_step(scheduler: SchedulerMixin, spec: JobSpec) -> int:
-    """How many whole steps the base runs.
-
-    ``start`` is read as diffusers reads ``denoising_end``: a step is the base's while its timestep is not below the
-    cutoff.
-
-    Raises:
-        SpecError: base or refiner would have no step.
-    """
-    starts = step_starts(scheduler)
-    num_base_steps = spec.refiner.num_base_steps(spec.num_inference_steps)
-    if num_base_steps is None:
-        num_train = scheduler.config.num_train_timesteps
-        cutoff = round(num_train - spec.refiner.start * num_train)
-        num_base_steps = sum(timestep >= cutoff for timestep in scheduler.timesteps[starts].tolist())
-    check_both_have_steps(spec, num_base_steps, len(starts) - num_base_steps)
-    return num_base_steps
-
-
-def check_both_have_steps(spec: JobSpec, base_steps: int, refiner_steps: int) -> None:
-    """Raises SpecError where one of them has none."""
-    if base_steps < 1 or refiner_steps < 1:
-        raise SpecError(
-            f"refiner.start: {spec.refiner.start} of {spec.num_inference_steps} steps leaves"
-            f" {base_steps} to the base and {refiner_steps} to the refiner; each needs one"
+    def _begun(self, inputs: PassInputs) -> tuple[Sampler, torch.Tensor]:
+        """The base's sampler and what its first step starts from: noise, or the noised init images."""
+        spec = self.specs[0]
+        if spec.strength is not None:
+            return self._noised(self.encoded(inputs), spec.strength)
+        sampler = self._sampler()
+        noise = self._noise(
+            (len(self.specs), self.pair.base.unet.config.in_channels, spec.height // 8, spec.width // 8)
         )
+        return sampler, noise * sampler.schedule.scheduler.init_noise_sigma
 
+    def _noised(self, latents: torch.Tensor, strength: float) -> tuple[Sampler, torch.Tensor]:
+        num_steps = self.specs[0].num_inference_steps
+        sampler = self._sampler(first_step=num_steps - num_image_to_image_steps(num_steps, strength))
+        timestep = sampler.schedule.timesteps[:1].repeat(len(latents))
+        return sampler, sampler.schedule.scheduler.add_noise(latents, self._noise(latents.shape), timestep)
 
-def sigma(scheduler: SchedulerMixin, evaluation: int) -> float | None:
-    """The noise level before an evaluation; None where the scheduler has no sigmas."""
-    return scheduler.sigmas[evaluation].item() if hasattr(scheduler, "sigmas") else None
+    def _noise(self, shape: Sequence[int]) -> torch.Tensor:
+        return randn_tensor(tuple(shape), generator=self.generators, device=self.pair.device, dtype=self.pair.dtype)
 
+    def _sampler(self, first_step: int = 0) -> Sampler:
+        schedule = noise_schedule(self.pair, self.specs, first_step)
+        self.pair.base.scheduler = schedule.scheduler  # which the next line asks what its steps take
+        return Sampler(schedule, self.pair.base.prepare_extra_step_kwargs(self.generators, 0.0), self.stop)
 
-def _noise(pair: LoadedPair, spec: JobSpec, generators: list[torch.Generator]) -> torch.Tensor:
-    """What the first step starts from: each image's noise from its own generator, scaled as the scheduler wants it."""
-    channels = pair.base.unet.config.in_channels
-    return pair.base.prepare_latents(
-        len(generators), channels, spec.height, spec.width, pair.dtype, pair.device, generators
-    )
+    def _base_stage(self) -> Stage:
+        spec, base = self.specs[0], self.pair.base
+        return Stage(base.unet, base_conditioning(base, self.specs), spec.guidance_scale, spec.guidance_rescale)
+
+    def _refiner_stage(self) -> Stage:
+        refiner = self.pair.refiner
+        return Stage(refiner.unet, refiner_conditioning(refiner, self.specs), refiner_guidance(self.specs[0]))

@@ -6,7 +6,8 @@ is that of the first 75 tokens, as compel and diffusers have it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import pyparsing
 import torch
@@ -18,12 +19,20 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from schemas.errors import SpecError
 from schemas.spec import JobSpec
 from worker.pipelines import LoadedPair
+from worker.prompts import StagePrompts, base_prompts, refiner_prompts
 
 SdxlPipeline = StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 # compel's parser tries every reading of nested parentheses again at each level: "((((((((" took it 22 seconds.
 pyparsing.ParserElement.enable_packrat()
+
+
+class Chunks(NamedTuple):
+    """How many chunks of 77 tokens each side reads; 0 where it has no part."""
+
+    base: int
+    refiner: int
 
 
 @dataclass(frozen=True)
@@ -36,34 +45,44 @@ class PromptEmbeds:
     negative_pooled_prompt_embeds: torch.Tensor
 
 
-def num_chunks(pair: LoadedPair, spec: JobSpec) -> int:
-    """How many chunks the longer of prompt and negative prompt has.
+def num_chunks(pair: LoadedPair, spec: JobSpec) -> Chunks:
+    """How many chunks the longest text of each side has.
 
     Not on the device, and not with the pipelines' tokenizers: another thread may render meanwhile.
 
     Raises:
         SpecError: the prompt's compel syntax asks for what cannot be rendered.
     """
-    texts = [spec.prompt]
-    if is_guided(spec) and spec.negative_prompt is not None:
-        texts.append(spec.negative_prompt)
-    return max(_num_text_chunks(pair.counting_tokenizers, text, spec.prompt_syntax) for text in texts)
+    mode = spec.refiner.mode
+    return Chunks(
+        base=0 if mode == "only" else _num_stage_chunks(pair, base_prompts(spec)),
+        refiner=0 if mode == "off" else _num_stage_chunks(pair, refiner_prompts(spec)),
+    )
 
 
-def embed(pipe: SdxlPipeline, spec: JobSpec) -> PromptEmbeds:
-    """The embeddings of the spec's prompts for the base or for the refiner.
+def _num_stage_chunks(pair: LoadedPair, prompts: StagePrompts) -> int:
+    texts = dict.fromkeys(prompts.read)
+    return max(_num_text_chunks(pair.counting_tokenizers, text, prompts.syntax) for text in texts)
+
+
+def embed(pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
+    """The embeddings of a stage's prompts: ``worker.prompts`` has those of the base and those of the refiner.
 
     A prompt of one chunk is embedded as ``pipe.encode_prompt`` does it, bit for bit. Positive and negative are padded
     to equally many chunks with the empty prompt's, as compel does it.
     """
-    hidden, pooled = _encode(pipe, spec.prompt, spec.prompt_syntax)
-    if _has_no_negative(pipe, spec):
+    hidden, pooled = _encode(pipe, prompts.positive, prompts)
+    if _has_no_negative(pipe, prompts):
         return PromptEmbeds(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled))
-    negative_hidden, negative_pooled = _encode(pipe, spec.negative_prompt or "", spec.prompt_syntax)
+    as_negative = replace(prompts, clip_skip=None)
+    negative_hidden, negative_pooled = _encode(pipe, prompts.negative or ("", ""), as_negative)
     num_tokens = max(hidden.shape[1], negative_hidden.shape[1])
-    empty = _encode_plain(pipe, "")[0]
+    empty, negative_empty = (_encode_plain(pipe, ("", ""), told.clip_skip)[0] for told in (prompts, as_negative))
     return PromptEmbeds(
-        _padded(hidden, num_tokens, empty), pooled, _padded(negative_hidden, num_tokens, empty), negative_pooled
+        _padded(hidden, num_tokens, empty),
+        pooled,
+        _padded(negative_hidden, num_tokens, negative_empty),
+        negative_pooled,
     )
 
 
@@ -72,34 +91,34 @@ def stacked(embeds: Sequence[PromptEmbeds]) -> dict[str, torch.Tensor]:
     return {name: torch.cat([getattr(one, name) for one in embeds]) for name in PromptEmbeds.__dataclass_fields__}
 
 
-def is_guided(spec: JobSpec) -> bool:
-    """As diffusers' ``do_classifier_free_guidance``: below, the pipelines do not look at the negative prompt."""
-    return spec.guidance_scale > 1
-
-
-def _has_no_negative(pipe: SdxlPipeline, spec: JobSpec) -> bool:
-    if not is_guided(spec):
+def _has_no_negative(pipe: SdxlPipeline, prompts: StagePrompts) -> bool:
+    if not prompts.is_guided:
         return True  # the pipelines do not look at it
-    return spec.negative_prompt is None and pipe.config.force_zeros_for_empty_prompt
+    return prompts.negative is None and pipe.config.force_zeros_for_empty_prompt
 
 
-def _encode(pipe: SdxlPipeline, text: str, syntax: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return _encode_compel(pipe, text) if syntax == "compel" else _encode_plain(pipe, text)
+def _encode(pipe: SdxlPipeline, texts: tuple[str, str], prompts: StagePrompts) -> tuple[torch.Tensor, torch.Tensor]:
+    if prompts.syntax == "compel":
+        return _encode_compel(pipe, texts)
+    return _encode_plain(pipe, texts, prompts.clip_skip)
 
 
-def _encode_plain(pipe: SdxlPipeline, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-    hidden = [_hidden_states(encoder, _chunks(tokenizer, [text])) for tokenizer, encoder in _encoders(pipe)]
+def _encode_plain(
+    pipe: SdxlPipeline, texts: tuple[str, str], clip_skip: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    both = list(zip(_encoders(pipe), texts[-len(_encoders(pipe)) :], strict=True))
+    hidden = [_hidden_states(encoder, _chunks(tokenizer, [text]), clip_skip) for (tokenizer, encoder), text in both]
     num_tokens = max(states.shape[1] for states in hidden)
     padded = [
-        _padded(states, num_tokens, _hidden_states(encoder, _chunks(tokenizer, [""])))
+        _padded(states, num_tokens, _hidden_states(encoder, _chunks(tokenizer, [""]), clip_skip))
         for states, (tokenizer, encoder) in zip(hidden, _encoders(pipe), strict=True)
     ]
-    return torch.cat(padded, dim=-1), _pooled(pipe, text)
+    return torch.cat(padded, dim=-1), _pooled(pipe, texts[1])
 
 
-def _encode_compel(pipe: SdxlPipeline, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _encode_compel(pipe: SdxlPipeline, texts: tuple[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
     if pipe.text_encoder is not None:
-        conditioning = CompelForSDXL(pipe)(text)
+        conditioning = CompelForSDXL(pipe)(texts[0], style_prompt=texts[1])
         return conditioning.embeds, conditioning.pooled_embeds
     compel = Compel(
         tokenizer=pipe.tokenizer_2,
@@ -108,7 +127,7 @@ def _encode_compel(pipe: SdxlPipeline, text: str) -> tuple[torch.Tensor, torch.T
         requires_pooled=True,
         truncate_long_prompts=False,
     )
-    return compel(text)
+    return compel(texts[1])
 
 
 def _encoders(pipe: SdxlPipeline) -> list[tuple[CLIPTokenizer, TextEncoder]]:
@@ -117,9 +136,10 @@ def _encoders(pipe: SdxlPipeline) -> list[tuple[CLIPTokenizer, TextEncoder]]:
     return [(tokenizer, encoder) for tokenizer, encoder in both if encoder is not None]
 
 
-def _hidden_states(encoder: TextEncoder, chunks: torch.Tensor) -> torch.Tensor:
-    """Penultimate hidden states (1, chunks x 77, width) of token ids (chunks, 77), one chunk at a time."""
-    states = [encoder(ids[None].to(encoder.device), output_hidden_states=True).hidden_states[-2] for ids in chunks]
+def _hidden_states(encoder: TextEncoder, chunks: torch.Tensor, clip_skip: int | None) -> torch.Tensor:
+    """Hidden states (1, chunks x 77, width) of token ids (chunks, 77), one chunk at a time; the penultimate layer's."""
+    layer = -2 - (clip_skip or 0)
+    states = [encoder(ids[None].to(encoder.device), output_hidden_states=True).hidden_states[layer] for ids in chunks]
     return torch.cat(states, dim=1)
 
 

@@ -6,16 +6,29 @@ from collections.abc import Hashable, Sequence
 from schemas.spec import JobSpec
 
 
-def pass_key(spec: JobSpec, num_chunks: int) -> Hashable:
-    """Jobs with one key may share a forward pass.
+def pass_key(spec: JobSpec, chunks: Hashable) -> Hashable:
+    """Jobs with one key may share a forward pass: one noise schedule, one guidance, prompts of equally many chunks.
 
-    The pipelines take one guidance scale and one aesthetic score for all images of a call, and prompts of different
-    length would have to be padded, which changes pixels.
+    Prompts of different length would have to be padded, which changes pixels. What differs from image to image
+    otherwise (prompts, sizes, aesthetic scores, seeds) is told for each; but not by diffusers' pipelines.
     """
-    return spec.pack_key, spec.guidance_scale, spec.refiner, num_chunks
+    refiner = spec.refiner.model_copy(update=_OF_ONE_IMAGE)
+    told = (spec.guidance_scale, spec.guidance_rescale, spec.strength, spec.init_image is None)
+    return spec.pack_key, chunks, told, refiner, _told_to_all(spec)
 
 
-def split(specs: Sequence[JobSpec], chunk_counts: Sequence[int], limit: int) -> list[list[int]]:
+_OF_ONE_IMAGE = {"prompt": None, "negative_prompt": None, "aesthetic_score": None, "negative_aesthetic_score": None}
+
+
+def _told_to_all(spec: JobSpec) -> Hashable:
+    """What the pipelines take once for all images of a call."""
+    if spec.refiner.handoff == "lossless":
+        return None
+    scores = (spec.refiner.aesthetic_score, spec.refiner.negative_aesthetic_score)
+    return scores, spec.original_size, spec.target_size, spec.crops_coords_top_left
+
+
+def split(specs: Sequence[JobSpec], chunk_counts: Sequence[Hashable], limit: int) -> list[list[int]]:
     """Indices of the specs, as forward passes of at most ``limit`` images; order kept within a pass.
 
     ``chunk_counts`` has ``worker.embedding.num_chunks`` of each spec.
@@ -23,6 +36,6 @@ def split(specs: Sequence[JobSpec], chunk_counts: Sequence[int], limit: int) -> 
     if limit < 1:
         raise ValueError(f"a forward pass holds at least 1 image, not {limit}")
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for index, (spec, num_chunks) in enumerate(zip(specs, chunk_counts, strict=True)):
-        groups[pass_key(spec, num_chunks)].append(index)
+    for index, (spec, chunks) in enumerate(zip(specs, chunk_counts, strict=True)):
+        groups[pass_key(spec, chunks)].append(index)
     return [group[first : first + limit] for group in groups.values() for first in range(0, len(group), limit)]

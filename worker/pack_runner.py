@@ -19,11 +19,11 @@ from farm.database import Database
 from farm.retries import Failure
 from schemas.errors import DeviceLostError, InvalidImageError, LeaseLostError, MessageError, UnavailableError
 from schemas.messages import PackMessage
-from schemas.provenance import Provenance
+from schemas.provenance import Provenance, handoff_kind
 from schemas.records import ClaimedJob, ClaimedPack, FinishedImage
 from schemas.settings import Settings
 from schemas.spec import JobSpec
-from worker.embedding import num_chunks
+from worker.embedding import Chunks, num_chunks
 from worker.finishing import Finisher, Unfinished
 from worker.forward_passes import split
 from worker.lease_keeper import LeaseKeeper
@@ -50,7 +50,7 @@ class _Pass:
 
     jobs: tuple[ClaimedJob, ...]
     specs: tuple[JobSpec, ...]
-    chunks: int
+    chunks: Chunks
 
     @property
     def job_ids(self) -> list[int]:
@@ -165,12 +165,13 @@ class PackRunner:
 
     def _unfinished(self, one: _Pass, rendered: RenderedPass, seconds: float) -> list[Unfinished]:
         provenance = Provenance(
-            handoff=one.specs[0].refiner.handoff if rendered.refiner_steps else "none",
+            handoff=handoff_kind(one.specs[0]),
             forward_pass_size=len(one.jobs),
             base_steps=rendered.base_steps,
             refiner_steps=rendered.refiner_steps,
             handoff_sigma=rendered.handoff_sigma,
-            prompt_chunks=one.chunks,
+            prompt_chunks=one.chunks.base,
+            refiner_prompt_chunks=one.chunks.refiner,
             watermark_bits=None,
         )
         images = zip(one.jobs, one.specs, rendered.images, strict=True)

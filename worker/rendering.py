@@ -14,6 +14,7 @@ from worker.denoising import Denoised, Stop
 from worker.denoising import denoise as denoise_lossless
 from worker.embedding import num_chunks
 from worker.forward_passes import pass_key
+from worker.inputs import NO_INPUTS, PassInputs
 from worker.pipelines import LoadedPair
 from worker.two_pipelines import denoise_by_diffusers
 
@@ -33,19 +34,21 @@ class RenderedPass:
     handoff_sigma: float | None
 
 
-def render(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop = lambda: False) -> RenderedPass:
+def render(
+    pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop = lambda: False, inputs: PassInputs = NO_INPUTS
+) -> RenderedPass:
     """Renders the specs of one forward pass. ``stop`` is asked after every evaluation.
 
     Raises:
         ValueError: the specs cannot share a forward pass (``worker.forward_passes.split`` makes those that can).
-        SpecError: a spec wants a refiner that the pair does not have.
+        SpecError: a spec wants what the pair does not have: a refiner, or so many layers of a text encoder.
         LeaseLostError: ``stop`` answered yes.
         DeviceMemoryError: the device's memory does not hold the pass; nothing of it is held any longer.
         DeviceLostError: the device failed for good: this process can render nothing more.
     """
     _check(pair, specs)
     try:
-        denoised = denoise(pair, specs, stop)
+        denoised = denoise(pair, specs, stop, inputs)
         images = _images(pair, denoised.latents)
         return RenderedPass(images, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma)
     except torch.OutOfMemoryError:
@@ -64,20 +67,29 @@ def _check(pair: LoadedPair, specs: Sequence[JobSpec]) -> None:
     keys = {pass_key(spec, num_chunks(pair, spec)) for spec in specs}
     if len(keys) != 1:
         raise ValueError(f"a forward pass takes specs of one kind, not of {len(keys)}")
-    if specs[0].refiner.mode != "off" and pair.refiner is None:
+    for spec in specs:
+        _check_pair_has(pair, spec)
+
+
+def _check_pair_has(pair: LoadedPair, spec: JobSpec) -> None:
+    if spec.refiner.mode != "off" and pair.refiner is None:
         raise SpecError(f'refiner.mode: pair {pair.pair.name!r} has no refiner, so only "off" can be rendered')
+    encoders = (pair.base.text_encoder, pair.base.text_encoder_2)
+    most = min(encoder.config.num_hidden_layers for encoder in encoders) - 1
+    if spec.clip_skip is not None and spec.clip_skip > most:
+        raise SpecError(f"clip_skip: {spec.clip_skip}: pair {pair.pair.name!r} has layers for {most} at the most")
 
 
 def _is_device_error(error: RuntimeError) -> bool:
     return isinstance(error, torch.AcceleratorError) or any(text in str(error) for text in _DEVICE_SENTENCES)
 
 
-def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop) -> Denoised:
+def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop, inputs: PassInputs = NO_INPUTS) -> Denoised:
     """Base, handoff and refiner of one forward pass."""
     refiner = specs[0].refiner
     if refiner.mode == "ensemble" and refiner.handoff == "diffusers":
         return denoise_by_diffusers(pair, specs, stop)
-    return denoise_lossless(pair, specs, stop)
+    return denoise_lossless(pair, specs, stop, inputs)
 
 
 @torch.inference_mode()

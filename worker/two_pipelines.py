@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from diffusers import SchedulerMixin
 
+from schemas.combinations import refiner_guidance
 from schemas.errors import LeaseLostError
 from schemas.spec import JobSpec
-from worker.denoising import Denoised, Stop, check_both_have_steps, new_scheduler, sigma, step_starts
+from worker.denoising import Denoised, Stop
 from worker.embedding import SdxlPipeline, embed, stacked
+from worker.noise_schedule import NoiseSchedule, check_both_have_steps, new_scheduler, step_starts
 from worker.pipelines import LoadedPair
+from worker.prompts import StagePrompts, base_prompts, refiner_prompts
 
 
 @dataclass
@@ -43,21 +46,24 @@ class _Run:
     #: one for each image; the refiner goes on drawing where the base stopped
     generators: list[torch.Generator]
 
-    def denoise(self, pipe: SdxlPipeline, **options: Any) -> torch.Tensor:
+    def denoise(self, pipe: SdxlPipeline, prompts: Sequence[StagePrompts], **options: Any) -> torch.Tensor:
         pipe.scheduler = self.scheduler
+        spec = self.specs[0]
         return pipe(
-            num_inference_steps=self.specs[0].num_inference_steps,
-            guidance_scale=self.specs[0].guidance_scale,
+            num_inference_steps=spec.num_inference_steps,
             generator=self.generators,
             output_type="latent",
-            **stacked([embed(pipe, spec) for spec in self.specs]),
+            original_size=spec.original_size,
+            target_size=spec.target_size,
+            crops_coords_top_left=spec.crops_coords_top_left or (0, 0),
+            **stacked([embed(pipe, one) for one in prompts]),
             **options,
         ).images
 
 
 @torch.inference_mode()
 def denoise_by_diffusers(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop) -> Denoised:
-    """Base and refiner of one forward pass. A step that was cut counts on both sides: it ran, in part, on both.
+    """Base and refiner of one forward pass. A step that was cut within counts as the refiner's, which ends it.
 
     Raises:
         LeaseLostError: ``stop`` answered yes.
@@ -68,18 +74,33 @@ def denoise_by_diffusers(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop)
     run = _Run(specs, new_scheduler(pair, specs), generators)
     base, refiner = _Evaluations(stop), _Evaluations(stop)
     latents = run.denoise(
-        pair.base, callback_on_step_end=base, height=spec.height, width=spec.width, denoising_end=spec.refiner.start
+        pair.base,
+        [base_prompts(spec) for spec in specs],
+        callback_on_step_end=base,
+        guidance_scale=spec.guidance_scale,
+        guidance_rescale=spec.guidance_rescale,
+        denoising_end=spec.refiner.start,
+        height=spec.height,
+        width=spec.width,
     )
     latents = run.denoise(
         pair.refiner,
+        [refiner_prompts(spec) for spec in specs],
         callback_on_step_end=refiner,
+        guidance_scale=refiner_guidance(spec),
         image=latents,
         denoising_start=spec.refiner.start,
         aesthetic_score=spec.refiner.aesthetic_score,
         negative_aesthetic_score=spec.refiner.negative_aesthetic_score,
     )
-    starts, seam = step_starts(run.scheduler), len(run.scheduler.timesteps) - refiner.done
-    base_steps = sum(start < base.done for start in starts)
-    refiner_steps = len(starts) - max((place for place, start in enumerate(starts) if start <= seam), default=0)
-    check_both_have_steps(spec, min(base_steps, base.done), min(refiner_steps, refiner.done))
-    return Denoised(latents, base_steps, refiner_steps, sigma(run.scheduler, seam))
+    return _counted(run, latents, base.done, refiner.done)
+
+
+def _counted(run: _Run, latents: torch.Tensor, base_evaluations: int, refiner_evaluations: int) -> Denoised:
+    num_evaluations = len(run.scheduler.timesteps)
+    starts, seam = step_starts(run.scheduler), num_evaluations - refiner_evaluations
+    base_steps = sum(end <= base_evaluations for end in [*starts[1:], num_evaluations])
+    refiner_steps = len(starts) - base_steps
+    check_both_have_steps(run.specs[0], min(base_steps, base_evaluations), min(refiner_steps, refiner_evaluations))
+    schedule = NoiseSchedule(run.scheduler, run.scheduler.timesteps, list(range(num_evaluations)))
+    return Denoised(latents, base_steps, refiner_steps, schedule.sigma(seam))

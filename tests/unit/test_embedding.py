@@ -9,6 +9,7 @@ from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
 from schemas.errors import SpecError
 from schemas.spec import JobSpec
 from worker.embedding import embed, num_chunks, stacked
+from worker.prompts import base_prompts, refiner_prompts
 
 SENTENCE = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. "
 LONG = (SENTENCE * 5).strip()
@@ -21,18 +22,23 @@ def spec(prompt="a red fox", **fields):
 
 def embedded(pipe, one):
     with torch.inference_mode():
-        embeds = embed(pipe, one)
+        embeds = embed(pipe, refiner_prompts(one) if pipe.text_encoder is None else base_prompts(one))
     return tuple(getattr(embeds, name) for name in NAMES)
 
 
 def by_diffusers(pipe, one):
     with torch.inference_mode():
-        return pipe.encode_prompt(one.prompt, device="cpu", negative_prompt=one.negative_prompt)
+        return pipe.encode_prompt(
+            one.prompt, one.prompt_2, device="cpu", negative_prompt=one.negative_prompt,
+            negative_prompt_2=one.negative_prompt_2, clip_skip=one.clip_skip,
+        )  # fmt: skip
 
 
 def by_compel(pipe, one):
     with torch.inference_mode():
-        found = CompelForSDXL(pipe)(one.prompt, negative_prompt=one.negative_prompt)
+        found = CompelForSDXL(pipe)(
+            one.prompt, one.prompt_2, negative_prompt=one.negative_prompt, negative_style_prompt=one.negative_prompt_2
+        )
     return found.embeds, found.negative_embeds, found.pooled_embeds, found.negative_pooled_embeds
 
 
@@ -47,6 +53,36 @@ def test_a_plain_prompt_of_one_chunk_is_embedded_as_diffusers_does_it(tiny, diff
     reference = diffusers_pair[side == "refiner"]
     one = spec(prompt, negative_prompt=negative)
     assert equal(embedded(getattr(tiny, side), one), by_diffusers(reference, one)) == [True] * 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt_2": "watercolour"},
+        {"negative_prompt": "dark", "negative_prompt_2": "oil"},
+        {"prompt_2": "ink", "negative_prompt": "dark"},
+        {"clip_skip": 1},
+        {"clip_skip": 1, "prompt_2": "ink", "negative_prompt": "dark"},
+    ],
+)
+def test_what_the_base_is_told_beside_the_prompt_is_embedded_as_diffusers_does_it(tiny, diffusers_pair, fields):
+    one = spec(**fields)
+    assert equal(embedded(tiny.base, one), by_diffusers(diffusers_pair[0], one)) == [True] * 4
+    assert equal(embedded(tiny.base, one), embedded(tiny.base, spec())) != [True] * 4
+
+
+def test_the_refiner_reads_its_own_prompts_or_the_bases_but_never_prompt_2(tiny):
+    told = spec(prompt_2="ink", negative_prompt="dark", negative_prompt_2="oil", clip_skip=1)
+    assert equal(embedded(tiny.refiner, told), embedded(tiny.refiner, spec(negative_prompt="dark"))) == [True] * 4
+    own = spec("a car", negative_prompt="dark", refiner={"prompt": "a red fox", "negative_prompt": "red"})
+    assert equal(embedded(tiny.refiner, own), embedded(tiny.refiner, spec(negative_prompt="red"))) == [True] * 4
+
+
+@pytest.mark.parametrize(("prompt", "prompt_2"), [("a fox", LONG), (LONG, "watercolour"), ("a (red)++ fox", "(ink)-")])
+def test_prompts_of_unequal_length_are_padded_to_one_as_compel_does_it(tiny, diffusers_pair, prompt, prompt_2):
+    for syntax in ("plain", "compel") if "(" not in prompt else ("compel",):
+        one = spec(prompt, prompt_2=prompt_2, negative_prompt="blurry", prompt_syntax=syntax)
+        assert equal(embedded(tiny.base, one), by_compel(diffusers_pair[0], one)) == [True] * 4
 
 
 def test_no_negative_prompt_is_zeros_for_the_base_and_the_empty_text_for_the_refiner(tiny):
@@ -82,9 +118,10 @@ def test_a_short_positive_is_padded_to_its_own_long_negative(tiny, diffusers_pai
 
 
 def test_without_guidance_the_negative_prompt_lengthens_nothing(tiny):
-    one = spec("a red fox", negative_prompt=LONG, guidance_scale=1.0)
-    assert num_chunks(tiny, one) == 1
+    one = spec("a red fox", negative_prompt=LONG, guidance_scale=1.0, refiner={"guidance_scale": 5})
+    assert num_chunks(tiny, one) == (1, 3)
     assert embedded(tiny.base, one)[0].shape[1] == 77
+    assert embedded(tiny.refiner, one)[0].shape[1] == 3 * 77
 
 
 @pytest.mark.parametrize(
@@ -135,13 +172,21 @@ def test_the_refiner_has_a_compel_of_its_own(tiny, diffusers_pair):
 )
 def test_the_count_is_the_length_of_the_embedding(tiny, syntax, prompt):
     one = spec(prompt, prompt_syntax=syntax)
-    for pipe in (tiny.base, tiny.refiner):
-        assert embedded(pipe, one)[0].shape[1] == 77 * num_chunks(tiny, one)
+    for pipe, chunks in zip((tiny.base, tiny.refiner), num_chunks(tiny, one), strict=True):
+        assert embedded(pipe, one)[0].shape[1] == 77 * chunks
 
 
 def test_75_words_are_one_chunk_and_76_are_two(tiny):
-    assert [num_chunks(tiny, spec("fox " * number)) for number in (75, 76)] == [1, 2]
-    assert num_chunks(tiny, spec("fox", negative_prompt="fox " * 76)) == 2
+    assert [num_chunks(tiny, spec("fox " * number)) for number in (75, 76)] == [(1, 1), (2, 2)]
+    assert num_chunks(tiny, spec("fox", negative_prompt="fox " * 76)) == (2, 2)
+
+
+def test_each_side_counts_what_it_reads(tiny):
+    long = "fox " * 76
+    assert num_chunks(tiny, spec("fox", prompt_2=long)) == (2, 1)
+    assert num_chunks(tiny, spec("fox", refiner={"prompt": long})) == (1, 2)
+    assert num_chunks(tiny, spec(long, refiner={"mode": "off"})) == (2, 0)
+    assert num_chunks(tiny, spec(long, init_image="0" * 64, refiner={"mode": "only"})) == (0, 2)
 
 
 def test_counting_never_touches_a_tokenizer_that_the_device_thread_uses(tiny):
@@ -149,7 +194,7 @@ def test_counting_never_touches_a_tokenizer_that_the_device_thread_uses(tiny):
     pipelines = (tiny.base.tokenizer, tiny.base.tokenizer_2)
     for tokenizer in pipelines:
         tokenizer("a fox", padding="max_length", truncation=True, max_length=77)
-    assert num_chunks(tiny, spec(LONG)) == 3
+    assert num_chunks(tiny, spec(LONG)) == (3, 3)
     assert [tokenizer.backend_tokenizer.truncation is None for tokenizer in pipelines] == [False, False]
     assert [tokenizer.backend_tokenizer.truncation for tokenizer in tiny.counting_tokenizers] == [None, None]
 
@@ -168,19 +213,19 @@ def test_counting_never_touches_a_tokenizer_that_the_device_thread_uses(tiny):
 def test_compel_syntax_that_cannot_be_rendered_is_refused_before_the_device(tiny, prompt, reason):
     with pytest.raises(SpecError, match=reason):
         num_chunks(tiny, spec(prompt, prompt_syntax="compel"))
-    assert num_chunks(tiny, spec(prompt)) >= 1  # as plain text it is text
+    assert min(num_chunks(tiny, spec(prompt))) >= 1  # as plain text it is text
 
 
 def test_open_parentheses_do_not_stop_the_worker(tiny):
     started = time.monotonic()
-    assert num_chunks(tiny, spec("(" * 7 + "fox", prompt_syntax="compel")) == 1
+    assert num_chunks(tiny, spec("(" * 7 + "fox", prompt_syntax="compel")) == (1, 1)
     assert time.monotonic() - started < 2  # without packrat parsing 6, and 4 times that for each one more
 
 
 def test_prompts_of_a_pass_are_stacked_in_their_order(tiny):
     specs = [spec("a fox"), spec("a wolf", negative_prompt="dark"), spec("a fox")]
     with torch.inference_mode():
-        embeds = [embed(tiny.base, one) for one in specs]
+        embeds = [embed(tiny.base, base_prompts(one)) for one in specs]
         arguments = stacked(embeds)
     assert set(arguments) == set(NAMES)
     assert torch.equal(arguments["prompt_embeds"][0], arguments["prompt_embeds"][2])

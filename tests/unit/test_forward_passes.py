@@ -5,6 +5,8 @@ import pytest
 from schemas.spec import JobSpec
 from worker.forward_passes import pass_key, split
 
+SHA256 = "0123456789abcdef" * 4
+
 
 def spec(**fields):
     return JobSpec.parse({"prompt": "a fox", "seed": 1, **fields})
@@ -33,15 +35,39 @@ def test_order_is_kept_within_a_pass_and_between_first_jobs():
         {"guidance_scale": 4.0},
         {"refiner": {"mode": "off"}},
         {"refiner": {"start": 0.9}},
-        {"refiner": {"aesthetic_score": 7.0}},
-        {"refiner": {"negative_aesthetic_score": 1.0}},
+        {"refiner": {"guidance_scale": 4}},
+        {"guidance_rescale": 0.5},
+        {"init_image": SHA256, "strength": 0.5},
+        {"refiner": {"mode": "img2img"}},
+        {"loras": [{"name": "a", "sha256": SHA256}]},
     ],
 )
-def test_what_a_pipeline_takes_once_for_all_images_separates_passes(fields):
+def test_what_is_decided_once_for_all_images_separates_passes(fields):
     assert split([spec(), spec(**fields)], [1, 1], limit=8) == [[0], [1]]
 
 
-@pytest.mark.parametrize("fields", [{"prompt": "a cat"}, {"negative_prompt": "blur"}, {"seed": 2}])
+@pytest.mark.parametrize("fields", [{"original_size": "8,8"}, {"crops_coords_top_left": "8,8"},
+                                    {"refiner": {"aesthetic_score": 7.0}}])  # fmt: skip
+def test_what_diffusers_pipelines_take_once_for_all_images_separates_theirs(fields):
+    assert split([spec(), spec(**fields)], [1, 1], limit=8) == [[0, 1]]
+    theirs = [spec(refiner={"handoff": "diffusers"}), spec(**fields | {"refiner": {"handoff": "diffusers"}
+                                                                      | fields.get("refiner", {})})]  # fmt: skip
+    assert split(theirs, [1, 1], limit=8) == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "a cat"},
+        {"prompt_2": "oil"},
+        {"negative_prompt": "blur"},
+        {"seed": 2},
+        {"clip_skip": 1},
+        {"negative_original_size": "8,8", "negative_target_size": "8,8"},
+        {"refiner": {"prompt": "a cat", "negative_prompt": ""}},
+        {"refiner": {"negative_aesthetic_score": 1.0}},
+    ],
+)
 def test_what_belongs_to_one_image_separates_nothing(fields):
     assert split([spec(), spec(**fields)], [1, 1], limit=8) == [[0, 1]]
 

@@ -17,7 +17,8 @@ from schemas.errors import SpecError
 from schemas.schedulers import SCHEDULER_OPTIONS, SCHEDULERS
 from schemas.spec import JobSpec
 from worker.conditioning import base_conditioning
-from worker.denoising import Sampler, Stage, denoise, handoff_step, step_starts, timed_scheduler
+from worker.denoising import Sampler, Stage, denoise
+from worker.noise_schedule import handoff_step, noise_schedule, step_starts
 
 RENDERING = (Path(__file__).parents[2] / "docs" / "rendering.md").read_text()
 
@@ -93,15 +94,16 @@ def test_the_comparison_sees_another_unet(twin, smallest):
 def _run(pair, one, fresh_at_the_seam):
     """As ``denoise`` does it for the twin; with another scheduler from the handoff on where that is asked for."""
     generators = [torch.Generator().manual_seed(one.seed)]
-    pair.base.scheduler = scheduler = timed_scheduler(pair, [one])
+    schedule = noise_schedule(pair, [one])
+    pair.base.scheduler = schedule.scheduler
     latents = pair.base.prepare_latents(1, 4, 64, 64, torch.float32, "cpu", generators)
-    stage = Stage(pair.base.unet, base_conditioning(pair.base, [one]))
-    seam = step_starts(scheduler)[handoff_step(scheduler, one)]
+    stage = Stage(pair.base.unet, base_conditioning(pair.base, [one]), one.guidance_scale)
+    seam, end = handoff_step(schedule, one), one.num_inference_steps
     options = pair.base.prepare_extra_step_kwargs(generators, 0.0)
-    latents = Sampler(scheduler, options, one.guidance_scale, never).run(stage, latents, 0, seam)
+    latents = Sampler(schedule, options, never).run(stage, latents, 0, seam)
     if fresh_at_the_seam:
-        scheduler = timed_scheduler(pair, [one], first=seam)
-    return Sampler(scheduler, options, one.guidance_scale, never).run(stage, latents, seam, len(scheduler.timesteps))
+        return Sampler(noise_schedule(pair, [one], first_step=seam), options, never).run(stage, latents, 0, end - seam)
+    return Sampler(schedule, options, never).run(stage, latents, seam, end)
 
 
 @pytest.mark.parametrize("scheduler", [*REMEMBERING, *MEMORYLESS])
@@ -116,10 +118,9 @@ def test_a_fresh_scheduler_at_the_seam_loses_what_the_solver_remembers(twin, sch
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_evaluation_belongs_to_one_step(smallest, scheduler):
     for num_steps in (1, 2, 3, 10):
-        timed = timed_scheduler(smallest, [spec(scheduler=scheduler, num_inference_steps=num_steps)])
-        starts = step_starts(timed)
-        assert (len(starts), starts[0]) == (num_steps, 0)
-        first_timesteps = timed.timesteps[starts].tolist()
+        schedule = noise_schedule(smallest, [spec(scheduler=scheduler, num_inference_steps=num_steps)])
+        assert (len(schedule.starts), schedule.starts[0]) == (num_steps, 0)
+        first_timesteps = schedule.timesteps[schedule.starts].tolist()
         assert first_timesteps == sorted(set(first_timesteps), reverse=True)
 
 
@@ -131,9 +132,9 @@ def test_pndm_with_its_runge_kutta_steps_has_four_evaluations_in_each_of_three()
 
 
 def test_the_sigma_at_the_handoff_is_that_of_the_refiners_first_step(smallest):
-    euler = timed_scheduler(smallest, [spec(num_inference_steps=5)])
-    for name in ("euler", "euler a", "lms", "heun", "dpm2", "dpm2 a", "dpm++ sde"):  # all of the same timesteps
-        one = spec(scheduler=name, num_inference_steps=5, refiner={"start_step": 3})
+    euler = noise_schedule(smallest, [spec(num_inference_steps=5)]).scheduler
+    for name in ("euler", "euler a", "lms", "heun", "dpm2", "dpm2 a", "dpm++ sde", "ddim", "ddpm", "pndm"):
+        one = spec(scheduler=name, num_inference_steps=5, refiner={"start_step": 3})  # all of the same timesteps
         assert denoise(smallest, [one], never).handoff_sigma == pytest.approx(euler.sigmas[3].item(), rel=1e-5)
 
 
@@ -145,7 +146,7 @@ def test_a_handoff_that_leaves_a_side_without_a_step_is_refused(smallest, fields
 
 def split_of_40(pair, scheduler):
     one = spec(scheduler=scheduler, num_inference_steps=40)
-    num_base_steps = handoff_step(timed_scheduler(pair, [one]), one)
+    num_base_steps = handoff_step(noise_schedule(pair, [one]), one)
     return f"{num_base_steps} + {40 - num_base_steps}"
 
 

@@ -1,0 +1,39 @@
+"""From pictures to latents: what img2img starts from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+
+from worker.pipelines import LoadedPair
+
+
+def encoded(
+    pair: LoadedPair, images: Sequence[NDArray[np.uint8]], generators: Sequence[torch.Generator]
+) -> torch.Tensor:
+    """Latents (images, 4, height / 8, width / 8) of RGB pictures (height, width, 3), as diffusers' img2img draws them:
+    each from its own generator, out of the distribution that the VAE gives for it alone."""
+    vae = pair.base.vae
+    latents = [
+        vae.encode(_as_input(image).to(pair.device, vae.dtype)).latent_dist.sample(generator)
+        for image, generator in zip(images, generators, strict=True)
+    ]
+    return _scaled(vae, torch.cat(latents).to(pair.dtype))
+
+
+def _as_input(image: NDArray[np.uint8]) -> torch.Tensor:
+    """(1, 3, height, width), -1 to 1."""
+    scaled = torch.from_numpy(image.astype(np.float32) / 255.0)
+    return 2.0 * scaled.permute(2, 0, 1)[None] - 1.0
+
+
+def _scaled(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    if vae.config.latents_mean is None or vae.config.latents_std is None:
+        return vae.config.scaling_factor * latents
+    mean, std = (
+        torch.tensor(values).view(1, 4, 1, 1).to(latents.device, latents.dtype)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return (latents - mean) * vae.config.scaling_factor / std
