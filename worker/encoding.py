@@ -24,9 +24,9 @@ def encoded(
 
 
 def _as_input(image: NDArray[np.uint8]) -> torch.Tensor:
-    """(1, 3, height, width), -1 to 1."""
-    scaled = torch.from_numpy(image.astype(np.float32) / 255.0)
-    return 2.0 * scaled.permute(2, 0, 1)[None] - 1.0
+    """(1, 3, height, width), -1 to 1. Channels last in memory, as in diffusers: convolutions would round otherwise."""
+    scaled = torch.from_numpy(image[None].astype(np.float32) / 255.0)
+    return 2.0 * scaled.permute(0, 3, 1, 2) - 1.0
 
 
 def _scaled(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:

@@ -148,6 +148,68 @@ def test_every_setting_reaches_the_pipelines(tiny, diffusers_pair, fields):
     assert torch.equal(latents_of(tiny, one), reference)
 
 
+SIZES = {"original_size": "512,768", "target_size": "1024,1024", "crops_coords_top_left": "0,128"}
+NEGATIVE_SIZES = {"negative_original_size": "256,256", "negative_target_size": "1024,1024",
+                  "negative_crops_coords_top_left": "8,0"}  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [SIZES, NEGATIVE_SIZES, SIZES | NEGATIVE_SIZES, {"guidance_rescale": 0.7}])
+@pytest.mark.parametrize("refiner", [{"mode": "off"}, {"start": 0.6}])
+def test_what_is_told_of_sizes_and_guidance_is_as_in_diffusers(tiny, diffusers_pair, fields, refiner):
+    one = spec(**fields, refiner=refiner)
+    sizes = {name: getattr(one, name) for name in fields if name != "guidance_rescale"}
+    base, refiner_pipe = diffusers_pair
+    base.scheduler = refiner_pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny.scheduler_config)
+    generator = torch.Generator("cpu").manual_seed(one.seed)
+    settings = {"prompt": one.prompt, "num_inference_steps": 5, "generator": generator, "output_type": "latent",
+                "guidance_scale": 5.0, **sizes}  # fmt: skip
+    base_only = {"guidance_rescale": one.guidance_rescale, "height": 64, "width": 64}
+    if one.refiner.mode == "off":
+        reference = base(**settings, **base_only).images
+    else:
+        latents = base(**settings, **base_only, denoising_end=0.6).images
+        reference = refiner_pipe(**settings, image=latents, denoising_start=0.6).images
+    assert torch.equal(latents_of(tiny, one), reference)
+    assert not torch.equal(latents_of(tiny, spec(refiner=refiner)), reference)
+
+
+@pytest.mark.parametrize("handoff", ["lossless", "diffusers"])
+def test_the_refiner_may_have_its_own_guidance_and_prompts(tiny, diffusers_pair, handoff):
+    own = {"guidance_scale": 2.5, "prompt": "sharp fur", "negative_prompt": "soft"}
+    one = spec(refiner={**own, "start": 0.6, "handoff": handoff}, negative_prompt="dark")
+    base, refiner = diffusers_pair
+    base.scheduler = refiner.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny.scheduler_config)
+    settings = {"num_inference_steps": 5, "generator": torch.Generator("cpu").manual_seed(7), "output_type": "latent"}
+    latents = base("a red fox", negative_prompt="dark", **settings, guidance_scale=5.0, denoising_end=0.6,
+                   height=64, width=64).images  # fmt: skip
+    reference = refiner(**own, **settings, image=latents, denoising_start=0.6).images
+    assert torch.equal(latents_of(tiny, one), reference)
+
+
+def test_one_side_alone_may_be_guided(tiny):
+    unguided = spec(refiner={"start": 0.6, "guidance_scale": 1})
+    same = spec(refiner={"start": 0.6, "guidance_scale": 1, "negative_aesthetic_score": 9})  # which nobody looks at
+    assert torch.equal(latents_of(tiny, unguided), latents_of(tiny, same))
+    assert not torch.equal(latents_of(tiny, unguided), latents_of(tiny, spec(refiner={"start": 0.6})))
+
+
+def test_what_differs_from_image_to_image_is_told_to_each(tiny):
+    fields = {"num_inference_steps": 4, "refiner": {"start": 0.5}}
+    scored = {"refiner": {"start": 0.5, "aesthetic_score": 9, "prompt": "fur"}}
+    specs = [spec(**fields), spec(**fields, **NEGATIVE_SIZES), spec(**fields, **SIZES), spec(**fields | scored)]
+    together = latents_of(tiny, *specs)
+    for place, one in enumerate(specs):
+        assert (latents_of(tiny, one)[0] - together[place]).abs().max() < 2e-5
+        others = [other for other in specs if other is not one]
+        assert min((latents_of(tiny, other)[0] - together[place]).abs().max() for other in others) > 2e-5
+
+
+def test_a_clip_skip_deeper_than_the_encoder_is_refused(tiny):
+    assert latents_of(tiny, spec(clip_skip=1)).isfinite().all()
+    with pytest.raises(SpecError, match="clip_skip: 2: pair 'tiny' has layers for 1 at the most"):
+        render(tiny, [spec(clip_skip=2)])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
