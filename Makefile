@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-gpu check bench clean
 
 setup: $(READY)
 
@@ -33,6 +33,10 @@ demo: setup
 # Several processes render beside each other: OpenMP's threads must not spin while they wait.
 test: setup
 	GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2
+
+# The exactness tests on the GPU, in float32 and float16. Without a GPU they are skipped, and say so.
+test-gpu: setup
+	$(BIN)/pytest -m gpu
 
 check: setup
 	$(BIN)/ruff check

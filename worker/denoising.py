@@ -17,7 +17,7 @@ from schemas.combinations import num_image_to_image_steps, refiner_guidance
 from schemas.errors import LeaseLostError
 from schemas.spec import JobSpec
 from worker.conditioning import Conditioning, base_conditioning, refiner_conditioning
-from worker.encoding import encoded
+from worker.init_latents import encoded
 from worker.inputs import NO_INPUTS, PassInputs
 from worker.noise_schedule import NoiseSchedule, handoff_step, noise_schedule
 from worker.pipelines import LoadedPair

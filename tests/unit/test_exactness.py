@@ -1,0 +1,125 @@
+"""Every kind of rendering against plain diffusers code: equal in a pass of one, nearly so in a pass of eight.
+
+On the CPU in float32; where there is a GPU, `make test-gpu` runs the same on it in float32 and in float16.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
+from schemas.pair import BUILT_IN_PAIRS
+from schemas.spec import JobSpec
+from tests.unit.plain_diffusers import PlainPair, Reference
+from worker.pipelines import LoadedPair, load_pair
+from worker.rendering import denoise, render
+
+KINDS = {
+    "base": {"refiner": {"mode": "off"}},
+    "ensemble": {"refiner": {"start": 0.5, "handoff": "diffusers"}},
+    "two stages": {"refiner": {"mode": "img2img", "strength": 0.5}},
+}
+LONG = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. " * 4
+TEXTS = {
+    "plain": {"prompt": "a red fox", "negative_prompt": "blurry"},
+    "weights": {"prompt": "a (red)+++ fox in the (snow)0.3", "negative_prompt": "(dark)+", "prompt_syntax": "compel"},
+    "blend": {"prompt": '("a fox", "a wolf").blend(0.7, 0.3)', "negative_prompt": "dark", "prompt_syntax": "compel"},
+    "long": {"prompt": LONG, "negative_prompt": "blurry"},
+}
+SIZES = [(64, 96), (96, 64), (72, 104), (128, 64), (104, 88)]
+SCHEDULERS = ["euler a", "dpm++ 2m karras", "heun", "ddim", "dpm++ sde"]
+CASES = [
+    *(pytest.param(TEXTS[text] | KINDS[kind], id=f"{kind}, {text}") for kind in KINDS for text in TEXTS),
+    *(pytest.param(TEXTS["plain"] | KINDS["ensemble"] | {"width": width, "height": height}, id=f"{width}x{height}")
+      for width, height in SIZES),
+    *(pytest.param(TEXTS["plain"] | KINDS[kind] | {"scheduler": name}, id=f"{kind}, {name}")
+      for kind in ("base", "two stages") for name in SCHEDULERS),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pair of ours, the same weights in plain pipelines, and how far a pass of eight may be from a pass of one."""
+
+    ours: LoadedPair
+    plain: PlainPair
+    latents: float
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("cpu", "float32", 1e-3), id="cpu float32"),
+        pytest.param(("cuda", "float32", 1e-3), id="cuda float32", marks=pytest.mark.gpu),
+        pytest.param(("cuda", "float16", 5e-2), id="cuda float16", marks=pytest.mark.gpu),
+    ],
+)
+def subject(request, tiny, diffusers_pair, tiny_folder, model_cache):
+    device, dtype, tolerance = request.param
+    if device == "cpu":
+        return Subject(tiny, PlainPair(*diffusers_pair, tiny.scheduler_config), tolerance)
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here; `make test-gpu` is for machines with one")
+    pair = load_pair(BUILT_IN_PAIRS["tiny"].model_copy(update={"dtype": dtype}), device, model_cache)
+    return Subject(pair, _plain(tiny_folder, getattr(torch, dtype), pair), tolerance)
+
+
+def _plain(folder, dtype, pair):
+    options = {"use_safetensors": True, "add_watermarker": False, "dtype": dtype}
+    base = StableDiffusionXLPipeline.from_pretrained(folder / "base", **options).to("cuda")
+    shared = {"text_encoder_2": base.text_encoder_2, "vae": base.vae}
+    refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(folder / "refiner", **shared, **options).to("cuda")
+    for pipe in (base, refiner):
+        pipe.set_progress_bar_config(disable=True)
+    return PlainPair(base, refiner, pair.scheduler_config, "cuda")
+
+
+def spec(fields, **others):
+    return JobSpec.parse({"width": 64, "height": 64, "num_inference_steps": 4, "seed": 7} | fields | others)
+
+
+def latents_of(subject, *specs):
+    return denoise(subject.ours, specs, lambda: False).latents
+
+
+def distance(left, right):
+    return (left.float() - right.float()).abs().max().item()
+
+
+@pytest.mark.parametrize("fields", CASES)
+def test_a_pass_of_one_is_what_diffusers_renders(subject, fields):
+    one = spec(fields)
+    reference = Reference(subject.plain).render(one)
+    assert reference.isfinite().all()
+    assert torch.equal(latents_of(subject, one)[0], reference)
+
+
+@pytest.mark.parametrize("fields", CASES)
+def test_a_pass_of_eight_is_what_diffusers_renders_but_for_rounding(subject, fields):
+    eight = [spec(fields, seed=seed) for seed in range(8)]
+    reference = Reference(subject.plain).render(eight[5])
+    assert distance(latents_of(subject, *eight)[5], reference) < subject.latents
+    for wrong in _wrong_inputs(subject.plain, eight[5]):
+        assert distance(wrong, reference) > subject.latents
+
+
+def _wrong_inputs(plain, one):
+    """What the tolerance must not let through: another prompt, and where they are possible another score, a chunk."""
+    yield Reference(plain).render(one.model_copy(update={"prompt": one.prompt.replace("fox", "car")}))
+    if one.refiner.mode != "off":
+        yield Reference(plain, refiner_options={"aesthetic_score": 1.0, "negative_aesthetic_score": 9.0}).render(one)
+    if one.prompt_syntax == "compel" or one.prompt == LONG:
+        yield Reference(plain, padding_chunks=1).render(one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pictures_of_a_pass_of_eight_are_those_of_diffusers(subject, kind):
+    eight = [spec(TEXTS["plain"] | KINDS[kind], seed=seed) for seed in range(8)]
+    pictures = render(subject.ours, eight).images
+    references = [np.asarray(Reference(subject.plain, output_type="pil").render(one)) for one in eight[:2]]
+    for picture, reference in zip(pictures, references, strict=False):
+        far = np.abs(picture.astype(int) - reference.astype(int)) > 1
+        assert far.mean() <= 1e-4
+    assert (np.abs(pictures[1].astype(int) - references[0].astype(int)) > 1).mean() > 1e-4
