@@ -12,6 +12,7 @@ from farm.image_store import read_image
 from producer.queries import BatchSummary, results, sampled_results
 from producer.sheet import SheetPicture, contact_sheet
 from schemas.errors import StorageError
+from schemas.refiner import Refiner
 from schemas.schedulers import short_scheduler_name
 from schemas.spec import JobSpec
 
@@ -74,6 +75,21 @@ def _readable_name(row: Any) -> str:
 
 def _picture(row: Any) -> SheetPicture:
     spec = JobSpec.from_json(row.spec)
-    refined = "" if spec.refiner.mode == "off" else f" · refiner {spec.refiner.start:g}"
     detail = f"{spec.width}×{spec.height} · {short_scheduler_name(spec.scheduler)} · {spec.num_inference_steps} steps"
-    return SheetPicture(partial(read_image, row.uri), spec.prompt, f"{detail}{refined} · seed {spec.seed}")
+    return SheetPicture(
+        partial(read_image, row.uri), spec.prompt, f"{detail}{refined_caption(spec.refiner)} · seed {spec.seed}"
+    )
+
+
+def refined_caption(refiner: Refiner) -> str:
+    """Where the refiner came in, as short as a caption needs it."""
+    match refiner.mode:
+        case "off":
+            return ""
+        case "ensemble":
+            if refiner.start is not None:
+                return f" · refiner {refiner.start:g}"
+            in_steps = f"{refiner.start_percent:g} % of the steps" if refiner.start_percent else refiner.start_step
+            return f" · refiner after {in_steps}"
+        case _:
+            return f" · refiner at strength {refiner.strength:g}"
