@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from schemas.errors import DeviceLostError, DeviceMemoryError, RenderError, SpecError
+from schemas.refiner import Refiner
 from schemas.spec import JobSpec
 from worker.denoising import Denoised, Stop
 from worker.denoising import denoise as denoise_lossless
@@ -41,7 +42,7 @@ def render(
 
     Raises:
         ValueError: the specs cannot share a forward pass (``worker.forward_passes.split`` makes those that can).
-        SpecError: a spec wants what the pair does not have: a refiner, or so many layers of a text encoder.
+        SpecError: a spec wants what the pair does not have: a refiner, aesthetic scores, layers of a text encoder.
         LeaseLostError: ``stop`` answered yes.
         DeviceMemoryError: the device's memory does not hold the pass; nothing of it is held any longer.
         DeviceLostError: the device failed for good: this process can render nothing more.
@@ -74,10 +75,18 @@ def _check(pair: LoadedPair, specs: Sequence[JobSpec]) -> None:
 def _check_pair_has(pair: LoadedPair, spec: JobSpec) -> None:
     if spec.refiner.mode != "off" and pair.refiner is None:
         raise SpecError(f'refiner.mode: pair {pair.pair.name!r} has no refiner, so only "off" can be rendered')
+    if pair.refiner is not None and not pair.refiner.config.requires_aesthetics_score:
+        _refuse_scores(pair, spec)
     encoders = (pair.base.text_encoder, pair.base.text_encoder_2)
     most = min(encoder.config.num_hidden_layers for encoder in encoders) - 1
     if spec.clip_skip is not None and spec.clip_skip > most:
         raise SpecError(f"clip_skip: {spec.clip_skip}: pair {pair.pair.name!r} has layers for {most} at the most")
+
+
+def _refuse_scores(pair: LoadedPair, spec: JobSpec) -> None:
+    for name in ("aesthetic_score", "negative_aesthetic_score"):
+        if getattr(spec.refiner, name) != Refiner.model_fields[name].default:
+            raise SpecError(f"refiner.{name}: the refiner of pair {pair.pair.name!r} takes no aesthetic score")
 
 
 def _is_device_error(error: RuntimeError) -> bool:

@@ -1,6 +1,7 @@
 """Rendering, held against diffusers' pipelines called as its documentation shows."""
 
 import math
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -208,6 +209,15 @@ def test_a_clip_skip_deeper_than_the_encoder_is_refused(tiny):
     assert latents_of(tiny, spec(clip_skip=1)).isfinite().all()
     with pytest.raises(SpecError, match="clip_skip: 2: pair 'tiny' has layers for 1 at the most"):
         render(tiny, [spec(clip_skip=2)])
+
+
+def test_a_score_for_a_refiner_that_takes_none_is_refused(tiny):
+    parts = tiny.refiner.components
+    unscored = diffusers.StableDiffusionXLImg2ImgPipeline(
+        **parts, requires_aesthetics_score=False, add_watermarker=False
+    )
+    with pytest.raises(SpecError, match=r"refiner.aesthetic_score: the refiner of pair 'tiny' takes no"):
+        render(replace(tiny, refiner=unscored), [spec(refiner={"aesthetic_score": 5})])
 
 
 @pytest.mark.parametrize(
