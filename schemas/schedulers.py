@@ -43,6 +43,16 @@ _OTHER_NAMES: Final = MappingProxyType(
 _VARIANTS: Final[Mapping[str, tuple[str, dict[str, Option]]]] = MappingProxyType(
     {"dpm++ 2m sde": ("dpm++ 2m", {"algorithm_type": "sde-dpmsolver++"})}
 )
+#: short name → as A1111 spells it in its text. SDXL's PNDM, which has no Runge-Kutta steps, is its PLMS. What A1111 has
+#: not (DDPM, DEIS, and DPM++ 2S, which is no "DPM++ 2S a") is spelled likewise.
+_A1111_NAMES: Final = MappingProxyType(
+    {
+        "euler": "Euler", "euler a": "Euler a", "heun": "Heun", "lms": "LMS", "ddim": "DDIM", "ddpm": "DDPM",
+        "pndm": "PLMS", "dpm2": "DPM2", "dpm2 a": "DPM2 a", "dpm++ 2m": "DPM++ 2M", "dpm++ 2s": "DPM++ 2S",
+        "dpm++ sde": "DPM++ SDE", "deis": "DEIS", "unipc": "UniPC",
+        "dpm++ 2m sde": "DPM++ 2M SDE",
+    }
+)  # fmt: skip
 #: what A1111 calls the schedule type → the option
 SCHEDULE_TYPES: Final = MappingProxyType(
     {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
@@ -131,6 +141,15 @@ def _found(plain: str, name: str) -> tuple[str, dict[str, Option]]:
 def short_scheduler_name(class_name: str) -> str:
     """The short name of a diffusers class name, for captions and A1111 text."""
     return next(short for short, cls in SCHEDULERS.items() if cls == class_name)
+
+
+def a1111_sampler(class_name: str, options: SchedulerOptions) -> tuple[str, SchedulerOptions]:
+    """A1111's name for the scheduler, and the options that are not part of it. The schedule's type is none."""
+    short = short_scheduler_name(class_name)
+    for variant, (stem, implied) in _VARIANTS.items():
+        if stem == short and implied.items() <= dict(options).items():
+            return _A1111_NAMES[variant], tuple(option for option in options if option[0] not in implied)
+    return _A1111_NAMES[short], options
 
 
 def scheduler_options(class_name: str, given: Mapping[str, object]) -> SchedulerOptions:

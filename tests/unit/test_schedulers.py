@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from schemas.errors import SpecError
-from schemas.schedulers import OPTION_NAMES, SCHEDULER_OPTIONS, SCHEDULERS
+from schemas.schedulers import OPTION_NAMES, SCHEDULER_OPTIONS, SCHEDULERS, a1111_sampler
 from schemas.spec import JobSpec
 from worker.synthetic import _SCHEDULER_CONFIG as SDXL_CONFIG
 
@@ -108,6 +108,35 @@ def test_a1111s_names_are_a_scheduler_and_its_options(name: str, class_name: str
     one = spec(scheduler=name)
     assert (one.scheduler, dict(one.scheduler_options)) == (class_name, options)
     assert one.digest == spec(scheduler=class_name, scheduler_options=options).digest
+
+
+@pytest.mark.parametrize("short", [*SCHEDULERS, "dpm++ 2m sde"])
+def test_the_name_written_for_a1111_is_read_as_the_same_scheduler(short: str) -> None:
+    one = spec(scheduler=short)
+    name, others = a1111_sampler(one.scheduler, one.scheduler_options)
+    assert name[0].isupper()
+    assert spec(scheduler=name) == one
+    assert others == ()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "name", "others"),
+    [
+        ("euler a", {}, "Euler a", {}),
+        ("pndm", {}, "PLMS", {}),
+        ("unipc", {}, "UniPC", {}),
+        ("deis", {}, "DEIS", {}),
+        ("dpm++ 2s", {"algorithm_type": "sde-dpmsolver++"}, "DPM++ 2S", {"algorithm_type": "sde-dpmsolver++"}),
+        ("DPM++ 2M Karras", {}, "DPM++ 2M", {"use_karras_sigmas": True}),
+        ("DPM++ 2M SDE", {"solver_type": "heun"}, "DPM++ 2M SDE", {"solver_type": "heun"}),
+        ("dpm++ 2m", {"algorithm_type": "dpmsolver++"}, "DPM++ 2M", {"algorithm_type": "dpmsolver++"}),
+    ],
+)
+def test_a1111s_spelling_and_what_it_leaves_to_be_said(
+    scheduler: str, options: dict[str, Any], name: str, others: dict[str, Any]
+) -> None:
+    one = spec(scheduler=scheduler, scheduler_options=options)
+    assert a1111_sampler(one.scheduler, one.scheduler_options) == (name, tuple(others.items()))
 
 
 def test_options_beside_a_name_that_has_one_are_added_to_it() -> None:
