@@ -7,12 +7,19 @@ from typing import Any, Final, NamedTuple
 from producer.rows import printable
 from schemas.errors import ManifestError
 from schemas.fields import text_flaw
+from schemas.output import Output
 from schemas.refiner import Refiner
 from schemas.schedulers import OPTION_NAMES
 from schemas.spec import JobSpec
 
 #: field of the spec that is an object → its own fields
-GROUPS: Final = MappingProxyType({"refiner": tuple(Refiner.model_fields), "scheduler_options": OPTION_NAMES})
+GROUPS: Final = MappingProxyType(
+    {
+        "refiner": tuple(Refiner.model_fields),
+        "scheduler_options": OPTION_NAMES,
+        "output": tuple(Output.model_fields),
+    }
+)
 _MAX_COLUMNS: Final = 1_000
 
 #: every name that a column, --map and --set may give a value to
@@ -125,7 +132,9 @@ def _check_name(normal: str, place: int, *, known: bool) -> None:
     raise ManifestError(f'column "{printable(normal)}" is no field of {_SAID[group]}; they are {fields}')
 
 
-_SAID: Final = MappingProxyType({"refiner": "the refiner", "scheduler_options": "the scheduler's options"})
+_SAID: Final = MappingProxyType(
+    {"refiner": "the refiner", "scheduler_options": "the scheduler's options", "output": "the output"}
+)
 
 
 def spec_fields(values: Mapping[str, object]) -> dict[str, Any]:

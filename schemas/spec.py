@@ -34,6 +34,7 @@ from schemas.fields import (
     refused,
 )
 from schemas.loras import Loras
+from schemas.output import Output
 from schemas.refiner import Refiner
 from schemas.schedulers import SchedulerOptions, named_scheduler, scheduler_options
 
@@ -86,6 +87,7 @@ class JobSpec(SpecPart):
     strength: Annotated[Float, Field(gt=0, le=1)] | None = None
     loras: Annotated[Loras, BeforeValidator(_as_tuple)] = ()
     refiner: Refiner = Refiner()
+    output: Output = Output()
     seed: Seed
 
     @model_validator(mode="before")

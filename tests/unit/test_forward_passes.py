@@ -66,6 +66,7 @@ def test_what_diffusers_pipelines_take_once_for_all_images_separates_theirs(fiel
         {"negative_original_size": "8,8", "negative_target_size": "8,8"},
         {"refiner": {"prompt": "a cat", "negative_prompt": ""}},
         {"refiner": {"negative_aesthetic_score": 1.0}},
+        {"output": {"format": "webp"}},
     ],
 )
 def test_what_belongs_to_one_image_separates_nothing(fields):

@@ -202,6 +202,13 @@ def test_a_derived_seed_does_not_depend_on_the_place_or_the_format(tsv: Path, js
     assert in_table[1].spec == in_json[0].spec
 
 
+def test_the_format_of_the_file_changes_no_derived_seed(tsv: Path) -> None:
+    png, webp, again = rows_of(tsv, "Prompt\toutput.format\na\t\na\twebp\na\tpng\n")
+    assert png.spec.seed == webp.spec.seed
+    assert again.spec.seed != png.spec.seed  # a repeat of the first row, and the second is none
+    assert png.spec.digest != webp.spec.digest
+
+
 def test_a_derived_seed_depends_on_base_seed_and_spec(tsv: Path) -> None:
     seeds = {
         row.spec.seed
@@ -401,6 +408,7 @@ def test_what_is_shown_of_a_value_is_short_and_printable(tsv: Path) -> None:
         ("Prompt\t\nx\t1\n", "column 2 has no name"),
         ("Prompt\tRefiner\nx\toff\n", "is no field of the refiner; they are refiner.mode, refiner.start"),
         ("Prompt\trefiner.strat\nx\t1\n", "is no field of the refiner"),
+        ("Prompt\tOutput\nx\twebp\n", "is no field of the output; they are output.format, output.quality"),
         ("Pro\0mpt\nx\n", "the header contains a NUL character"),
         (b"Pr\xffmpt\nx\n", "the header is not UTF-8"),
         ("Prompt\rx\ry\r", "the header has a carriage return inside"),

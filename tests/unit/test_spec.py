@@ -51,7 +51,8 @@ def test_canonical_json_and_digest_are_pinned() -> None:
 def test_fields_at_their_default_change_no_digest() -> None:
     defaults = {"negative_prompt": None, "prompt_syntax": "plain", "width": 1024, "height": "1024", "guidance_scale": 5,
                 "num_inference_steps": 40, "scheduler": "euler", "scheduler_options": {},
-                "refiner": {"start": 0.8, "start_step": None, "handoff": "lossless"}}  # fmt: skip
+                "refiner": {"start": 0.8, "start_step": None, "handoff": "lossless"},
+                "output": {"format": "png", "quality": None}}  # fmt: skip
     assert spec(**defaults).digest == spec().digest
 
 
@@ -92,6 +93,8 @@ def test_fields_at_their_default_change_no_digest() -> None:
         {"refiner": {"start": 0.81}},
         {"refiner": {"aesthetic_score": 6.1}},
         {"refiner": {"negative_aesthetic_score": 2.4}},
+        {"output": {"format": "webp"}},
+        {"output": {"format": "jpeg"}},
         {"seed": 2},
     ],
 )
