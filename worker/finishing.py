@@ -1,17 +1,17 @@
-"""From pixels to a stored file: watermark, metadata, PNG, sha256, image store. Runs beside the device."""
+"""From pixels to a stored file: watermark, encoding, metadata, sha256, image store. Runs beside the device."""
 
 import hashlib
-import io
 import time
 from dataclasses import dataclass
 
-from PIL import Image
-
 from farm.image_store import ImageStore
+from schemas.output import Output
 from schemas.provenance import Environment, Provenance
 from schemas.records import ClaimedJob, FinishedImage, StoredImage
 from schemas.spec import JobSpec
-from worker.metadata import png_info
+from worker.containers import with_metadata
+from worker.encoding import decoded, encoded
+from worker.metadata import image_metadata
 from worker.watermark import Pixels, has_room, num_bits_read, put_watermark
 
 
@@ -42,19 +42,13 @@ class Finisher:
             StorageError: the image store refuses.
         """
         started = time.monotonic()
-        pixels, bits = self._marked(image.pixels)
+        pixels, marked = self._marked(image.pixels)
+        output = image.spec.output
+        content = encoded(pixels, output, self.png_compress_level)
+        bits = num_bits_read(pixels if output.lossless else decoded(content)) if marked else None
         provenance = image.provenance.model_copy(update={"watermark_bits": bits})
-        content = self._png(pixels, image, provenance)
-        sha256 = hashlib.sha256(content).hexdigest()
-        stored = StoredImage(
-            uri=self.store.put(content, sha256, "png"),
-            sha256=sha256,
-            pixel_sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
-            size_bytes=len(content),
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            format="png",
-        )
+        metadata = image_metadata(image.spec, provenance, self.environment, image.job.meta)
+        stored = self._stored(pixels, output, with_metadata(content, output, metadata))
         return FinishedImage(
             job_id=image.job.id,
             image=stored,
@@ -66,14 +60,19 @@ class Finisher:
             finish_seconds=time.monotonic() - started,
         )
 
-    def _marked(self, pixels: Pixels) -> tuple[Pixels, int | None]:
-        if not self.watermark or not has_room(pixels):
-            return pixels, None
-        marked = put_watermark(pixels)
-        return marked, num_bits_read(marked)
+    def _marked(self, pixels: Pixels) -> tuple[Pixels, bool]:
+        """The pixels to encode, and whether they carry the mark."""
+        marked = self.watermark and has_room(pixels)
+        return (put_watermark(pixels) if marked else pixels), marked
 
-    def _png(self, pixels: Pixels, image: Unfinished, provenance: Provenance) -> bytes:
-        stream = io.BytesIO()
-        info = png_info(image.spec, provenance, self.environment, image.job.meta)
-        Image.fromarray(pixels).save(stream, "PNG", compress_level=self.png_compress_level, pnginfo=info)
-        return stream.getvalue()
+    def _stored(self, pixels: Pixels, output: Output, content: bytes) -> StoredImage:
+        sha256 = hashlib.sha256(content).hexdigest()
+        return StoredImage(
+            uri=self.store.put(content, sha256, output.suffix),
+            sha256=sha256,
+            pixel_sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
+            size_bytes=len(content),
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            format=output.format,
+        )

@@ -6,16 +6,11 @@ Sources: A1111's infotext format; IPTC's digital source type vocabulary. Only wh
 import json
 from typing import Any, Final
 
-from PIL.PngImagePlugin import PngInfo
-
 from schemas.provenance import Environment, Provenance, image_record
-from schemas.schedulers import SCHEDULE_TYPES, short_scheduler_name
+from schemas.schedulers import SCHEDULE_TYPES, a1111_sampler
 from schemas.spec import JobSpec
+from worker.containers import Metadata
 
-#: PNG keys
-PARAMETERS_KEY: Final = "parameters"
-RECORD_KEY: Final = "nightshift"
-_XMP_KEY: Final = "XML:com.adobe.xmp"
 _SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP: Final = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -26,14 +21,10 @@ _XMP: Final = (
 )
 
 
-def png_info(spec: JobSpec, provenance: Provenance, environment: Environment, meta: dict[str, str]) -> PngInfo:
-    """The text chunks of one PNG."""
+def image_metadata(spec: JobSpec, provenance: Provenance, environment: Environment, meta: dict[str, str]) -> Metadata:
+    """The same in every format."""
     record = image_record(spec, provenance, environment, meta)
-    info = PngInfo()
-    info.add_text(PARAMETERS_KEY, parameters_text(spec, provenance, environment))
-    info.add_itxt(RECORD_KEY, json.dumps(record, sort_keys=True, ensure_ascii=False))
-    info.add_itxt(_XMP_KEY, _XMP)
-    return info
+    return Metadata(parameters_text(spec, provenance, environment), record, _XMP)
 
 
 def parameters_text(spec: JobSpec, provenance: Provenance, environment: Environment) -> str:
@@ -52,8 +43,7 @@ def parameters_text(spec: JobSpec, provenance: Provenance, environment: Environm
 def _settings(spec: JobSpec, environment: Environment) -> dict[str, Any]:
     return {
         "Steps": spec.num_inference_steps,
-        "Sampler": short_scheduler_name(spec.scheduler),
-        **_schedule(spec),
+        **_sampler(spec),
         "CFG scale": f"{spec.guidance_scale:g}",
         "Seed": spec.seed,
         "Size": f"{spec.width}x{spec.height}",
@@ -62,11 +52,12 @@ def _settings(spec: JobSpec, environment: Environment) -> dict[str, Any]:
     }
 
 
-def _schedule(spec: JobSpec) -> dict[str, str]:
-    """A1111's "Schedule type", and the other options as they are, for which it has no name."""
-    kind = next((kind for kind, option in SCHEDULE_TYPES.items() if (option, True) in spec.scheduler_options), None)
-    found = {} if kind is None else {"Schedule type": kind.capitalize()}
-    others = [f"{name}={value}" for name, value in spec.scheduler_options if name not in SCHEDULE_TYPES.values()]
+def _sampler(spec: JobSpec) -> dict[str, str]:
+    """A1111's "Sampler" and "Schedule type", and the other options as they are, for which it has no name."""
+    sampler, options = a1111_sampler(spec.scheduler, spec.scheduler_options)
+    kind = next((kind for kind, option in SCHEDULE_TYPES.items() if (option, True) in options), None)
+    found = {"Sampler": sampler} if kind is None else {"Sampler": sampler, "Schedule type": kind.capitalize()}
+    others = [f"{name}={value}" for name, value in options if name not in SCHEDULE_TYPES.values()]
     return {**found, "Scheduler options": " ".join(others)} if others else found
 
 
