@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -51,7 +52,7 @@ def test_the_file_says_how_it_was_made(commands: Commands, manifest: Path, tmp_p
     with Image.open(out / "000002-a-cat-number-1.png") as image:
         assert image.size == (128, 64)
         text = image.text
-    assert text["parameters"].startswith("a cat, number 1\nSteps: 5, Sampler: euler a, CFG scale: 5, Seed: ")
+    assert text["parameters"].startswith("a cat, number 1\nSteps: 5, Sampler: Euler a, CFG scale: 5, Seed: ")
     assert "Refiner switch at: 0.8" in text["parameters"]
     assert "trainedAlgorithmicMedia" in text["XML:com.adobe.xmp"]
     record = json.loads(text["nightshift"])
@@ -132,3 +133,32 @@ def test_skip_invalid_renders_the_good_rows_and_lists_the_others(commands: Comma
     (listed,) = (commands.home / "invalid").iterdir()
     assert "bad.tsv:3" in listed.read_text()
     assert len(result_rows(commands)) == 1
+
+
+def test_the_same_picture_comes_in_every_format_with_the_same_metadata(commands: Commands, tmp_path: Path) -> None:
+    outputs = {"png": "", "webp": "", "jpeg": "90"}
+    manifest, out = tmp_path / "formats.tsv", tmp_path / "pictures"
+    rows = [f"a fox, 雪\t256\t256\t4\t{image_format}\t{quality}" for image_format, quality in outputs.items()]
+    header = "Prompt\tWidth\tHeight\tnum_inference_steps\toutput.format\toutput.quality"
+    manifest.write_text("\n".join([header, *rows, ""]))
+    # One image a pass: on two cores, the place in a pass of three moves a float32's last bits.
+    assert commands.run("render", manifest, "--out", out, NIGHTSHIFT_FORWARD_PASS_SIZE="1").returncode == 0
+
+    placed = [out / f"{number:06}-a-fox.{suffix}" for number, suffix in enumerate(("png", "webp", "jpg"), 1)]
+    stored = [(row[3], row[4]) for row in result_rows(commands)]
+    contents = [path.read_bytes() for path in placed]
+    assert [(hashlib.sha256(content).hexdigest(), len(content)) for content in contents] == stored
+
+    png, webp, jpeg = (np.asarray(Image.open(path)).astype(int) for path in placed)
+    assert np.array_equal(png, webp)
+    assert 0 < np.abs(png - jpeg).mean() < 3  # of 255
+
+    shown = commands.answer("show", *placed)
+    assert [file["format"] for file in shown] == list(outputs)
+    assert len({file["parameters"] for file in shown}) == 1
+    assert {file["digital_source_type"].rpartition("/")[2] for file in shown} == {"trainedAlgorithmicMedia"}
+    specs = [file["record"]["spec"] for file in shown]
+    assert [spec.pop("output") for spec in specs] == [
+        {"format": "png", "quality": None}, {"format": "webp", "quality": None}, {"format": "jpeg", "quality": 90},
+    ]  # fmt: skip
+    assert specs[0] == specs[1] == specs[2]

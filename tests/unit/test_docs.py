@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from nightshift import app
+from schemas.output import Output
 from schemas.refiner import Refiner
 from schemas.settings import Settings
 from schemas.spec import JobSpec
@@ -30,7 +31,7 @@ def all_commands() -> dict[str, Any]:
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    promised = ["render", "submit", "watch", "status", "cancel", "retry"]
+    promised = ["render", "submit", "watch", "status", "show", "cancel", "retry"]
     promised += ["up", "worker", "dispatcher", "pairs", "doctor"]
     assert set(all_commands()) == {*promised, "db upgrade"}
 
@@ -42,7 +43,7 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
 
 
 @pytest.mark.parametrize(
-    "name", ["render", "submit", "watch", "status", "cancel", "retry", "pairs", "doctor", "db upgrade"]
+    "name", ["render", "submit", "watch", "status", "show", "cancel", "retry", "pairs", "doctor", "db upgrade"]
 )
 def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> None:
     options = [option for parameter in all_commands()[name].params for option in parameter.opts]
@@ -57,9 +58,16 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
         assert row.strip() == f"{default:g}"
 
 
-@pytest.mark.parametrize("name", [*JobSpec.model_fields, *(f"refiner.{name}" for name in Refiner.model_fields)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *JobSpec.model_fields,
+        *(f"refiner.{name}" for name in Refiner.model_fields),
+        *(f"output.{name}" for name in Output.model_fields),
+    ],
+)
 def test_every_field_of_a_spec_is_documented(name: str) -> None:
-    if name != "refiner":
+    if name not in ("refiner", "output"):
         assert f"`{name}`" in RENDERING
 
 
