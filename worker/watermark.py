@@ -7,7 +7,7 @@ device thread; here it is array operations on the same float64 numbers in the sa
 """
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,20 +41,23 @@ def put_watermark(pixels: Pixels) -> Pixels:
     """The marked picture. uint8 RGB of shape (height, width, 3), as is what it returns."""
     yuv = cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV)
     plane = _u_plane(yuv)
-    approximation, (horizontal, vertical, diagonal) = pywt.dwt2(plane, _WAVELET)
+    low, high = _along_columns(plane)
+    approximation, vertical = pywt.dwt(low, _WAVELET)
+    horizontal, diagonal = pywt.dwt(high, _WAVELET)
     values, places = _strongest(approximation)
     magnitudes = (np.abs(values) // _SCALE + 0.25 + 0.5 * _bits_of(len(values))) * _SCALE
     np.put(approximation, places, np.where(values >= 0, magnitudes, -magnitudes))
-    # Yes, vertical before horizontal: the stock encoder mixes them up, and its decoder has never known it otherwise.
-    plane[...] = pywt.idwt2((approximation, (vertical, horizontal, diagonal)), _WAVELET)
+    # The two are in each other's place: so the stock encoder has it, and its decoder has never known it otherwise.
+    low = pywt.idwt(approximation, horizontal, _WAVELET)
+    high = pywt.idwt(vertical, diagonal, _WAVELET)
+    plane.T[...] = pywt.idwt(_transposed(low), _transposed(high), _WAVELET)
     return cv2.cvtColor(yuv, cv2.COLOR_YUV2RGB)
 
 
 def num_bits_read(pixels: Pixels) -> int:
     """How many of the 48 bits the stock decoder reads back from uint8 RGB pixels."""
     plane = _u_plane(cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV))
-    along_columns, _ = pywt.dwt(plane, _WAVELET, axis=0)
-    approximation, _ = pywt.dwt(along_columns, _WAVELET, axis=1)
+    approximation, _ = pywt.dwt(_along_columns(plane)[0], _WAVELET)
     values = np.abs(_strongest(approximation).values)
     bit_of_block = np.arange(len(values)) % len(WATERMARK_BITS)
     votes = np.bincount(bit_of_block, weights=values % _SCALE > 0.5 * _SCALE)
@@ -66,6 +69,17 @@ def _u_plane(yuv: Pixels) -> Pixels:
     """A view of the channel that carries the mark, cut to sides that are divisible by 4."""
     height, width, _ = yuv.shape
     return yuv[: height // 4 * 4, : width // 4 * 4, 1]
+
+
+def _along_columns(plane: Pixels) -> tuple[Coefficients, Coefficients]:
+    """The first half of ``pywt.dwt2``: low and high of each column. PyWavelets itself would go down the columns as they
+    lie, past the cache, which takes five times as long."""
+    low, high = pywt.dwt(_transposed(plane), _WAVELET)
+    return _transposed(low), _transposed(high)
+
+
+def _transposed(matrix: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(matrix.T)
 
 
 def _strongest(approximation: Coefficients) -> _Strongest:
