@@ -38,6 +38,17 @@ def batch_id(database: Database, tmp_path: Path) -> int:
     return batch_id
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_a_placed_image_keeps_its_suffix(database: Database, tmp_path: Path, suffix: str) -> None:
+    store, batch_id = ImageStore(str(tmp_path / "images")), open_batch(database, 1)
+    pack = claimed_pack(database, batch_id, new_worker(database), size=1)
+    [image] = images_of(pack)
+    uri = store.put(b"image", hashlib.sha256(b"image").hexdigest(), suffix)
+    ledger.finish_jobs(database, pack, ENVIRONMENT, [replace(image, image=replace(image.image, uri=uri))])
+    assert place_images(database, batch_id, tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"000001-cat-1.{suffix}"]
+
+
 def test_editing_a_placed_image_leaves_the_recorded_file_alone(
     database: Database, batch_id: int, tmp_path: Path
 ) -> None:
