@@ -17,12 +17,9 @@ FROM source AS producer-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install -c constraints.txt '.[postgres]'
 
-# opencv-python needs a display library that this image does not have; the headless build is the same module without it.
 FROM source AS worker-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install -c constraints.txt '.[worker,postgres]' \
-    && pip uninstall --yes opencv-python \
-    && pip install --no-deps -c constraints.txt opencv-python-headless
+    pip install -c constraints.txt '.[worker,postgres]'
 
 # /images and /models belong to the user, so that new volumes mounted there do, too.
 FROM python:3.12-slim AS runtime

@@ -9,8 +9,8 @@ READY := .venv/.ready
 
 setup: $(READY)
 
-# invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have. The headless
-# build is the same module without windows. Both write the folder cv2, so both go before the headless one comes.
+# The tests' invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have.
+# The headless build is the same module without windows. Both write the folder cv2, so both go before the headless comes.
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no $(PYTHON) here; Nightshift needs Python 3.11, 3.12 or 3.13." >&2; exit 1; }

@@ -1,5 +1,7 @@
 """The watermark, held against the stock encoder and decoder: not a bit may differ, whatever the picture."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -102,3 +104,8 @@ def test_the_bits_are_those_of_diffusers() -> None:
     from diffusers.pipelines.stable_diffusion_xl.watermark import WATERMARK_BITS as THEIRS
 
     assert list(WATERMARK_BITS) == THEIRS
+
+
+def test_a_worker_finishes_images_without_the_stock_package() -> None:
+    code = "import sys, worker.finishing; sys.exit('imwatermark' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
