@@ -34,7 +34,7 @@ def parameters_text(spec: JobSpec, provenance: Provenance, environment: Environm
         lines.append(f"Negative prompt: {spec.negative_prompt}")
     settings = {
         **_settings(spec, environment),
-        **_handoff(spec, provenance, environment),
+        **_refiner(spec, provenance, environment),
         "Version": f"nightshift {environment.versions['nightshift']}",
     }
     return "\n".join([*lines, ", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items())])
@@ -47,6 +47,7 @@ def _settings(spec: JobSpec, environment: Environment) -> dict[str, Any]:
         "CFG scale": f"{spec.guidance_scale:g}",
         "Seed": spec.seed,
         "Size": f"{spec.width}x{spec.height}",
+        **({} if spec.strength is None else {"Denoising strength": f"{spec.strength:g}"}),
         "Model hash": environment.base_hash,
         "Model": environment.base,
     }
@@ -61,21 +62,28 @@ def _sampler(spec: JobSpec) -> dict[str, str]:
     return {**found, "Scheduler options": " ".join(others)} if others else found
 
 
-def _handoff(spec: JobSpec, provenance: Provenance, environment: Environment) -> dict[str, Any]:
-    """``Refiner switch at`` is A1111's; the steps that really ran, and the sigma, are ours."""
+def _refiner(spec: JobSpec, provenance: Provenance, environment: Environment) -> dict[str, Any]:
+    """``Refiner`` and ``Refiner switch at`` are A1111's; the steps that really ran, and the sigma, are ours."""
     if spec.refiner.mode == "off":
         return {}
-    switch = spec.refiner.start
-    if switch is None:
-        switch = provenance.base_steps / spec.num_inference_steps
     found = {
         "Refiner": f"{environment.refiner} [{environment.refiner_hash}]",
-        "Refiner switch at": f"{switch:g}",
+        **_place(spec, provenance),
         "Handoff": provenance.handoff,
         "Base steps": provenance.base_steps,
         "Refiner steps": provenance.refiner_steps,
     }
     return found if provenance.handoff_sigma is None else {**found, "Handoff sigma": f"{provenance.handoff_sigma:.6g}"}
+
+
+def _place(spec: JobSpec, provenance: Provenance) -> dict[str, str]:
+    """Where the refiner comes in: at a share of the steps, or with new noise on a finished picture."""
+    if spec.refiner.strength is not None:
+        return {"Refiner strength": f"{spec.refiner.strength:g}"}
+    switch = spec.refiner.start
+    if switch is None:
+        switch = provenance.base_steps / spec.num_inference_steps
+    return {"Refiner switch at": f"{switch:g}"}
 
 
 def _quoted(value: Any) -> str:

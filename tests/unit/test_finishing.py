@@ -36,7 +36,7 @@ ENVIRONMENT = Environment(
 )
 PROVENANCE = Provenance(
     handoff="lossless", forward_pass_size=1, base_steps=32, refiner_steps=8, handoff_sigma=0.5, prompt_chunks=1,
-    watermark_bits=None,
+    refiner_prompt_chunks=1, watermark_bits=None,
 )  # fmt: skip
 
 
@@ -157,6 +157,9 @@ def test_the_parameters_text_is_as_a1111_writes_it(tmp_path: Path) -> None:
          "Sampler: Euler, Scheduler options: final_sigmas_type=zero timestep_spacing=trailing, CFG scale"),
         ({"scheduler": "DPM++ 2M SDE Karras"}, "Sampler: DPM++ 2M SDE, Schedule type: Karras, CFG scale"),
         ({"refiner": {"start_step": 32}}, "Refiner switch at: 0.8, Handoff: lossless, Base steps: 32"),
+        ({"refiner": {"mode": "img2img", "strength": 0.25}},
+         "Refiner: models/refiner [9876543210], Refiner strength: 0.25, Handoff:"),
+        ({"init_image": "0" * 64, "strength": 0.5}, "Size: 512x512, Denoising strength: 0.5, Model hash"),
         ({"refiner": {"mode": "off"}}, 'Model: "models/base: one, two", Version'),
     ],
 )  # fmt: skip
