@@ -77,16 +77,16 @@ def _watermark(record: dict[str, Any]) -> str:
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Fields of objects in it as a manifest's columns name them: ``refiner.start``."""
+    """Fields of objects in it as a manifest's columns name them: ``refiner.start``. What is not set is left out."""
     for name, value in content.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
-        else:
+        elif value is not None and value != []:
             yield prefix + name, _said(value)
 
 
 def _said(value: Any) -> str:
-    if value is None or value == {}:
+    if value is None:
         return "none"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) > _SHOWN_CHARACTERS:
