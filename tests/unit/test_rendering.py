@@ -305,6 +305,20 @@ def test_an_image_does_not_depend_on_its_neighbours(smallest, scheduler):
     assert torch.equal(passes[0][3], passes[1][3])
 
 
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+def test_with_threads_too_an_image_does_not_depend_on_its_place(tiny, num_threads):
+    """Passes are powers of two, and so are the threads of a worker on a CPU; with 3 images or threads this fails."""
+    one = spec(width=128, height=128, num_inference_steps=2, refiner={"start_step": 1})
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(num_threads)
+        for size in (2, 4, 8):
+            latents = latents_of(tiny, *[one] * size)
+            assert all(torch.equal(latents[0], other) for other in latents)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_pass_renders_every_image_of_it(tiny):
     specs = [spec(seed=seed, prompt=prompt) for seed, prompt in ((1, "a fox"), (2, "a fox"), (1, "a car"))]
     together = render(tiny, specs).images
