@@ -27,13 +27,40 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
+class MadeFile:
+    """An image file with all that it says of itself. ``pixels``: as they were encoded, watermark and all."""
+
+    content: bytes
+    pixels: Pixels
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class FileMaker:
+    """Makes image files. Stateless: threads share it. Equal pixels and equal records make equal files."""
+
+    environment: Environment
+    watermark: bool
+    png_compress_level: int
+
+    def made(self, spec: JobSpec, pixels: Pixels, provenance: Provenance, meta: dict[str, str]) -> MadeFile:
+        """Watermark, encoding, metadata. How many bits of the mark can be read is added to the provenance."""
+        marked = self.watermark and has_room(pixels)
+        if marked:
+            pixels = put_watermark(pixels)
+        content = encoded(pixels, spec.output, self.png_compress_level)
+        bits = num_bits_read(pixels if spec.output.lossless else decoded(content)) if marked else None
+        provenance = provenance.model_copy(update={"watermark_bits": bits})
+        metadata = image_metadata(spec, provenance, self.environment, meta)
+        return MadeFile(with_metadata(content, spec.output, metadata), pixels, provenance)
+
+
+@dataclass(frozen=True)
 class Finisher:
     """Finishes images of one worker. Stateless: its threads share it."""
 
     store: ImageStore
-    environment: Environment
-    watermark: bool
-    png_compress_level: int
+    maker: FileMaker
 
     def finish(self, image: Unfinished) -> FinishedImage:
         """Bytes first: when this returns, the file is stored whole; the row comes after.
@@ -42,37 +69,26 @@ class Finisher:
             StorageError: the image store refuses.
         """
         started = time.monotonic()
-        pixels, marked = self._marked(image.pixels)
-        output = image.spec.output
-        content = encoded(pixels, output, self.png_compress_level)
-        bits = num_bits_read(pixels if output.lossless else decoded(content)) if marked else None
-        provenance = image.provenance.model_copy(update={"watermark_bits": bits})
-        metadata = image_metadata(image.spec, provenance, self.environment, image.job.meta)
-        stored = self._stored(pixels, output, with_metadata(content, output, metadata))
+        made = self.maker.made(image.spec, image.pixels, image.provenance, image.job.meta)
         return FinishedImage(
             job_id=image.job.id,
-            image=stored,
+            image=self._stored(made, image.spec.output),
             spec_digest=image.spec.digest,
-            pair_fingerprint=self.environment.pair_fingerprint,
-            provenance=provenance.model_dump(mode="json"),
+            pair_fingerprint=self.maker.environment.pair_fingerprint,
+            provenance=made.provenance.model_dump(mode="json"),
             attempt=image.job.attempts + 1,
             render_seconds=image.render_seconds,
             finish_seconds=time.monotonic() - started,
         )
 
-    def _marked(self, pixels: Pixels) -> tuple[Pixels, bool]:
-        """The pixels to encode, and whether they carry the mark."""
-        marked = self.watermark and has_room(pixels)
-        return (put_watermark(pixels) if marked else pixels), marked
-
-    def _stored(self, pixels: Pixels, output: Output, content: bytes) -> StoredImage:
-        sha256 = hashlib.sha256(content).hexdigest()
+    def _stored(self, made: MadeFile, output: Output) -> StoredImage:
+        sha256 = hashlib.sha256(made.content).hexdigest()
         return StoredImage(
-            uri=self.store.put(content, sha256, output.suffix),
+            uri=self.store.put(made.content, sha256, output.suffix),
             sha256=sha256,
-            pixel_sha256=hashlib.sha256(pixels.tobytes()).hexdigest(),
-            size_bytes=len(content),
-            width=pixels.shape[1],
-            height=pixels.shape[0],
+            pixel_sha256=hashlib.sha256(made.pixels.tobytes()).hexdigest(),
+            size_bytes=len(made.content),
+            width=made.pixels.shape[1],
+            height=made.pixels.shape[0],
             format=output.format,
         )

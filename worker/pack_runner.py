@@ -74,7 +74,7 @@ class PackRunner:
 
     @property
     def pair_fingerprint(self) -> str:
-        return self._finisher.environment.pair_fingerprint
+        return self._finisher.maker.environment.pair_fingerprint
 
     def close(self) -> None:
         self._device.shutdown()
@@ -184,7 +184,7 @@ class PackRunner:
         return self._insist(lambda: self._finisher.finish(image))
 
     def _record(self, pack: ClaimedPack, finished: list[FinishedImage]) -> None:
-        environment = self._finisher.environment
+        environment = self._finisher.maker.environment
         if finished:
             self._insist(lambda: ledger.finish_jobs(self._database, pack, environment, finished))
 

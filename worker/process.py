@@ -26,7 +26,7 @@ from schemas.messages import TASK_NAME
 from schemas.pair import queue_name
 from schemas.settings import Settings, load_settings
 from worker.environment import environment
-from worker.finishing import Finisher
+from worker.finishing import FileMaker, Finisher
 from worker.lease_keeper import LeaseKeeper
 from worker.pack_runner import NUM_PACK_THREADS, PackRunner
 from worker.pipelines import load_pair
@@ -93,7 +93,7 @@ def _runner(database: Database, settings: Settings, leases: LeaseKeeper, argumen
     store = ImageStore(settings.images_url)
     store.check()
     pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
-    finisher = Finisher(store, environment(pair), pair.pair.watermark, settings.png_compress_level)
+    finisher = Finisher(store, FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level))
     return PackRunner(database, pair, finisher, leases, settings)
 
 

@@ -16,7 +16,7 @@ from farm.image_store import ImageStore
 from schemas.provenance import Environment, Provenance
 from schemas.records import ClaimedJob, FinishedImage
 from schemas.spec import JobSpec
-from worker.finishing import Finisher, Unfinished
+from worker.finishing import FileMaker, Finisher, Unfinished
 from worker.watermark import WATERMARK_BITS, num_bits_read, put_watermark
 
 ENVIRONMENT = Environment(
@@ -51,7 +51,7 @@ def picture(height: int, width: int) -> np.ndarray:
 def finished(folder: Path, pixels: np.ndarray, watermark: bool = True, **fields: object) -> FinishedImage:
     spec = JobSpec.parse({"prompt": "a cat", "seed": 7, "width": 512, "height": 512, **fields})
     job = ClaimedJob(1, spec.canonical, {"Category": "cats"}, 0)
-    finisher = Finisher(ImageStore(str(folder)), ENVIRONMENT, watermark, 6)
+    finisher = Finisher(ImageStore(str(folder)), FileMaker(ENVIRONMENT, watermark, 6))
     return finisher.finish(Unfinished(job, spec, pixels, PROVENANCE, 1.0))
 
 
