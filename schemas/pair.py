@@ -1,14 +1,20 @@
 """ModelPair: one SDXL base and its refiner; what a device pins, and what a queue is named after."""
 
 import re
+from pathlib import PurePath
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+Offload = Literal["none", "model", "sequential", "auto"]
+
+SYNTHETIC: Final = "synthetic:"
+SAFETENSORS: Final = ".safetensors"
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 def _plain_name(name: str) -> str:
@@ -17,15 +23,77 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _no_pickle(source: str) -> str:
+    if source.endswith(_PICKLES):
+        raise ValueError("a pickle can run code, so only .safetensors files are read: convert it")
+    return source
+
+
+WeightSource = Annotated[str, Field(min_length=1), AfterValidator(_no_pickle)]
+
+
 class ModelSource(BaseModel):
-    """Where one model's weights are: a hub id with its revision, a local folder, a synthetic size. Safetensors only."""
+    """Where one model's weights are. Safetensors only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    #: hub id ("stabilityai/stable-diffusion-xl-base-1.0"), absolute folder, or "synthetic:tiny" / "synthetic:full"
-    source: str = Field(min_length=1)
+    #: hub id ("stabilityai/stable-diffusion-xl-base-1.0"), absolute folder, absolute .safetensors file in SDXL's
+    #: original layout, or "synthetic:tiny" / "synthetic:full"
+    source: WeightSource
+    #: the hub's branch, tag or commit: of the source; of ``config`` where the source is a file
     revision: str | None = None
     variant: str | None = None
+    #: of a file: the hub id or absolute folder that has its configs and tokenizers; None: those of SDXL
+    config: Annotated[str, Field(min_length=1)] | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return self.source.endswith(SAFETENSORS)
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if self.is_file and not PurePath(self.source).is_absolute():
+            raise ValueError("a file is named by its absolute path")
+        if self.is_file and self.variant is not None:
+            raise ValueError("a file has no variants: name the file of the variant you want")
+        if self.config is not None and not self.is_file:
+            raise ValueError("config goes with a .safetensors file; folders and hub ids have their own")
+        of_hub = self.config if self.is_file else self.source
+        if self.revision is not None and (of_hub is None or not _is_hub_id(of_hub)):
+            raise ValueError("revision goes with a hub id; folders and files have none")
+        return self
+
+
+def _is_hub_id(source: str) -> bool:
+    return not PurePath(source).is_absolute() and not source.startswith(SYNTHETIC)
+
+
+class TextualInversion(BaseModel):
+    """One learned token: a file with its vectors for both text encoders (``clip_l`` and ``clip_g``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: absolute .safetensors file, or hub id
+    source: WeightSource
+    #: the word that stands for it in prompts
+    token: Annotated[str, Field(pattern=r"^\S+$", max_length=100)]
+    #: of a hub id: the file in it
+    weight_name: Annotated[str, Field(pattern=r"\.safetensors$")] | None = None
+    revision: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        return PurePath(self.source).is_absolute()
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if self.is_file and not self.source.endswith(SAFETENSORS):
+            raise ValueError("a local textual inversion is a .safetensors file")
+        if not self.is_file and self.weight_name is None:
+            raise ValueError("weight_name is missing: the .safetensors file in that hub id; or give an absolute path")
+        if self.is_file and (self.weight_name is not None or self.revision is not None):
+            raise ValueError("weight_name and revision go with a hub id; a file has none")
+        return self
 
 
 class ModelPair(BaseModel):
@@ -38,9 +106,27 @@ class ModelPair(BaseModel):
     refiner: ModelSource | None = None
     #: None: float16 on a GPU, float32 on a CPU
     dtype: Dtype | None = None
+    #: in place of the base's VAE, for base and refiner: hub id, absolute folder or .safetensors file
+    vae: ModelSource | None = None
+    #: decodes one image of a forward pass at a time: eight of 1024 x 1024 at once would take 24 GB in float32, and
+    #: be rounded otherwise
+    vae_slicing: bool = True
+    #: decodes large images in tiles that are blended: less memory, slightly other pixels
+    vae_tiling: bool = False
+    #: "model": one network on the device at a time; "sequential": one layer; "auto": what free memory asks for
+    offload: Offload = "none"
+    textual_inversions: tuple[TextualInversion, ...] = ()
     watermark: bool = True
     #: The licence of the weights, which every image's provenance repeats.
     license: str = "unknown"
+
+    @model_validator(mode="after")
+    def _each_token_once(self) -> Self:
+        tokens = [inversion.token for inversion in self.textual_inversions]
+        twice = next((token for token in tokens if tokens.count(token) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two textual inversions have the token {twice!r}; give one of them another")
+        return self
 
 
 def queue_name(pair: str) -> str:

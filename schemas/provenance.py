@@ -32,6 +32,14 @@ class Environment(BaseModel):
     refiner: str | None
     refiner_revision: str | None
     refiner_hash: str | None
+    #: in place of the base's own VAE; None: that one
+    vae: str | None = None
+    vae_revision: str | None = None
+    vae_hash: str | None = None
+    vae_slicing: bool = True
+    vae_tiling: bool = False
+    #: token → first 10 hexadecimal digits of its file's sha256, as A1111's "TI hashes"
+    textual_inversions: dict[str, str] = {}
     license: str
     #: library → version: nightshift, torch, diffusers, transformers, ...
     versions: dict[str, str]

@@ -26,12 +26,23 @@ def environment(pair: LoadedPair) -> Environment:
         refiner=description.refiner.source if description.refiner else None,
         refiner_revision=pair.refiner_revision,
         refiner_hash=fingerprint.refiner_hash,
+        vae=description.vae.source if description.vae else None,
+        vae_revision=pair.vae_revision,
+        vae_hash=fingerprint.vae_hash,
+        vae_slicing=description.vae_slicing,
+        vae_tiling=description.vae_tiling,
+        textual_inversions=_textual_inversions(pair),
         license=description.license,
         versions=_versions(pair.device),
         device=_device_name(pair.device),
         dtype=dtype_name(pair.dtype),
         attention_backend=_attention_backend(pair),
     )
+
+
+def _textual_inversions(pair: LoadedPair) -> dict[str, str]:
+    tokens = [inversion.token for inversion in pair.pair.textual_inversions]
+    return dict(zip(tokens, pair.fingerprint.textual_inversion_hashes, strict=True))
 
 
 def _versions(device: torch.device) -> dict[str, str]:

@@ -14,10 +14,12 @@ from typing import Final
 
 from schemas.digest import canonical_json, sha256_hex
 from schemas.pair import ModelPair
+from worker.model_files import ModelFiles, PairFiles
 
 #: What the pipelines load from each folder; the refiner is given the base's other parts.
 BASE_PARTS: Final = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "unet", "vae")
 REFINER_PARTS: Final = ("unet",)
+_SHORT: Final = 10  # hexadecimal digits
 
 _WEIGHTS: Final = ".safetensors"
 _TEXTS: Final = frozenset({".json", ".txt"})
@@ -27,24 +29,37 @@ _SIGNATURES: Final = frozenset({"_diffusers_version", "_name_or_path", "name_or_
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """sha256 of everything, and the short hashes of the UNets' weights as A1111 writes them."""
+    """sha256 of everything, and short hashes of weights as A1111 writes them: of a single file, else of the UNet's."""
 
     sha256: str
     base_hash: str
     refiner_hash: str | None
+    #: of the VAE in place of the base's own
+    vae_hash: str | None = None
+    #: of each textual inversion's file
+    textual_inversion_hashes: tuple[str, ...] = ()
 
 
-def pair_fingerprint(pair: ModelPair, dtype: str, base: Path, refiner: Path | None, cache: Path) -> Fingerprint:
-    """The fingerprint of a pair whose models lie in these folders, whatever the folders' names and times are."""
-    base_digests = _model_digests(base, BASE_PARTS, pair.base.variant, cache)
-    refiner_digests = None
-    if refiner is not None and pair.refiner is not None:
-        refiner_digests = _model_digests(refiner, REFINER_PARTS, pair.refiner.variant, cache)
-    everything = {"base": base_digests, "refiner": refiner_digests, "dtype": dtype, "watermark": pair.watermark}
+def pair_fingerprint(pair: ModelPair, dtype: str, files: PairFiles, cache: Path) -> Fingerprint:
+    """The fingerprint of a pair that is loaded from these files, whatever their names and times are."""
+    other_vae = {"vae": _part_digests(files.vae.folder, files.vae, cache)} if files.vae else {}
+    inversions = [file_sha256(path, cache) for path in files.textual_inversions]
+    tokens = [inversion.token for inversion in pair.textual_inversions]
+    everything = {
+        "base": _model_digests(files.base, BASE_PARTS, cache) | other_vae,
+        "refiner": files.refiner and _model_digests(files.refiner, REFINER_PARTS, cache),
+        "textual_inversions": sorted(zip(tokens, inversions, strict=True)),
+        "dtype": dtype,
+        "watermark": pair.watermark,
+        "vae_slicing": pair.vae_slicing,
+        "vae_tiling": pair.vae_tiling,
+    }
     return Fingerprint(
         sha256=sha256_hex(canonical_json(everything)),
-        base_hash=_unet_hash(base, pair.base.variant, cache),
-        refiner_hash=None if refiner_digests is None else _unet_hash(refiner, pair.refiner.variant, cache),
+        base_hash=_short_hash(files.base.folder / "unet", files.base, cache),
+        refiner_hash=files.refiner and _short_hash(files.refiner.folder / "unet", files.refiner, cache),
+        vae_hash=files.vae and _short_hash(files.vae.folder, files.vae, cache),
+        textual_inversion_hashes=tuple(digest[:_SHORT] for digest in inversions),
     )
 
 
@@ -64,14 +79,18 @@ def _is_of(path: Path, variant: str) -> bool:
     return path.name.split(".")[1].startswith(variant)  # diffusers' own rule
 
 
-def _model_digests(folder: Path, parts: Iterable[str], variant: str | None, cache: Path) -> dict[str, list[str]]:
-    digests = {part: _part_digests(folder / part, variant, cache) for part in parts}
-    return digests | {"model_index": [_text_digest(folder / "model_index.json")]}
+def _model_digests(files: ModelFiles, parts: Iterable[str], cache: Path) -> dict[str, list[str]]:
+    digests = {part: _part_digests(files.folder / part, files, cache) for part in parts}
+    return digests | {"model_index": [_text_digest(files.folder / "model_index.json")]}
 
 
-def _part_digests(folder: Path, variant: str | None, cache: Path) -> list[str]:
-    weights = [file_sha256(path, cache) for path in weight_files(folder, variant)]
+def _part_digests(folder: Path, files: ModelFiles, cache: Path) -> list[str]:
+    weights = [file_sha256(path, cache) for path in _weights(folder, files)]
     return weights + [f"{path.name} {_text_digest(path)}" for path in _text_files(folder)]
+
+
+def _weights(folder: Path, files: ModelFiles) -> list[Path]:
+    return weight_files(folder, files.variant) if files.file is None else [files.file]
 
 
 def _text_files(folder: Path) -> Iterator[Path]:
@@ -88,10 +107,10 @@ def _text_digest(path: Path) -> str:
     return sha256_hex(canonical_json({key: value for key, value in content.items() if key not in _SIGNATURES}))
 
 
-def _unet_hash(folder: Path, variant: str | None, cache: Path) -> str:
-    digests = [file_sha256(path, cache) for path in weight_files(folder / "unet", variant)]
+def _short_hash(folder: Path, files: ModelFiles, cache: Path) -> str:
+    digests = [file_sha256(path, cache) for path in _weights(folder, files)]
     whole = digests[0] if len(digests) == 1 else sha256_hex("".join(digests))
-    return whole[:10]
+    return whole[:_SHORT]
 
 
 def file_sha256(path: Path, cache: Path) -> str:

@@ -6,11 +6,11 @@ from typing import Final
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 
 from schemas.errors import DeviceLostError, DeviceMemoryError, RenderError, SpecError
 from schemas.refiner import Refiner
 from schemas.spec import JobSpec
+from worker.decoding import pictures
 from worker.denoising import Denoised, Stop
 from worker.denoising import denoise as denoise_lossless
 from worker.embedding import num_chunks
@@ -50,7 +50,7 @@ def render(
     _check(pair, specs)
     try:
         denoised = denoise(pair, specs, stop, inputs)
-        images = _images(pair, denoised.latents)
+        images = pictures(pair.base.vae, denoised.latents)
         return RenderedPass(images, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma)
     except torch.OutOfMemoryError:
         failure: RenderError = DeviceMemoryError(f"{pair.device} has no memory for a pass of {len(specs)} images")
@@ -99,34 +99,3 @@ def denoise(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop, inputs: Pass
     if refiner.mode == "ensemble" and refiner.handoff == "diffusers":
         return denoise_by_diffusers(pair, specs, stop)
     return denoise_lossless(pair, specs, stop, inputs)
-
-
-@torch.inference_mode()
-def _images(pair: LoadedPair, latents: torch.Tensor) -> list[np.ndarray | None]:
-    decoded = _decoded(pair.base.vae, latents)
-    finite = decoded.isfinite().flatten(start_dim=1).all(dim=1).tolist()
-    pixels = ((decoded * 0.5 + 0.5).clamp(0, 1).float() * 255).round().to(torch.uint8)
-    arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return [array if is_finite else None for array, is_finite in zip(arrays, finite, strict=True)]
-
-
-def _decoded(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """What the pipelines do after their last step; they would clamp infinite values, so that nobody saw them."""
-    upcast = vae.dtype == torch.float16 and vae.config.force_upcast
-    try:
-        if upcast:
-            vae.to(torch.float32)
-        return vae.decode(_unscaled(vae, latents.to(vae.dtype)), return_dict=False)[0]
-    finally:
-        if upcast:
-            vae.to(torch.float16)  # the next pass expects it so, even after this one ran out of memory
-
-
-def _unscaled(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    if vae.config.latents_mean is None or vae.config.latents_std is None:
-        return latents / vae.config.scaling_factor
-    mean, std = (
-        torch.tensor(values).view(1, 4, 1, 1).to(latents.device, latents.dtype)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return latents * std / vae.config.scaling_factor + mean

@@ -9,6 +9,7 @@ import pytest
 
 from schemas.pair import BUILT_IN_PAIRS
 from worker.fingerprint import file_sha256, pair_fingerprint, weight_files
+from worker.model_files import ModelFiles, PairFiles
 
 TINY = BUILT_IN_PAIRS["tiny"]
 
@@ -18,8 +19,9 @@ def folder(tiny_folder, tmp_path):
     return shutil.copytree(tiny_folder, tmp_path / "elsewhere")
 
 
-def fingerprint(folder, cache, pair=TINY, dtype="float32"):
-    return pair_fingerprint(pair, dtype, folder / "base", folder / "refiner", cache)
+def fingerprint(folder, cache, pair=TINY, dtype="float32", **others):
+    refiner = ModelFiles(folder / "refiner") if pair.refiner else None
+    return pair_fingerprint(pair, dtype, PairFiles(ModelFiles(folder / "base"), refiner, **others), cache)
 
 
 def flip_a_bit(path):
@@ -81,7 +83,7 @@ def test_options_that_change_pixels_matter_and_names_do_not(folder, tmp_path):
     before = fingerprint(folder, tmp_path)
     assert fingerprint(folder, tmp_path, dtype="float16").sha256 != before.sha256
     assert fingerprint(folder, tmp_path, TINY.model_copy(update={"watermark": False})).sha256 != before.sha256
-    alone = pair_fingerprint(TINY.model_copy(update={"refiner": None}), "float32", folder / "base", None, tmp_path)
+    alone = fingerprint(folder, tmp_path, TINY.model_copy(update={"refiner": None}))
     assert alone.sha256 != before.sha256
     assert (alone.base_hash, alone.refiner_hash) == (before.base_hash, None)
     assert fingerprint(folder, tmp_path, TINY.model_copy(update={"name": "other", "license": "MIT"})) == before

@@ -83,7 +83,8 @@ def test_a_pair_may_have_no_refiner(folder, tmp_path):
 def test_the_dtype_of_the_pair_is_used(folder, tmp_path, dtype):
     loaded = load_pair(local_pair(folder / "base", folder / "refiner", dtype=dtype), "cpu", tmp_path)
     assert loaded.dtype == loaded.base.unet.dtype == loaded.refiner.unet.dtype == getattr(torch, dtype)
-    assert loaded.base.text_encoder.dtype == loaded.base.vae.dtype == getattr(torch, dtype)
+    assert loaded.base.text_encoder.dtype == loaded.base.text_encoder_2.dtype == getattr(torch, dtype)
+    assert loaded.base.vae.dtype == (torch.float32 if dtype == "float16" else getattr(torch, dtype))
 
 
 def test_a_variant_is_loaded_where_there_is_one(folder, tmp_path, tiny):

@@ -470,7 +470,6 @@ def test_half_precision_is_decoded_as_diffusers_does_it(tiny, tiny_folder, model
         tiny_folder / "refiner", text_encoder_2=base.text_encoder_2, vae=base.vae, **options
     )
     picture = render(half, [spec()]).images[0]
-    assert half.base.vae.dtype == getattr(torch, dtype)
     assert difference(picture, by_diffusers((base, refiner), spec())[0]) == 0
     assert difference(picture, render(tiny, [spec()]).images[0]) > 0
 
