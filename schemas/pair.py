@@ -1,6 +1,7 @@
 """ModelPair: one SDXL base and its refiner; what a device pins, and what a queue is named after."""
 
 import re
+from itertools import permutations
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, Self
@@ -121,11 +122,14 @@ class ModelPair(BaseModel):
     license: str = "unknown"
 
     @model_validator(mode="after")
-    def _each_token_once(self) -> Self:
+    def _tokens_are_told_apart(self) -> Self:
+        """Diffusers replaces a token of several vectors wherever its text stands, in other tokens too."""
         tokens = [inversion.token for inversion in self.textual_inversions]
-        twice = next((token for token in tokens if tokens.count(token) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two textual inversions have the token {twice!r}; give one of them another")
+        for one, other in permutations(tokens, 2):
+            if one in other:
+                raise ValueError(
+                    f"the token {one!r} is in the token {other!r} of another inversion; rename one of them"
+                )
         return self
 
 

@@ -20,6 +20,7 @@ from schemas.errors import SpecError
 from schemas.spec import JobSpec
 from worker.pipelines import LoadedPair
 from worker.prompts import StagePrompts, base_prompts, refiner_prompts
+from worker.textual_inversion import with_all_vectors
 
 SdxlPipeline = StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
@@ -98,6 +99,7 @@ def _has_no_negative(pipe: SdxlPipeline, prompts: StagePrompts) -> bool:
 
 
 def _encode(pipe: SdxlPipeline, texts: tuple[str, str], prompts: StagePrompts) -> tuple[torch.Tensor, torch.Tensor]:
+    texts = tuple(with_all_vectors(text, pipe.tokenizer_2) for text in texts)
     if prompts.syntax == "compel":
         return _encode_compel(pipe, texts)
     return _encode_plain(pipe, texts, prompts.clip_skip)
@@ -165,6 +167,7 @@ def _chunks(
 
 
 def _num_text_chunks(tokenizers: Sequence[CLIPTokenizer], text: str, syntax: str) -> int:
+    text = with_all_vectors(text, tokenizers[-1])
     if syntax == "plain":
         return max(len(_chunks(tokenizer, [text])) for tokenizer in tokenizers)
     prompts = _parsed(text)

@@ -20,9 +20,10 @@ from transformers import CLIPTokenizer
 from schemas.errors import DeviceLostError, PairError
 from schemas.pair import ModelPair, Offload
 from worker.fingerprint import Fingerprint, pair_fingerprint
-from worker.model_files import PairFiles, locate_model, locate_vae
+from worker.model_files import PairFiles, locate_model, locate_textual_inversion, locate_vae
 from worker.models import load_base, load_refiner, networks
 from worker.offload import place, size_bytes
+from worker.textual_inversion import load_textual_inversion
 from worker.vae import load_vae, prepare_vae
 
 _log: Final = logging.getLogger("nightshift.worker")
@@ -110,6 +111,7 @@ def _dtype(pair: ModelPair, device: torch.device) -> torch.dtype:
 
 def _located(pair: ModelPair, cache: Path) -> PairFiles:
     refiner = vae = None
+    inversions = []
     with _refusing(pair, pair.base.source):
         base = locate_model(pair.base, "base", cache)
     if pair.refiner is not None:
@@ -118,7 +120,10 @@ def _located(pair: ModelPair, cache: Path) -> PairFiles:
     if pair.vae is not None:
         with _refusing(pair, pair.vae.source):
             vae = locate_vae(pair.vae, base, cache)
-    return PairFiles(base, refiner, vae)
+    for inversion in pair.textual_inversions:
+        with _refusing(pair, inversion.source):
+            inversions.append(locate_textual_inversion(inversion))
+    return PairFiles(base, refiner, vae, tuple(inversions))
 
 
 def _base(pair: ModelPair, files: PairFiles, dtype: torch.dtype) -> StableDiffusionXLPipeline:
@@ -129,6 +134,9 @@ def _base(pair: ModelPair, files: PairFiles, dtype: torch.dtype) -> StableDiffus
     with _refusing(pair, pair.base.source):
         base = load_base(files.base, vae, dtype)
         prepare_vae(base.vae, pair)
+    for inversion, file in zip(pair.textual_inversions, files.textual_inversions, strict=True):
+        with _refusing(pair, inversion.source):
+            load_textual_inversion(base, inversion.token, file)
     return base
 
 
