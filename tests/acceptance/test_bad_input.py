@@ -169,10 +169,13 @@ def test_a_batch_of_a_manifest_with_an_odd_name_can_be_named(commands: Commands,
 def test_a_table_of_pairs_shows_what_the_file_says(commands: Commands) -> None:
     (commands.home / "nightshift.toml").write_text(
         '[pairs.mine]\nbase = { source = "/a[red]b" }\nlicense = "free\\u001b[31m[bold]"\n'
+        'offload = "model"\nvae = { source = "/vae" }\nvae_tiling = true\n'
+        'textual_inversions = [{ source = "/x.safetensors", token = "<x>" }]\n'
     )
     shown = commands.run("pairs", COLUMNS="200").stdout
     assert "/a[red]b" in shown
     assert "free\\x1b[31m[bold]" in shown
+    assert "vae=/vae vae_tiling=True offload=model <x>" in shown
 
 
 def test_the_upgrade_answers_in_json(commands: Commands) -> None:

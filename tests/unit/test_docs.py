@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer
 
 from nightshift import app
 from schemas.output import Output
+from schemas.pair import ModelPair
 from schemas.refiner import Refiner
 from schemas.settings import Settings
 from schemas.spec import JobSpec
@@ -56,6 +58,18 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
     default = Settings.model_fields[name].default
     if isinstance(default, int | float):
         assert row.strip() == f"{default:g}"
+
+
+@pytest.mark.parametrize("name", [name for name in ModelPair.model_fields if name != "name"])
+def test_every_field_of_a_pair_is_documented(name: str) -> None:
+    assert re.search(rf"^\| `{name}` \|", OPERATIONS, re.M)
+    assert re.search(rf"^{name} = ", OPERATIONS, re.M)
+
+
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(\[pairs\..+?)```", OPERATIONS, re.S))
+def test_every_pair_of_the_examples_can_be_read(example: str) -> None:
+    for name, fields in tomllib.loads(example)["pairs"].items():
+        assert ModelPair.model_validate({"name": name, **fields}).name == name
 
 
 @pytest.mark.parametrize(

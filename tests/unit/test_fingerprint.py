@@ -47,6 +47,27 @@ def test_every_weight_file_matters(folder, tmp_path, part):
     assert fingerprint(folder, tmp_path).sha256 != before.sha256
 
 
+@pytest.mark.parametrize("option", [{"vae_tiling": True}, {"vae_slicing": False}])
+def test_how_the_vae_decodes_matters(folder, tmp_path, option):
+    assert fingerprint(folder, tmp_path, TINY.model_copy(update=option)).sha256 != fingerprint(folder, tmp_path).sha256
+
+
+def test_where_the_networks_are_between_their_turns_does_not_matter(folder, tmp_path):
+    before = fingerprint(folder, tmp_path)
+    assert fingerprint(folder, tmp_path, TINY.model_copy(update={"offload": "model"})) == before
+
+
+def test_another_vae_matters_and_its_own_then_does_not(folder, tiny_folder, tmp_path):
+    before = fingerprint(folder, tmp_path)
+    same = fingerprint(folder, tmp_path, vae=ModelFiles(tiny_folder / "base" / "vae"))
+    assert same.sha256 == before.sha256
+    flip_a_bit(next((folder / "base" / "vae").glob("*.safetensors")))
+    assert fingerprint(folder, tmp_path, vae=ModelFiles(tiny_folder / "base" / "vae")) == same
+    other = fingerprint(folder, tmp_path, vae=ModelFiles(folder / "base" / "vae"))
+    assert other.sha256 != same.sha256
+    assert other.vae_hash != same.vae_hash
+
+
 @pytest.mark.parametrize("part", ["vae", "text_encoder_2"])
 def test_what_the_refiner_is_given_by_the_base_does_not_matter(folder, tmp_path, part):
     before = fingerprint(folder, tmp_path)

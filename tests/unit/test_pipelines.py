@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from schemas.errors import PairError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair, ModelSource
+from schemas.spec import JobSpec
 from worker.environment import environment
 from worker.pipelines import load_pair
+from worker.rendering import render
 
 
 @pytest.fixture
@@ -87,6 +89,15 @@ def test_the_dtype_of_the_pair_is_used(folder, tmp_path, dtype):
     assert loaded.base.vae.dtype == (torch.float32 if dtype == "float16" else getattr(torch, dtype))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_every_dtype_renders_on_a_cpu(folder, tmp_path, dtype):
+    loaded = load_pair(local_pair(folder / "base", folder / "refiner", dtype=dtype), "cpu", tmp_path)
+    fields = {"width": 64, "height": 64, "num_inference_steps": 2, "refiner": {"start": 0.5}, "seed": 1}
+    (picture,) = render(loaded, [JobSpec.parse({"prompt": "a fox"} | fields)]).images
+    assert picture is not None
+    assert picture.std() > 10
+
+
 def test_a_variant_is_loaded_where_there_is_one(folder, tmp_path, tiny):
     for part in ("unet", "text_encoder"):
         path = next((folder / "base" / part).glob("*.safetensors"))
@@ -158,10 +169,11 @@ def test_a_missing_file_is_refused(folder, tmp_path, name):
 def test_a_missing_tensor_is_refused_and_not_made_up(folder, tmp_path, part):
     path = next((folder / "base" / part).glob("*.safetensors"))
     weights = load_file(path)
-    del weights[sorted(weights)[len(weights) // 2]]
+    gone = sorted(weights)[len(weights) // 2]
+    del weights[gone]
     path.unlink()  # the refiner's is a hard link to it
     save_file(weights, path, metadata={"format": "pt"})
-    refusal(local_pair(folder / "base"), tmp_path)
+    assert f"the weights of its {part} lack {gone}" in refusal(local_pair(folder / "base"), tmp_path)
 
 
 def test_a_config_that_is_no_json_is_refused(folder, tmp_path):
