@@ -120,7 +120,8 @@ def _encode_plain(
 
 def _encode_compel(pipe: SdxlPipeline, texts: tuple[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
     if pipe.text_encoder is not None:
-        conditioning = CompelForSDXL(pipe)(texts[0], style_prompt=texts[1])
+        # named, since an encoder that is offloaded is somewhere else when compel asks it
+        conditioning = CompelForSDXL(pipe, device=pipe._execution_device)(texts[0], style_prompt=texts[1])
         return conditioning.embeds, conditioning.pooled_embeds
     compel = Compel(
         tokenizer=pipe.tokenizer_2,
@@ -128,6 +129,7 @@ def _encode_compel(pipe: SdxlPipeline, texts: tuple[str, str]) -> tuple[torch.Te
         returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
         requires_pooled=True,
         truncate_long_prompts=False,
+        device=pipe._execution_device,
     )
     return compel(texts[1])
 
