@@ -2,8 +2,10 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -20,7 +22,7 @@ class ImageStore:
         if self._folder is not None:
             self.url = self._folder.as_uri()
         else:
-            self._filesystem = _filesystem(self.url)
+            self._filesystem = filesystem(self.url)
 
     def put(self, content: bytes, sha256: str, suffix: str) -> str:
         """Stores the bytes and returns their URI. When it returns, they are there whole; before, nothing is visible.
@@ -76,15 +78,22 @@ def read_image(uri: str) -> bytes:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
+    """As ``writing_atomically``, for content in memory. Raises OSError."""
+    with writing_atomically(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def writing_atomically(path: Path) -> Iterator[BinaryIO]:
     """Temporary name in the same folder, fsync, rename, fsync of the folder: after a power cut it is whole or absent.
 
-    Raises OSError, with the temporary file removed.
+    Raises OSError; the temporary file is removed then, and after any other error inside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.rename(temporary, path)
@@ -102,7 +111,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _filesystem(url: str) -> Any:
+def filesystem(url: str) -> Any:
+    """fsspec's filesystem for the URL. Raises SettingsError for a scheme that is unknown or lacks its package."""
     try:
         return fsspec.core.url_to_fs(url)[0]
     except (ValueError, ImportError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
+from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.jsonl import json_rows
 from producer.lines import Line, read_lines
 from producer.repeats import Repeats
@@ -39,12 +40,14 @@ class ReadOptions:
         of its own: a row's own value wins; an empty cell, a JSON null and a missing key are no value.
     limit: read so many rows, good or bad, and no more.
     base_seed: goes into the seed of every row that has none.
+    inputs: finds the pictures and LoRAs that rows name; without it rows name them by sha256 alone.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     base_seed: int = 0
+    inputs: Inputs | None = None
 
 
 def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -53,13 +56,13 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
     Raises:
         ManifestError: when the first row is asked for, if the file cannot be read, has no rows or no prompt, or
             an option is wrong; at the end, if ``columns`` names one that no row of a JSONL file has.
-        StorageError: the temporary folder is full.
+        StorageError: the temporary folder is full, or the image store does not take an input.
     """
     if options.limit is not None and options.limit < 1:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
-    mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults))
+    mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), options.inputs)
     with _opened(path) as file, Repeats() as repeats:
-        maker = _RowMaker(printable(str(path)), defaults, options.base_seed, repeats)
+        maker = _RowMaker(printable(str(path)), defaults, options, repeats)
         cells = _cells(path, read_lines(file), mapping, needs_prompt="prompt" not in defaults)
         first = next(cells, None)
         if first is None:
@@ -67,19 +70,29 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
         yield from map(maker.row, islice(chain([first], cells), options.limit))
 
 
-def _checked(defaults: dict[str, object]) -> dict[str, object]:
+def _checked(defaults: dict[str, object], inputs: Inputs | None) -> dict[str, object]:
     """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row.
 
     What is wrong only beside a field that the rows may give is left to them.
     """
+    resolved = _resolved(defaults, inputs)
+    problems = list(resolved.problems)
     try:
-        JobSpec.parse(spec_fields({"prompt": "any", "seed": 0, **defaults}))
+        spec = JobSpec.parse(spec_fields({"prompt": "any", "seed": 0, **defaults, **resolved.fields}))
+        problems += resolved.problems_of(spec)
     except SpecError as error:
-        problems = [problem for problem in error.problems if set(problem.beside) <= defaults.keys()]
+        problems += map(resolved.explained, error.problems)
+    problems = [problem for problem in problems if set(problem.beside) <= defaults.keys()]
+    if problems:
         wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in problems)
-        if problems:
-            raise ManifestError(printable("; ".join(wrong))) from None
+        raise ManifestError(printable("; ".join(wrong)))
     return defaults
+
+
+def _resolved(values: Mapping[str, object], inputs: Inputs | None) -> ResolvedInputs:
+    if inputs is None or ("init_image" not in values and "loras" not in values):
+        return NO_INPUTS
+    return inputs.resolve(values)
 
 
 @contextmanager
@@ -130,10 +143,11 @@ def _prompts(file: str, lines: Iterator[Line]) -> Iterator[Cells | BadRow]:
 class _RowMaker:
     """Makes rows of cells: checks the spec, gives it a seed, counts those before it."""
 
-    def __init__(self, file: str, defaults: dict[str, object], base_seed: int, repeats: Repeats) -> None:
+    def __init__(self, file: str, defaults: dict[str, object], options: ReadOptions, repeats: Repeats) -> None:
         self._file = file
         self._defaults = defaults
-        self._base_seed = base_seed
+        self._base_seed = options.base_seed
+        self._inputs = options.inputs
         self._repeats = repeats
 
     def row(self, cells: Cells | BadRow) -> Row | BadRow:
@@ -143,10 +157,13 @@ class _RowMaker:
         values.update((name, cells.values[i]) for i, name in cells.columns.fields if cells.values[i] is not None)
         unseeded = "seed" not in values
         meta, problems = _meta(cells)
+        resolved = _resolved(values, self._inputs)
+        values.update(resolved.fields)
         try:
             spec = JobSpec.parse(spec_fields({**values, "seed": 0} if unseeded else values))
         except SpecError as error:
-            return self._bad(cells, [*error.problems, *problems])
+            return self._bad(cells, [*map(resolved.explained, error.problems), *resolved.problems, *problems])
+        problems = [*resolved.problems, *resolved.problems_of(spec), *problems]
         if problems:
             return self._bad(cells, problems)
         if unseeded:

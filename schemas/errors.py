@@ -6,6 +6,7 @@
     │   ├── ManifestError           a manifest cannot be read, or has bad rows
     │   ├── SettingsError           a setting is missing, unknown or malformed
     │   ├── PairError               a pair is unknown or does not load
+    │   ├── InputFileError          a picture or LoRA that a job starts from is missing or broken
     │   └── NotFoundError           no such batch, job or file
     ├── UnavailableError            something outside does not answer               exit 3
     │   ├── BrokerUnavailableError  Redis
@@ -73,6 +74,10 @@ class SettingsError(InputError):
 
 class PairError(InputError):
     code = "pair"
+
+
+class InputFileError(InputError):
+    code = "input_file"
 
 
 class NotFoundError(InputError):

@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     broker_url: str = ""
     #: fsspec URL of the image store; empty: a folder in the home folder
     images_url: str = ""
+    #: where the init images lie that manifests may name; empty: ``inputs`` in the home folder
+    input_folder: str = ""
+    #: where the LoRAs lie that manifests may name, as ``NAME.safetensors``; empty: ``loras`` in the home folder
+    lora_folder: str = ""
     #: the pair of batches and workers that name none
     pair: str = "tiny"
     #: "auto" (every GPU, else the CPU), "cpu", or indices: "0,1"
@@ -78,7 +82,10 @@ class Settings(BaseSettings):
         }
 
     @model_validator(mode="after")
-    def _urls_of_home(self) -> Self:
+    def _places_of_home(self) -> Self:
+        for name, folder in (("input_folder", self.input_folder), ("lora_folder", self.lora_folder)):
+            place = Path(folder).expanduser().absolute() if folder else self.home / f"{name.removesuffix('_folder')}s"
+            object.__setattr__(self, name, str(place))
         if not self.database_url:
             object.__setattr__(self, "database_url", f"sqlite:///{self.home / 'ledger.sqlite3'}")
         if not self.images_url:

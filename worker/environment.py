@@ -9,8 +9,8 @@ from schemas.provenance import Environment
 from worker.pipelines import LoadedPair, dtype_name
 
 _LIBRARIES: Final = (
-    "accelerate", "compel", "diffusers", "numpy", "safetensors", "scipy", "tokenizers", "torch", "torchsde",
-    "transformers",
+    "accelerate", "compel", "diffusers", "numpy", "peft", "safetensors", "scipy", "tokenizers", "torch",
+    "torchsde", "transformers",
 )  # fmt: skip
 
 

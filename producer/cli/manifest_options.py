@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from farm.database import Database
+from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
 from producer.rows import printable, shown_value
 from producer.submit import BatchRequest, Submission, submit
@@ -33,7 +34,11 @@ def read_options(settings: Settings, fields: list[str] | None, columns: list[str
                  limit: int | None) -> ReadOptions:  # fmt: skip
     """Raises InputError for a ``--set`` or ``--map`` without ``=``."""
     return ReadOptions(
-        columns=_pairs("--map", columns), defaults=_pairs("--set", fields), limit=limit, base_seed=settings.base_seed
+        columns=_pairs("--map", columns),
+        defaults=_pairs("--set", fields),
+        limit=limit,
+        base_seed=settings.base_seed,
+        inputs=Inputs(settings),
     )
 
 

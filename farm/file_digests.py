@@ -1,0 +1,21 @@
+"""sha256 of files, remembered. Writes ``<cache>/file-digests/<key>``, one small file for each file hashed."""
+
+import hashlib
+from pathlib import Path
+
+from farm.image_store import write_atomically
+from schemas.digest import canonical_json, sha256_hex
+
+
+def file_sha256(path: Path, cache: Path) -> str:
+    """sha256 of the file's bytes; from the cache while its path, size and modification time are the same.
+
+    Raises OSError.
+    """
+    status = path.stat()
+    key = {"path": str(path.resolve()), "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    remembered = cache / "file-digests" / sha256_hex(canonical_json(key))
+    if not remembered.exists():
+        with path.open("rb") as file:
+            write_atomically(remembered, hashlib.file_digest(file, "sha256").hexdigest().encode())
+    return remembered.read_text()
