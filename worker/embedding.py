@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from schemas.errors import SpecError
 from schemas.spec import JobSpec
+from worker.loras import without_loras
 from worker.pipelines import LoadedPair
 from worker.prompts import StagePrompts, base_prompts, refiner_prompts
 from worker.textual_inversion import with_all_vectors
@@ -70,8 +71,15 @@ def embed(pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
     """The embeddings of a stage's prompts: ``worker.prompts`` has those of the base and those of the refiner.
 
     A prompt of one chunk is embedded as ``pipe.encode_prompt`` does it, bit for bit. Positive and negative are padded
-    to equally many chunks with the empty prompt's, as compel does it.
+    to equally many chunks with the empty prompt's, as compel does it. LoRAs of the shared text encoder are the base's.
     """
+    if pipe.text_encoder is not None:
+        return _embedded(pipe, prompts)
+    with without_loras(pipe.text_encoder_2):
+        return _embedded(pipe, prompts)
+
+
+def _embedded(pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
     hidden, pooled = _encode(pipe, prompts.positive, prompts)
     if _has_no_negative(pipe, prompts):
         return PromptEmbeds(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled))

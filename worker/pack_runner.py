@@ -11,13 +11,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from farm import ledger, packs
 from farm.database import Database
 from farm.retries import Failure
-from schemas.errors import DeviceLostError, InvalidImageError, LeaseLostError, MessageError, UnavailableError
+from schemas.errors import (
+    DeviceLostError,
+    InputFileError,
+    InvalidImageError,
+    LeaseLostError,
+    MessageError,
+    UnavailableError,
+)
 from schemas.messages import PackMessage
 from schemas.provenance import Provenance, handoff_kind
 from schemas.records import ClaimedJob, ClaimedPack, FinishedImage
@@ -26,6 +34,7 @@ from schemas.spec import JobSpec
 from worker.embedding import Chunks, num_chunks
 from worker.finishing import Finisher, Unfinished
 from worker.forward_passes import split
+from worker.inputs import InputFetcher, PassInputs, joined
 from worker.lease_keeper import LeaseKeeper
 from worker.pipelines import LoadedPair
 from worker.rendering import RenderedPass, render
@@ -51,22 +60,33 @@ class _Pass:
     jobs: tuple[ClaimedJob, ...]
     specs: tuple[JobSpec, ...]
     chunks: Chunks
+    inputs: PassInputs
 
     @property
     def job_ids(self) -> list[int]:
         return [job.id for job in self.jobs]
 
 
+class _Prepared(NamedTuple):
+    """A job on its way into a forward pass."""
+
+    job: ClaimedJob
+    spec: JobSpec
+    chunks: Chunks
+    inputs: PassInputs
+
+
 class PackRunner:
     """Runs packs on one pinned pair. ``stopping`` lets packs in hand finish and gives back those not begun."""
 
-    def __init__(self, database: Database, pair: LoadedPair, finisher: Finisher, leases: LeaseKeeper,
-                 settings: Settings) -> None:  # fmt: skip
+    def __init__(self, database: Database, pair: LoadedPair, finisher: Finisher, inputs: InputFetcher,
+                 leases: LeaseKeeper, settings: Settings) -> None:  # fmt: skip
         self.stopping = Event()
         self._device_lost = Event()
         self._database = database
         self._pair = pair
         self._finisher = finisher
+        self._inputs = inputs
         self._leases = leases
         self._settings = settings
         self._device = ThreadPoolExecutor(1, "device")
@@ -112,7 +132,7 @@ class PackRunner:
 
     def _render_pack(self, pack: ClaimedPack, lost: Event) -> None:
         """Queues all forward passes on the device at once, so that no other pack comes between them."""
-        passes = self._passes(pack.jobs)
+        passes = self._passes(self._prepared(pack))
         begun: list[bool] = []
         futures = [self._device.submit(self._render_pass, pack, lost, one, begun) for one in passes]
         try:
@@ -122,12 +142,30 @@ class PackRunner:
             for future in futures:
                 future.cancel()
 
-    def _passes(self, jobs: Sequence[ClaimedJob]) -> list[_Pass]:
-        specs = [JobSpec.from_json(job.spec) for job in jobs]
-        chunks = [num_chunks(self._pair, spec) for spec in specs]
-        groups = split(specs, chunks, self._settings.forward_pass_size)
+    def _prepared(self, pack: ClaimedPack) -> list[_Prepared]:
+        """The jobs with what they start from. One whose picture or LoRA is missing fails; the others go on."""
+        prepared = []
+        for job in pack.jobs:
+            spec = JobSpec.from_json(job.spec)
+            try:
+                inputs = self._insist_until_stopping(partial(self._inputs.fetch, spec))
+            except InputFileError as error:
+                self._fail(pack, [job], error)
+            else:
+                prepared.append(_Prepared(job, spec, num_chunks(self._pair, spec), inputs))
+        return prepared
+
+    def _passes(self, prepared: Sequence[_Prepared]) -> list[_Pass]:
+        specs, chunks = [one.spec for one in prepared], [one.chunks for one in prepared]
+        groups = [[prepared[i] for i in group] for group in split(specs, chunks, self._settings.forward_pass_size)]
         return [
-            _Pass(tuple(jobs[i] for i in group), tuple(specs[i] for i in group), chunks[group[0]]) for group in groups
+            _Pass(
+                jobs=tuple(one.job for one in group),
+                specs=tuple(one.spec for one in group),
+                chunks=group[0].chunks,
+                inputs=joined(one.inputs for one in group),
+            )
+            for group in groups
         ]
 
     def _render_pass(self, pack: ClaimedPack, lost: Event, one: _Pass, begun: list[bool]) -> tuple[RenderedPass, float]:
@@ -141,7 +179,7 @@ class PackRunner:
             begun.append(True)
         started = time.monotonic()
         try:
-            rendered = render(self._pair, one.specs, stop=lost.is_set)
+            rendered = render(self._pair, one.specs, stop=lost.is_set, inputs=one.inputs)
         except DeviceLostError:
             self._device_lost.set()  # here, on the device thread: the next pack in line must not be blamed
             raise

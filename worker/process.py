@@ -18,6 +18,7 @@ from celery.signals import worker_shutting_down
 from farm.broker import Broker, open_broker
 from farm.database import Database
 from farm.image_store import ImageStore
+from farm.inputs import InputStore
 from farm.logs import log_to_stderr
 from farm.schema import ensure_schema
 from farm.workers import WorkerIdentity, note_fingerprint, note_worker, register_worker
@@ -27,6 +28,7 @@ from schemas.pair import queue_name
 from schemas.settings import Settings, load_settings
 from worker.environment import environment
 from worker.finishing import FileMaker, Finisher
+from worker.inputs import InputFetcher
 from worker.lease_keeper import LeaseKeeper
 from worker.pack_runner import NUM_PACK_THREADS, PackRunner
 from worker.pipelines import load_pair
@@ -94,7 +96,8 @@ def _runner(database: Database, settings: Settings, leases: LeaseKeeper, argumen
     store.check()
     pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
     finisher = Finisher(store, FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level))
-    return PackRunner(database, pair, finisher, leases, settings)
+    inputs = InputFetcher(InputStore(settings.images_url), settings.home / "cache")
+    return PackRunner(database, pair, finisher, inputs, leases, settings)
 
 
 def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> None:

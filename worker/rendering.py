@@ -16,6 +16,7 @@ from worker.denoising import denoise as denoise_lossless
 from worker.embedding import num_chunks
 from worker.forward_passes import pass_key
 from worker.inputs import NO_INPUTS, PassInputs
+from worker.loras import set_adapters
 from worker.pipelines import LoadedPair
 from worker.two_pipelines import denoise_by_diffusers
 
@@ -41,6 +42,7 @@ def render(
     """Renders the specs of one forward pass. ``stop`` is asked after every evaluation.
 
     Raises:
+        InputFileError: a LoRA does not fit the base.
         ValueError: the specs cannot share a forward pass (``worker.forward_passes.split`` makes those that can).
         SpecError: a spec wants what the pair does not have: a refiner, aesthetic scores, layers of a text encoder.
         LeaseLostError: ``stop`` answered yes.
@@ -49,6 +51,7 @@ def render(
     """
     _check(pair, specs)
     try:
+        set_adapters(pair, specs[0].loras, inputs.loras)
         denoised = denoise(pair, specs, stop, inputs)
         images = pictures(pair.base.vae, denoised.latents)
         return RenderedPass(images, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma)

@@ -1,0 +1,118 @@
+"""LoRAs on the base of a pinned pair, by diffusers' own loader. Everything here happens on the device thread.
+
+An adapter is named by its file's sha256. ``text_encoder_2`` is the refiner's too, and a LoRA is the base's alone:
+``without_loras`` switches it off there while the refiner embeds its prompts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+
+from schemas.errors import InputFileError
+from schemas.loras import Lora
+from worker.adapter_config import refuse_unsafe_adapter
+from worker.pipelines import LoadedPair
+
+#: Adapters that stay loaded for the next passes; one takes 20 MB to 1 GB on the device.
+MAX_LOADED: Final = 4
+_COMPONENTS: Final = ("unet", "text_encoder", "text_encoder_2")
+#: what diffusers, peft, transformers and safetensors raise for files that do not fit
+_LOAD_ERRORS: Final = (
+    OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ImportError, SafetensorError,
+)  # fmt: skip
+_DEVICE_ERRORS: Final = (torch.OutOfMemoryError, torch.AcceleratorError)
+
+
+def set_adapters(pair: LoadedPair, loras: Sequence[Lora], files: Mapping[str, Path]) -> None:
+    """Puts these LoRAs on the base, with their weights, and takes all others off it.
+
+    Without LoRAs the base computes what it computed before it had any, bit for bit. ``files``: sha256 → safetensors.
+
+    Raises:
+        InputFileError: a LoRA does not fit this base, changes nothing of it, or only a part of it would be used. The
+            base has no LoRA then.
+    """
+    loaded = _loaded(pair.base)
+    if not loras:
+        _take_off(pair.base, loaded)
+        return
+    names = [lora.sha256 for lora in loras]
+    _make_room(pair.base, [name for name in loaded if name not in names], MAX_LOADED - len(names))
+    for lora in loras:
+        if lora.sha256 not in loaded:
+            _load(pair.base, lora, files[lora.sha256])
+    pair.base.enable_lora()
+    pair.base.set_adapters(names, [lora.weight for lora in loras])
+
+
+@contextmanager
+def without_loras(encoder: torch.nn.Module) -> Iterator[None]:
+    """While inside, the text encoder has no LoRAs: for the prompts of the refiner, which shares it."""
+    layers = [layer for layer in _adapter_layers(encoder) if not layer.disable_adapters]
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
+
+
+def _loaded(base: StableDiffusionXLPipeline) -> list[str]:
+    """Names of the adapters on the base, those loaded first before the others."""
+    return list(dict.fromkeys(name for names in base.get_list_adapters().values() for name in names))
+
+
+def _take_off(base: StableDiffusionXLPipeline, loaded: list[str]) -> None:
+    """Switched off at first: batches take turns. Unloaded at the second pass without: adapter layers cost time."""
+    if not loaded:
+        return
+    if all(layer.disable_adapters for name in _COMPONENTS for layer in _adapter_layers(getattr(base, name))):
+        base.unload_lora_weights()
+    else:
+        base.disable_lora()
+
+
+def _make_room(base: StableDiffusionXLPipeline, unused: list[str], num_kept: int) -> None:
+    too_many = unused[: max(0, len(unused) - max(0, num_kept))]
+    if too_many:
+        base.delete_adapters(too_many)
+
+
+def _load(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
+    """All of it or nothing: after an error all adapters are gone, for some layers may have got this one."""
+    try:
+        refuse_unsafe_adapter(file)
+        base.load_lora_weights(str(file), adapter_name=lora.sha256, use_safetensors=True, local_files_only=True)
+        _require_whole(base, lora, file)
+    except _DEVICE_ERRORS:
+        base.unload_lora_weights()
+        raise
+    except _LOAD_ERRORS as error:
+        base.unload_lora_weights()
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".:")
+        raise InputFileError(f"LoRA {lora.name!r} ({lora.sha256[:12]}) does not fit the base: {reason}") from None
+
+
+def _require_whole(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
+    """diffusers only logs what it leaves out. Raises ValueError."""
+    tensors = base.lora_state_dict(
+        str(file), unet_config=base.unet.config, use_safetensors=True, local_files_only=True
+    )[0]
+    in_place = [tensor for name in _COMPONENTS for tensor in _tensors(getattr(base, name), lora.sha256)]
+    if len(in_place) != len(tensors) or any(tensor.is_meta for tensor in in_place):
+        raise ValueError(f"of its {len(tensors)} tensors {len(in_place)} have a place in it")
+
+
+def _tensors(module: torch.nn.Module, adapter: str) -> list[torch.nn.Parameter]:
+    return [tensor for name, tensor in module.named_parameters() if adapter in name]
+
+
+def _adapter_layers(module: torch.nn.Module) -> list[Any]:
+    return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
