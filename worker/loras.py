@@ -96,8 +96,14 @@ def _load(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
         raise
     except _LOAD_ERRORS as error:
         base.unload_lora_weights()
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".:")
+        reason = _reason(error)
         raise InputFileError(f"LoRA {lora.name!r} ({lora.sha256[:12]}) does not fit the base: {reason}") from None
+
+
+def _reason(error: Exception) -> str:
+    """In one line. diffusers' tidying up may fail over what was not begun, and hides why it tidied up."""
+    told = error.__context__ if isinstance(error, KeyError) and error.__context__ else error
+    return (str(told).strip() or type(told).__name__).splitlines()[0][:300].rstrip(".:")
 
 
 def _require_whole(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
