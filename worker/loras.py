@@ -91,6 +91,8 @@ def _load(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
         refuse_unsafe_adapter(file)
         base.load_lora_weights(str(file), adapter_name=lora.sha256, use_safetensors=True, local_files_only=True)
         _require_whole(base, lora, file)
+        for name in _COMPONENTS:
+            getattr(base, name).eval()  # or the dropout of the training would go on
     except _DEVICE_ERRORS:
         base.unload_lora_weights()
         raise

@@ -257,6 +257,12 @@ def test_a_path_never_leaves_the_folder_and_tells_nothing_of_what_is_outside(
     assert house.stored() == []
 
 
+@pytest.mark.parametrize("name", ["../inputs/cat.png", "{home}/inputs/cat.png", "a/../cat.png"])
+def test_a_path_does_not_go_up_or_begin_at_the_root_even_to_come_back(house: House, name: str) -> None:
+    (house.inputs / "cat.png").write_bytes(picture())
+    assert house.reason(init_image=name.format(home=house.settings.home)) == f"does not lie in {house.inputs}"
+
+
 @pytest.mark.parametrize("name", ["nothing.png", "", ".", "folder", "loop", "pipe", "a\0b", "\ud800", "x" * 5000])
 def test_what_is_no_regular_file_is_said_not_to_be_there(house: House, name: str) -> None:
     (house.inputs / "folder").mkdir()

@@ -115,6 +115,13 @@ def test_the_alpha_of_diffusers_trainers_is_that_of_diffusers(pair, plain_base, 
     assert not torch.equal(ours, wearing(pair, folder / "unet.safetensors"))
 
 
+def test_the_dropout_of_the_training_does_not_go_on(pair, plain_base, folder, tmp_path):
+    config = {"r": 2, "lora_alpha": 2, "target_modules": list(ADAPTED), "lora_dropout": 0.5}
+    metadata = {f"unet.{key}": value for key, value in config.items()}
+    file = write_peft(tmp_path / "unet.safetensors", plain_base, ("unet",), seed=3, **metadata)
+    assert torch.equal(wearing(pair, file), wearing(pair, folder / "unet.safetensors"))
+
+
 def test_a_file_of_which_diffusers_would_leave_a_part_out_is_refused(pair, plain_base, tmp_path):
     """Without out_proj its reader does not know kohya's text encoders, says so in a log, and goes on."""
     file = tmp_path / "half.safetensors"
