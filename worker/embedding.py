@@ -5,8 +5,9 @@ of a word), each between BOS and EOS and padded to 77; their hidden states stand
 is that of the first 75 tokens, as compel and diffusers have it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import pyparsing
@@ -86,11 +87,10 @@ def _embedded(pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
     as_negative = replace(prompts, clip_skip=None)
     negative_hidden, negative_pooled = _encode(pipe, prompts.negative or ("", ""), as_negative)
     num_tokens = max(hidden.shape[1], negative_hidden.shape[1])
-    empty, negative_empty = (_encode_plain(pipe, ("", ""), told.clip_skip)[0] for told in (prompts, as_negative))
     return PromptEmbeds(
-        _padded(hidden, num_tokens, empty),
+        _padded(hidden, num_tokens, lambda: _encode_plain(pipe, ("", ""), prompts.clip_skip)[0]),
         pooled,
-        _padded(negative_hidden, num_tokens, negative_empty),
+        _padded(negative_hidden, num_tokens, lambda: _encode_plain(pipe, ("", ""), None)[0]),
         negative_pooled,
     )
 
@@ -120,7 +120,7 @@ def _encode_plain(
     hidden = [_hidden_states(encoder, _chunks(tokenizer, [text]), clip_skip) for (tokenizer, encoder), text in both]
     num_tokens = max(states.shape[1] for states in hidden)
     padded = [
-        _padded(states, num_tokens, _hidden_states(encoder, _chunks(tokenizer, [""]), clip_skip))
+        _padded(states, num_tokens, partial(_hidden_states, encoder, _chunks(tokenizer, [""]), clip_skip))
         for states, (tokenizer, encoder) in zip(hidden, _encoders(pipe), strict=True)
     ]
     return torch.cat(padded, dim=-1), _pooled(pipe, texts[1])
@@ -162,9 +162,12 @@ def _pooled(pipe: SdxlPipeline, text: str) -> torch.Tensor:
     return pipe.text_encoder_2(ids.to(pipe.text_encoder_2.device))[0]
 
 
-def _padded(hidden: torch.Tensor, num_tokens: int, empty: torch.Tensor) -> torch.Tensor:
-    missing = (num_tokens - hidden.shape[1]) // empty.shape[1]
-    return torch.cat([hidden, empty.repeat(1, missing, 1)], dim=1)
+def _padded(hidden: torch.Tensor, num_tokens: int, empty: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """``empty`` embeds the empty text, where chunks of it are missing."""
+    if hidden.shape[1] == num_tokens:
+        return hidden
+    chunk = empty()
+    return torch.cat([hidden, chunk.repeat(1, (num_tokens - hidden.shape[1]) // chunk.shape[1], 1)], dim=1)
 
 
 def _chunks(

@@ -9,8 +9,8 @@ from schemas.provenance import Environment
 from worker.pipelines import LoadedPair, dtype_name
 
 _LIBRARIES: Final = (
-    "accelerate", "compel", "diffusers", "numpy", "peft", "safetensors", "scipy", "tokenizers", "torch",
-    "torchsde", "transformers",
+    "accelerate", "compel", "diffusers", "numpy", "opencv-python-headless", "peft", "pillow", "pywavelets",
+    "safetensors", "scipy", "tokenizers", "torch", "torchsde", "transformers",
 )  # fmt: skip
 
 
@@ -60,7 +60,8 @@ def _own_version() -> str:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """A CPU's threads share the work, and their number decides how sums are rounded."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
 def _attention_backend(pair: LoadedPair) -> str:

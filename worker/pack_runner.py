@@ -24,6 +24,7 @@ from schemas.errors import (
     InvalidImageError,
     LeaseLostError,
     MessageError,
+    SpecError,
     UnavailableError,
 )
 from schemas.messages import PackMessage
@@ -143,17 +144,20 @@ class PackRunner:
                 future.cancel()
 
     def _prepared(self, pack: ClaimedPack) -> list[_Prepared]:
-        """The jobs with what they start from. One whose picture or LoRA is missing fails; the others go on."""
+        """The jobs with what they start from. One that cannot be rendered fails: a picture or LoRA is missing, compel
+        cannot read its prompt. The others go on."""
         prepared = []
         for job in pack.jobs:
-            spec = JobSpec.from_json(job.spec)
             try:
-                inputs = self._insist_until_stopping(partial(self._inputs.fetch, spec))
-            except InputFileError as error:
+                prepared.append(self._prepared_job(job))
+            except (InputFileError, SpecError) as error:
                 self._fail(pack, [job], error)
-            else:
-                prepared.append(_Prepared(job, spec, num_chunks(self._pair, spec), inputs))
         return prepared
+
+    def _prepared_job(self, job: ClaimedJob) -> _Prepared:
+        spec = JobSpec.from_json(job.spec)
+        inputs = self._insist_until_stopping(partial(self._inputs.fetch, spec))
+        return _Prepared(job, spec, num_chunks(self._pair, spec), inputs)
 
     def _passes(self, prepared: Sequence[_Prepared]) -> list[_Pass]:
         specs, chunks = [one.spec for one in prepared], [one.chunks for one in prepared]

@@ -20,6 +20,7 @@ from transformers import CLIPTokenizer
 from schemas.errors import DeviceLostError, PairError
 from schemas.pair import ModelPair, Offload
 from worker.fingerprint import Fingerprint, pair_fingerprint
+from worker.forward_passes import largest_power_of_two
 from worker.model_files import PairFiles, locate_model, locate_textual_inversion, locate_vae
 from worker.models import load_base, load_refiner, networks
 from worker.offload import place, size_bytes
@@ -68,6 +69,8 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     target = torch.device(device)
+    if target.type == "cpu":  # as passes have (see worker.forward_passes)
+        torch.set_num_threads(largest_power_of_two(torch.get_num_threads()))
     dtype = _dtype(pair, target)
     files = _located(pair, cache)
     base = _base(pair, files, dtype)
