@@ -1,7 +1,11 @@
 """`nightshift worker`: the data plane's command. Imports no torch; the processes that it starts do."""
 
+import os
 import signal
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -11,6 +15,7 @@ from farm.broker import open_broker
 from farm.database import Database
 from farm.image_store import ImageStore
 from farm.logs import log_to_stderr
+from farm.recorded_images import recorded_image
 from farm.schema import ensure_schema
 from schemas.settings import load_settings
 from worker.devices import devices
@@ -44,3 +49,29 @@ def worker(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     raise typer.Exit(supervisor.run())
+
+
+@app.command(epilog="Example: nightshift reproduce 3/17")
+def reproduce(
+    images: Annotated[
+        list[str], typer.Argument(help="Jobs as BATCH/NUMBER, or image files: their metadata is enough.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="A folder for the images that are made again.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or an index")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each image.")] = False,
+) -> None:
+    """Render recorded images again and compare: identical file, identical pixels, or how far off and what is otherwise.
+
+    Exit code 0 where all pixels are identical, 1 where some are not.
+    """
+    settings = load_settings()
+    for image in images:
+        recorded, _ = recorded_image(settings.database_url, image)  # said at once, and not after torch was imported
+        settings.model_pair(recorded.environment.pair)
+    seat = devices(device or settings.devices)[0]
+    options = ["--device", seat.name, *([f"--out={out}"] if out else []), *(["--json"] if as_json else [])]
+    command = [sys.executable, "-m", "worker.reproduction", *options, "--", *images]
+    environment = {"TRANSFORMERS_VERBOSITY": "error", **os.environ, **seat.environment}
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)

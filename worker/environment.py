@@ -61,7 +61,10 @@ def _own_version() -> str:
 
 def _device_name(device: torch.device) -> str:
     """A CPU's threads share the work, and their number decides how sums are rounded."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    num_threads = torch.get_num_threads()
+    return "cpu, 1 thread" if num_threads == 1 else f"cpu, {num_threads} threads"
 
 
 def _attention_backend(pair: LoadedPair) -> str:

@@ -14,7 +14,7 @@ from diffusers import StableDiffusionXLPipeline
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 
-from schemas.errors import InputFileError
+from schemas.errors import InputFileError, SpecError
 from schemas.loras import Lora
 from worker.adapter_config import refuse_unsafe_adapter
 from worker.pipelines import LoadedPair
@@ -37,8 +37,13 @@ def set_adapters(pair: LoadedPair, loras: Sequence[Lora], files: Mapping[str, Pa
     Raises:
         InputFileError: a LoRA does not fit this base, changes nothing of it, or only a part of it would be used. The
             base has no LoRA then.
+        SpecError: the pair's weights are not whole on any device.
     """
     loaded = _loaded(pair.base)
+    if loras and pair.offload == "sequential":
+        raise SpecError(
+            f'loras: pair {pair.pair.name!r} is offloaded layer by layer; with LoRAs offload is "model" at most'
+        )
     if not loras:
         _take_off(pair.base, loaded)
         return

@@ -33,7 +33,7 @@ def all_commands() -> dict[str, Any]:
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    promised = ["render", "submit", "watch", "status", "show", "cancel", "retry"]
+    promised = ["render", "submit", "watch", "status", "show", "reproduce", "cancel", "retry"]
     promised += ["up", "worker", "dispatcher", "pairs", "doctor"]
     assert set(all_commands()) == {*promised, "db upgrade"}
 
@@ -45,7 +45,8 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
 
 
 @pytest.mark.parametrize(
-    "name", ["render", "submit", "watch", "status", "show", "cancel", "retry", "pairs", "doctor", "db upgrade"]
+    "name",
+    ["render", "submit", "watch", "status", "show", "reproduce", "cancel", "retry", "pairs", "doctor", "db upgrade"],
 )
 def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> None:
     options = [option for parameter in all_commands()[name].params for option in parameter.opts]

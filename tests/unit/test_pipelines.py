@@ -245,7 +245,7 @@ def test_the_environment_is_what_images_are_rendered_in(tiny):
     assert (found.base_revision, found.refiner_revision) == (None, None)
     assert (found.pair_fingerprint, found.base_hash) == (tiny.fingerprint.sha256, tiny.fingerprint.base_hash)
     assert found.refiner_hash == tiny.fingerprint.refiner_hash != found.base_hash
-    assert (found.device, found.dtype, found.compile_mode) == ("cpu, 1 threads", "float32", "off")
+    assert (found.device, found.dtype, found.compile_mode) == ("cpu, 1 thread", "float32", "off")
     assert found.license == tiny.pair.license
     assert found.versions["torch"] == str(torch.__version__)
     assert {"nightshift", "diffusers", "transformers", "compel"} <= set(found.versions)

@@ -1,0 +1,95 @@
+"""Images with all that is recorded of them: what `nightshift reproduce` starts from."""
+
+import re
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from sqlalchemy import select
+
+from farm.database import Database, Transaction, question
+from farm.image_file import read_image_file
+from farm.image_store import read_image
+from farm.schema import ensure_schema
+from schemas.errors import InputError, NotFoundError
+from schemas.provenance import RECORD_VERSION, Environment, Provenance
+from schemas.spec import JobSpec
+from schemas.tables import EnvironmentRow, Image, Job, Result
+
+_JOB: Final = re.compile(r"(\d{1,9})/(\d{1,18})")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How an image was made. ``name``: what to call it."""
+
+    name: str
+    spec: JobSpec
+    provenance: Provenance
+    environment: Environment
+    meta: dict[str, str]
+
+
+def recorded_image(database_url: str, target: str) -> tuple[Recorded, bytes]:
+    """The image that a user means, and its file: ``BATCH/NUMBER`` from the ledger, or a file with its metadata alone.
+
+    Raises:
+        NotFoundError: there is no such job with an image, no such file.
+        InputError: the file is no image of Nightshift's.
+        StorageError: the file cannot be read.
+    """
+    job, path = _JOB.fullmatch(target), Path(target)
+    if job is None or path.exists():
+        record = read_image_file(path).nightshift_record()
+        return recorded_in_file(target, record), read_image(str(path.absolute()))
+    with closing(Database(database_url)) as database:
+        ensure_schema(database)
+        recorded, uri = recorded_job(database, int(job[1]), int(job[2]))
+    return recorded, read_image(uri)
+
+
+def recorded_in_file(name: str, record: dict[str, Any]) -> Recorded:
+    """From the record that the file carries (``schemas.provenance.image_record``).
+
+    Raises:
+        InputError: the record is of another version, or not whole.
+    """
+    if record.get("nightshift") != RECORD_VERSION:
+        raise InputError(f"{name}: its record is of version {record.get('nightshift')}; this is for {RECORD_VERSION}")
+    try:
+        return Recorded(
+            name,
+            JobSpec.parse(record["spec"]),
+            Provenance.model_validate(record["provenance"]),
+            Environment.model_validate(record["environment"]),
+            dict(record["meta"]),
+        )
+    except (KeyError, TypeError, ValueError, ValidationError, InputError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name}: its record is not one that this version can read: {reason}") from None
+
+
+@question
+def recorded_job(tx: Transaction, batch_id: int, number: int) -> tuple[Recorded, str]:
+    """The image of a batch's job, and its URI. ``number``: the job's place in the batch, from 1.
+
+    Raises:
+        NotFoundError: there is no such job, or it has no image.
+    """
+    name = f"{batch_id}/{number}"
+    columns = (Job.state, Job.spec, Job.meta, Result.provenance, EnvironmentRow.content, Image.uri)
+    row = tx.execute(
+        select(*columns)
+        .join_from(Job, Result, isouter=True)
+        .join(EnvironmentRow, isouter=True)
+        .join(Image, Result.image_id == Image.id, isouter=True)
+        .where(Job.batch_id == batch_id, Job.number == number)
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no job {name}: no such batch, or not so many jobs in it")
+    if row.uri is None:
+        raise NotFoundError(f"job {name} is {row.state} and has no image")
+    spec, provenance = JobSpec.from_json(row.spec), Provenance.model_validate(row.provenance)
+    return Recorded(f"job {name}", spec, provenance, Environment.model_validate(row.content), row.meta), row.uri

@@ -1,0 +1,143 @@
+"""Renders recorded images again and compares: ``python -m worker.reproduction``, started by `nightshift reproduce`.
+
+A process of its own, as a worker is: ``CUDA_VISIBLE_DEVICES`` is in its environment before torch is imported.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from farm.image_store import write_atomically
+from farm.inputs import InputStore
+from farm.recorded_images import Recorded, recorded_image
+from schemas.errors import InvalidImageError, NightshiftError, StorageError
+from schemas.settings import Settings, load_settings
+from worker.comparison import Comparison, compared, differences, run_differences
+from worker.encoding import decoded
+from worker.environment import environment
+from worker.finishing import FileMaker
+from worker.inputs import InputFetcher, joined
+from worker.pipelines import LoadedPair, load_pair
+from worker.rendering import render
+
+EXIT_DIFFERENT: Final = 1
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The file that was made again, and how it compares."""
+
+    name: str
+    content: bytes
+    comparison: Comparison
+
+    @property
+    def sentence(self) -> str:
+        """What a user reads: identical, or how far off."""
+        found = self.comparison
+        match found.verdict:
+            case "identical file":
+                return f"{self.name}: identical file"
+            case "identical pixels":
+                return f"{self.name}: identical pixels; the file differs in its metadata or compression"
+            case "different size":
+                return f"{self.name}: of another size than the recorded file, which was changed since"
+            case "different pixels":
+                values = f"{found.share:.2%} of the values differ, by {found.largest} of 255 at the most"
+                alike = "" if found.otherwise else "; nothing recorded is otherwise: look at the machine or the file"
+                return f"{self.name}: different pixels: {values} and {found.mean:.3f} on average{alike}"
+
+
+@dataclass(frozen=True)
+class Reproducer:
+    """What it takes to render a pair's images again."""
+
+    pair: LoadedPair
+    inputs: InputFetcher
+    maker: FileMaker
+
+    def reproduce(self, recorded: Recorded, content: bytes) -> Reproduction:
+        """Renders as many copies of the spec as shared the recorded forward pass. ``content``: the recorded file.
+
+        Raises:
+            NightshiftError: whatever rendering raises.
+        """
+        specs = [recorded.spec] * recorded.provenance.forward_pass_size
+        rendered = render(self.pair, specs, inputs=joined(map(self.inputs.fetch, specs)))
+        pixels = rendered.images[0]
+        if pixels is None:
+            raise InvalidImageError(f"{recorded.name} comes out with NaN or infinite values here")
+        ran = {name: getattr(rendered, name) for name in ("base_steps", "refiner_steps", "handoff_sigma")}
+        made = self.maker.made(recorded.spec, pixels, recorded.provenance.model_copy(update=ran), recorded.meta)
+        otherwise = (
+            *differences(recorded.environment, self.maker.environment),
+            *run_differences(recorded.provenance, made.provenance),
+        )
+        pictures = (decoded(content), decoded(made.content))
+        return Reproduction(recorded.name, made.content, compared((content, made.content), pictures, otherwise))
+
+
+def main() -> int:
+    """Returns the process's exit code."""
+    arguments = _arguments()
+    try:
+        settings = load_settings()
+        reproducer_of = lru_cache(1)(lambda pair: _reproducer(settings, pair, arguments.device))
+        reproduced = [_reproduced(settings, target, reproducer_of, arguments) for target in arguments.targets]
+    except NightshiftError as error:
+        print(f"nightshift: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0 if all(reproduced) else EXIT_DIFFERENT
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="worker.reproduction")
+    parser.add_argument("targets", nargs="+", help="BATCH/NUMBER, or an image file")
+    parser.add_argument("--device", required=True, help="cpu or cuda, as torch names it")
+    parser.add_argument("--out", type=Path, help="a folder")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def _reproducer(settings: Settings, pair_name: str, device: str) -> Reproducer:
+    cache = settings.home / "cache"
+    pair = load_pair(settings.model_pair(pair_name), device, cache)
+    maker = FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level)
+    return Reproducer(pair, InputFetcher(InputStore(settings.images_url), cache), maker)
+
+
+def _reproduced(
+    settings: Settings, target: str, reproducer_of: Callable[[str], Reproducer], arguments: argparse.Namespace
+) -> bool:
+    """Prints one image's verdict. Returns whether its pixels are the recorded ones."""
+    recorded, content = recorded_image(settings.database_url, target)
+    made = reproducer_of(recorded.environment.pair).reproduce(recorded, content)
+    if arguments.out is not None:
+        _write(arguments.out / _name(target, recorded.spec.output.suffix), made.content)
+    if arguments.json:
+        print(json.dumps({"name": made.name, **asdict(made.comparison)}), flush=True)
+    else:
+        print("\n  ".join([made.sentence, *made.comparison.otherwise]), flush=True)
+    return made.comparison.is_reproduced
+
+
+def _name(target: str, suffix: str) -> str:
+    """Never the recorded file's own name: the folder may be its folder."""
+    path = Path(target)
+    return f"{path.stem if path.exists() else target.replace('/', '-')}-again.{suffix}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path.absolute(), content)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
