@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
+from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields, with_defaults
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.jsonl import json_rows
 from producer.lines import Line, read_lines
@@ -37,7 +37,8 @@ class ReadOptions:
 
     columns: column → field, for columns that are not named after their field (``--map Caption=prompt``).
     defaults: field → value as text (``--set width=512``, ``--set refiner.mode=off``), for every row that has no value
-        of its own: a row's own value wins; an empty cell, a JSON null and a missing key are no value.
+        of its own: an empty cell, a JSON null and a missing key are none. A row's own value wins, and its own aspect
+        ratio or sides win over the other (``with_defaults``).
     limit: read so many rows, good or bad, and no more.
     base_seed: goes into the seed of every row that has none.
     inputs: finds the pictures and LoRAs that rows name; without it rows name them by sha256 alone.
@@ -153,8 +154,8 @@ class _RowMaker:
     def row(self, cells: Cells | BadRow) -> Row | BadRow:
         if isinstance(cells, BadRow):
             return cells
-        values = dict(self._defaults)
-        values.update((name, cells.values[i]) for i, name in cells.columns.fields if cells.values[i] is not None)
+        own = {name: cells.values[i] for i, name in cells.columns.fields if cells.values[i] is not None}
+        values = with_defaults(own, self._defaults)
         unseeded = "seed" not in values
         meta, problems = _meta(cells)
         resolved = _resolved(values, self._inputs)

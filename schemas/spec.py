@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from schemas.buckets import with_sides
 from schemas.combinations import combination_problem
 from schemas.digest import canonical_json, sha256_hex
 from schemas.errors import FieldProblem, SpecError
@@ -89,6 +90,15 @@ class JobSpec(SpecPart):
     refiner: Refiner = Refiner()
     output: Output = Output()
     seed: Seed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_sides_of_the_ratio(cls, fields: Any) -> Any:
+        """``"aspect_ratio": "16:9"`` is a width and a height, and the spec keeps those alone."""
+        try:
+            return with_sides(fields) if isinstance(fields, dict) else fields
+        except SpecError as error:
+            raise refused(error.problems[0]) from None
 
     @model_validator(mode="before")
     @classmethod

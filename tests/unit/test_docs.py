@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from nightshift import app
+from schemas.buckets import ASPECT_RATIO
 from schemas.output import Output
 from schemas.pair import ModelPair
 from schemas.refiner import Refiner
@@ -34,7 +35,7 @@ def all_commands() -> dict[str, Any]:
 
 def test_the_commands_are_those_that_were_promised() -> None:
     promised = ["render", "submit", "watch", "status", "show", "reproduce", "cancel", "retry"]
-    promised += ["up", "worker", "dispatcher", "pairs", "doctor"]
+    promised += ["up", "worker", "dispatcher", "pairs", "doctor", "sizes"]
     assert set(all_commands()) == {*promised, "db upgrade"}
 
 
@@ -46,7 +47,20 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
 
 @pytest.mark.parametrize(
     "name",
-    ["render", "submit", "watch", "status", "show", "reproduce", "cancel", "retry", "pairs", "doctor", "db upgrade"],
+    [
+        "render",
+        "submit",
+        "watch",
+        "status",
+        "show",
+        "reproduce",
+        "cancel",
+        "retry",
+        "pairs",
+        "doctor",
+        "sizes",
+        "db upgrade",
+    ],
 )
 def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> None:
     options = [option for parameter in all_commands()[name].params for option in parameter.opts]
@@ -77,6 +91,7 @@ def test_every_pair_of_the_examples_can_be_read(example: str) -> None:
     "name",
     [
         *JobSpec.model_fields,
+        ASPECT_RATIO,
         *(f"refiner.{name}" for name in Refiner.model_fields),
         *(f"output.{name}" for name in Output.model_fields),
     ],

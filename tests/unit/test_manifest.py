@@ -71,6 +71,62 @@ def test_an_empty_cell_is_absent(tsv: Path) -> None:
     assert (row.spec.negative_prompt, row.spec.width, row.meta) == (None, 1024, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "Prompt\tAspect ratio\na\t16:9\n"),
+        ("a.csv", "Prompt,aspect-ratio\na,16:9\n"),
+        ("a.jsonl", '{"prompt": "a", "aspect_ratio": "16:9"}\n'),
+    ],
+)
+def test_an_aspect_ratio_is_the_row_with_that_width_and_height(tmp_path: Path, name: str, content: str) -> None:
+    [by_sides] = rows_of(tmp_path / "sides.tsv", "Prompt\tWidth\tHeight\na\t1344\t768\n")
+    [row] = rows_of(tmp_path / name, content)
+    assert (row.spec, row.meta) == (by_sides.spec, {})  # the derived seed too
+
+
+def test_an_aspect_ratio_may_be_mapped_and_set(tsv: Path, txt: Path) -> None:
+    [mapped] = rows_of(tsv, "Prompt\tShape\na\t2:3\n", columns={"Shape": "aspect_ratio"})
+    [given] = rows_of(txt, "a\n", defaults={"Aspect ratio": "2:3"})
+    assert mapped.spec == given.spec
+    assert (given.spec.width, given.spec.height) == (832, 1216)
+
+
+@pytest.mark.parametrize(
+    ("row", "defaults", "size"),
+    [
+        ("16:9\t\t", {"width": "512", "height": "640"}, (1344, 768)),
+        ("16:9\t\t", {"aspect_ratio": "1:1"}, (1344, 768)),
+        ("\t512\t640", {"aspect_ratio": "1:1"}, (512, 640)),
+        ("\t\t640", {"width": "512"}, (512, 640)),
+        ("\t\t", {"aspect_ratio": "9:16"}, (768, 1344)),
+    ],
+)
+def test_a_rows_own_size_wins_over_the_default_however_it_is_given(
+    tsv: Path, row: str, defaults: dict[str, str], size: tuple[int, int]
+) -> None:
+    [found] = rows_of(tsv, f"Prompt\tAspect ratio\tWidth\tHeight\na\t{row}\n", defaults=defaults)
+    assert (found.spec.width, found.spec.height) == size
+
+
+def test_half_a_size_beside_a_default_ratio_is_refused(tsv: Path) -> None:
+    bad = one_bad(tsv, "Prompt\tWidth\na\t512\n", defaults={"aspect_ratio": "1:1"})
+    assert (bad.column, bad.value) == ("aspect_ratio", "1:1")
+    assert bad.reason == "stands beside width; give either the ratio, or width and height"
+
+
+def test_a_wrong_aspect_ratio_is_named_by_its_column(tsv: Path) -> None:
+    bad = one_bad(tsv, "Prompt\tAspect Ratio\tWidth\na\t16x9\t\nb\t1:1\t\n")
+    assert (bad.line, bad.column, bad.value) == (2, "Aspect Ratio", "16x9")
+    bad = one_bad(tsv, "Prompt\tAspect Ratio\tWidth\na\t16:9\t512\n")
+    assert (bad.column, bad.value) == ("Aspect Ratio", "16:9")
+
+
+@pytest.mark.parametrize("defaults", [{"aspect_ratio": "5:1"}, {"aspect_ratio": "1:1", "height": "512"}])
+def test_a_wrong_default_ratio_is_refused_once(txt: Path, defaults: dict[str, str]) -> None:
+    assert refusal(txt, "a\nb\n", defaults=defaults).startswith("--set aspect_ratio=")
+
+
 def test_quotes_are_text_in_tsv(tsv: Path) -> None:
     [row] = rows_of(tsv, 'Prompt\n"PEACE" on a wall, "\n')
     assert row.spec.prompt == '"PEACE" on a wall, "'
