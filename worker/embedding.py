@@ -5,10 +5,12 @@ of a word), each between BOS and EOS and padded to 77; their hidden states stand
 is that of the first 75 tokens, as compel and diffusers have it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from math import isfinite
+from typing import Final, NamedTuple
 
 import pyparsing
 import torch
@@ -29,6 +31,12 @@ TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 # compel's parser tries every reading of nested parentheses again at each level: "((((((((" took it 22 seconds.
 pyparsing.ParserElement.enable_packrat()
+
+_QUOTED_OR_OPERATOR: Final = re.compile(r'"(?:\\.|[^"\\])*"|(\.(?:blend|and|add)\b)', re.DOTALL)
+#: characters of the prompt that a refusal shows before and after the one that it is about
+_SHOWN_BEFORE: Final = 25
+_SHOWN_AFTER: Final = 35
+_OPERATORS: Final = ".blend() and .and()"
 
 
 class Chunks(NamedTuple):
@@ -196,18 +204,54 @@ def _num_prompt_chunks(tokenizer: CLIPTokenizer, prompt: Blend | FlattenedPrompt
 def _parsed(text: str) -> list[Blend | FlattenedPrompt]:
     try:
         conjunction = Compel.parse_prompt_string(text)
-    except (pyparsing.ParseBaseException, PromptParser.ParsingException) as error:
-        raise _refusal(text, f"compel cannot read it: {error}") from None
+    except pyparsing.ParseBaseException as error:
+        reason = "compel reads no further than this; .blend(...) ends a prompt"
+        raise _refusal(text, reason, _same_place(error.pstr, error.loc, text)) from None
+    except PromptParser.ParsingException as error:
+        counts = "mismatched" in str(error)
+        reason = f"{_OPERATORS} have as many weights as parts, or none" if counts else f"compel cannot read it: {error}"
+        raise _refusal(text, reason, _operator(text)) from None
+    except ValueError as error:
+        reason = f"the weights of {_OPERATORS} are numbers; {error}"
+        raise _refusal(text, reason, _operator(text)) from None
     except RecursionError:
         raise _refusal(text, "its parentheses are nested deeper than compel can follow") from None
     if not conjunction.prompts:
         raise _refusal(text, "there is no text in it")
     if any(prompt.wants_cross_attention_control for prompt in conjunction.prompts):
-        raise _refusal(text, ".swap() is not possible with SDXL's pipelines; write one of the two")
+        reason = ".swap() is not possible with SDXL's pipelines; write one of the two"
+        raise _refusal(text, reason, text.find(".swap"))
     if any(weight != 1 for weight in conjunction.weights):
-        raise _refusal(text, "compel cannot weigh the parts of .and() for SDXL; weigh the words in them")
+        reason = "compel cannot weigh the parts of .and() for SDXL; weigh the words in them"
+        raise _refusal(text, reason, _operator(text))
+    blends = [prompt for prompt in conjunction.prompts if isinstance(prompt, Blend)]
+    if not all(isfinite(weight) for blend in blends for weight in blend.weights):
+        raise _refusal(text, f"the weights of {_OPERATORS} are finite numbers", _operator(text))
     return conjunction.prompts
 
 
-def _refusal(text: str, reason: str) -> SpecError:
-    return SpecError(f"prompt in compel syntax: {text[:60]!r}: {reason}")
+def _same_place(parsed: str, place: int, text: str) -> int:
+    """The place in the text as it was written: compel has put spaces after its commas and in the place of tabs."""
+    num_before = len("".join(parsed[:place].split()))
+    written = [n for n, character in enumerate(text) if not character.isspace()]
+    return written[num_before]
+
+
+def _operator(text: str) -> int | None:
+    """Where .blend or .and stands, outside of quotes."""
+    return next((found.start() for found in _QUOTED_OR_OPERATOR.finditer(text) if found[1]), None)
+
+
+def _refusal(text: str, reason: str, place: int | None = None) -> SpecError:
+    """``place``: the character that the reason is about, from 0; the sentence shows what stands around it."""
+    first = max((place or 0) - _SHOWN_BEFORE, 0)
+    last = (place or 0) + _SHOWN_AFTER
+    shown = f"{'...' if first else ''}{text[first:last]}{'...' if last < len(text) else ''}"
+    return SpecError(f"prompt in compel syntax{_said(text, place)}: {shown!r}: {reason}")
+
+
+def _said(text: str, place: int | None) -> str:
+    if place is None:
+        return ""
+    line, character = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+    return f", line {line}, character {character}" if "\n" in text else f", character {character}"

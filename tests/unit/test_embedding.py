@@ -203,9 +203,12 @@ def test_counting_never_touches_a_tokenizer_that_the_device_thread_uses(tiny):
     ("prompt", "reason"),
     [
         ("()", "no text"),
-        ("a cat.swap(dog)", "swap"),
-        ('("a fox", "a wolf.swap(cat)").blend(1, 1)', "cannot read"),
-        ('("a fox", "a wolf").blend(1, 1).and()', "cannot read"),
+        ("a cat.swap(dog)", "character 6: .*swap"),
+        ('("a fox", "a wolf.swap(cat)").blend(1, 1)', "character 30: .* cannot read"),
+        ('("a fox", "a wolf").blend(1, 1).and()', "character 32: .* reads no further"),
+        ('("a", "b.blend").blend(1)', r"character 17: .* .blend\(\) and .and\(\) have as many weights as parts"),
+        ('("a", "b").blend(x, 1)', "character 11: .* are numbers; could not convert string to float: 'x'"),
+        ('("a", "b").blend(1, nan)', "character 11: .* are finite numbers"),
         ('("a fox", "a wolf").and(1, 0.5)', "cannot weigh"),
         ("(" * 400, "nested deeper"),
     ],
@@ -214,6 +217,45 @@ def test_compel_syntax_that_cannot_be_rendered_is_refused_before_the_device(tiny
     with pytest.raises(SpecError, match=reason):
         num_chunks(tiny, spec(prompt, prompt_syntax="compel"))
     assert min(num_chunks(tiny, spec(prompt))) >= 1  # as plain text it is text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "where"),
+    [
+        ('("a","b").blend(1,1) tail', 'character 22: \'("a","b").blend(1,1) tail\''),
+        ('("a,b\tc",\n"d").blend(1,1)\n \t tail', 'line 3, character 4: \'...b\\tc",\\n"d").blend(1,1)\\n \\t tail\''),
+        ('("' + "a,b " * 300 + '", "c").blend() tail', 'character 1219: \'... a,b a,b ", "c").blend() tail\''),
+        (
+            '("a", "b").blend() ' + "tail " * 40,
+            'character 20: \'("a", "b").blend() tail tail tail tail tail tail tail ...\'',
+        ),
+    ],
+)
+def test_a_refusal_of_compel_syntax_says_where_in_the_prompt_as_it_was_written(tiny, prompt, where):
+    with pytest.raises(SpecError) as refused:
+        num_chunks(tiny, spec(prompt, prompt_syntax="compel"))
+    assert str(refused.value) == (
+        f"prompt in compel syntax, {where}: compel reads no further than this; .blend(...) ends a prompt"
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "(a fox",
+        "a fox)",
+        "((a fox)",
+        '"a fox',
+        '("a", "b").blend(1, 1',
+        '("a", "b").and(',
+        "a fox.swap(",
+        "[a fox]",
+        "a\\",
+    ],
+)
+def test_what_is_left_open_is_text_to_compel(tiny, prompt):
+    assert [part.text for part in Compel.parse_prompt_string(prompt).prompts[0].children] != []
+    assert num_chunks(tiny, spec(prompt, prompt_syntax="compel")) == (1, 1)
 
 
 def test_open_parentheses_do_not_stop_the_worker(tiny):
