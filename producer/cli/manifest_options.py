@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from farm.database import Database
+from producer.counted_advice import CountedAdvice
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
 from producer.rows import printable, shown_value
@@ -42,9 +43,10 @@ def read_options(settings: Settings, fields: list[str] | None, columns: list[str
     )
 
 
-def submit_manifest(database: Database, manifest: Path, options: ReadOptions, request: BatchRequest) -> Submission:
-    """Reads and submits; `name` and the rest as in ``request``."""
-    return submit(database, read_manifest(manifest, options), request)
+def submit_manifest(database: Database, manifest: Path, options: ReadOptions, request: BatchRequest,
+                    advised: CountedAdvice) -> Submission:  # fmt: skip
+    """Reads and submits; `name` and the rest as in ``request``. ``advised`` sees the rows."""
+    return submit(database, advised.passed(read_manifest(manifest, options)), request)
 
 
 def batch_request(settings: Settings, manifest: Path, pair: str | None, name: str | None, priority: int,

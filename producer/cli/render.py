@@ -22,7 +22,8 @@ from producer.cli.manifest_options import (
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
-from producer.cli.submit import print_left_out
+from producer.cli.submit import print_left_out, print_warnings, warnings_as_json
+from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
 from producer.local_farm import LocalFarm
 from producer.progress import follow, show_progress
@@ -63,16 +64,18 @@ def render(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        advised = CountedAdvice(session.settings.model_pair(pair))
         with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
-            submission = submit_manifest(session.database, manifest, options, request)
+            submission = submit_manifest(session.database, manifest, options, request, advised)
             print_left_out(submission)
+            print_warnings(advised)
             ended = _follow(session, farm, submission.batch_id)
         summary = batch_summary(session.database, submission.batch_id)
         if not ended:
             _interrupted(session, summary, out)
             raise typer.Exit(130)
         outcome = _collect(session, summary, out)
-        _report(session, outcome, as_json)
+        _report(session, outcome, advised, as_json)
     raise typer.Exit(1 if summary.num_failed else 0)
 
 
@@ -106,14 +109,14 @@ def _collect(session: Session, summary: BatchSummary, out: Path | None) -> _Outc
     return _Outcome(summary, path if drawn else None, str(out) if out is not None else session.settings.images_url)
 
 
-def _report(session: Session, outcome: _Outcome, as_json: bool) -> None:
+def _report(session: Session, outcome: _Outcome, advised: CountedAdvice, as_json: bool) -> None:
     paths: dict[str, Any] = {
         "sheet": outcome.sheet,
         "images": outcome.images,
         "ledger": session.database.safe_url,
     }
     if as_json:
-        print_json({**outcome.summary.as_json(), **paths})
+        print_json({**outcome.summary.as_json(), **paths, "warnings": warnings_as_json(advised)})
         return
     show_batch(session.database, outcome.summary, as_json=False)
     for label, path in paths.items():

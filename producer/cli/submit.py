@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import closing
+from dataclasses import asdict
 
 import typer
 
@@ -20,6 +21,7 @@ from producer.cli.manifest_options import (
     submit_manifest,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.counted_advice import CountedAdvice
 from producer.dispatcher import Dispatcher
 from producer.submit import Submission
 from schemas.errors import BrokerUnavailableError
@@ -43,13 +45,16 @@ def submit(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        submission = submit_manifest(session.database, manifest, options, request)
+        advised = CountedAdvice(session.settings.model_pair(pair))
+        submission = submit_manifest(session.database, manifest, options, request, advised)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
-                        "num_left_out": submission.num_left_out, "invalid_file": submission.invalid_file})  # fmt: skip
+                        "num_left_out": submission.num_left_out, "invalid_file": submission.invalid_file,
+                        "warnings": warnings_as_json(advised)})  # fmt: skip
         else:
             print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({request.name}, {request.pair})")
         print_left_out(submission)
+        print_warnings(advised)
         _release(session, submission.batch_id)
 
 
@@ -57,6 +62,17 @@ def print_left_out(submission: Submission) -> None:
     """Says on stderr how many bad rows were left out, and where they are listed."""
     if submission.num_left_out:
         print(f"{submission.num_left_out} invalid rows left out; see {submission.invalid_file}", file=sys.stderr)
+
+
+def print_warnings(advised: CountedAdvice) -> None:
+    """Says on stderr what is unusual about the rows, each kind once."""
+    for warned in advised.warnings:
+        print(warned, file=sys.stderr)
+
+
+def warnings_as_json(advised: CountedAdvice) -> list[dict[str, object]]:
+    """The same for programs: code, num_rows, first_line and sentence of each kind."""
+    return [asdict(warned) for warned in advised.warnings]
 
 
 def _release(session: Session, batch_id: int) -> None:

@@ -73,6 +73,7 @@ def test_the_same_manifest_gives_the_same_files(commands: Commands, manifest: Pa
 def test_json_on_stdout_is_one_document(commands: Commands, manifest: Path) -> None:
     answer = commands.answer("render", manifest, *SMALL, "--limit", "1")
     assert (answer["num_done"], answer["num_jobs"], answer["ended"]) == (1, 1, True)
+    assert answer["warnings"] == []
     assert Path(answer["sheet"]).is_file()
 
 
