@@ -71,7 +71,7 @@ def field_mapping(mapping: Mapping[str, str]) -> Mapping[str, str]:
     for column, field in mapping.items():
         given = printable(f"--map {column}={field}")
         if normal_name(field) not in FIELDS:
-            raise ManifestError(f"{given}: there is no field {field!r}; {_known_fields()}")
+            raise ManifestError(f"{given}: there is no field {field!r}; {known_fields()}")
         if normal_name(column) in found:
             raise ManifestError(f"{given}: this column is mapped twice")
         found[normal_name(column)] = normal_name(field)
@@ -88,7 +88,7 @@ def field_values(values: Mapping[str, str]) -> dict[str, object]:
     for key, value in values.items():
         field, given = normal_name(key), printable(f"--set {key}={value}")
         if field not in FIELDS:
-            raise ManifestError(f"{given}: there is no field {key!r}; {_known_fields()}")
+            raise ManifestError(f"{given}: there is no field {key!r}; {known_fields()}")
         if field in found:
             raise ManifestError(f"{given}: this field is set twice")
         if not value.strip():
@@ -172,5 +172,6 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{printable(name)}"' for name in names)
 
 
-def _known_fields() -> str:
+def known_fields() -> str:
+    """``fields are prompt, ...``, the end of a sentence about one that is not."""
     return f"fields are {', '.join(FIELDS)}"

@@ -6,13 +6,14 @@ when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every othe
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from producer.axes import Axes, AxisValue, filled
 from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields, with_defaults
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.jsonl import json_rows
@@ -42,6 +43,8 @@ class ReadOptions:
     limit: read so many rows, good or bad, and no more.
     base_seed: goes into the seed of every row that has none.
     inputs: finds the pictures and LoRAs that rows name; without it rows name them by sha256 alone.
+    axes: makes a grid of every row: a row to render for each cell, all with the seed that the row has without them.
+    max_jobs: a grid of more cells in all is refused.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +52,8 @@ class ReadOptions:
     limit: int | None = None
     base_seed: int = 0
     inputs: Inputs | None = None
+    axes: Axes | None = None
+    max_jobs: int | None = None
 
 
 def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -62,32 +67,62 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
     if options.limit is not None and options.limit < 1:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
     mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), options.inputs)
+    given = defaults.keys() | (_checked_axes(options.axes, defaults, options.inputs).fields if options.axes else ())
     with _opened(path) as file, Repeats() as repeats:
         maker = _RowMaker(printable(str(path)), defaults, options, repeats)
-        cells = _cells(path, read_lines(file), mapping, needs_prompt="prompt" not in defaults)
+        cells = _cells(path, read_lines(file), mapping, needs_prompt="prompt" not in given)
         first = next(cells, None)
         if first is None:
             raise ManifestError(f"{printable(str(path))} has no rows")
-        yield from map(maker.row, islice(chain([first], cells), options.limit))
+        rows = chain.from_iterable(map(maker.rows, islice(chain([first], cells), options.limit)))
+        yield from _bounded(rows, options.axes, options.max_jobs) if options.axes and options.max_jobs else rows
+
+
+def _bounded(rows: Iterator[Row | BadRow], axes: Axes, max_jobs: int) -> Iterator[Row | BadRow]:
+    num = 0
+    for row in rows:
+        num += isinstance(row, Row)
+        if num > max_jobs:
+            fit = f"each row has {axes.num_cells}, so the rows that fit are {max_jobs // axes.num_cells:,}"
+            raise ManifestError(
+                f"the grids have more than {max_jobs:,} cells ({fit}): take fewer with --limit, or raise --max-jobs"
+            )
+        yield row
 
 
 def _checked(defaults: dict[str, object], inputs: Inputs | None) -> dict[str, object]:
-    """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row.
-
-    What is wrong only beside a field that the rows may give is left to them.
-    """
-    resolved = _resolved(defaults, inputs)
-    problems = list(resolved.problems)
-    try:
-        spec = JobSpec.parse(spec_fields({"prompt": "any", "seed": 0, **defaults, **resolved.fields}))
-        problems += resolved.problems_of(spec)
-    except SpecError as error:
-        problems += map(resolved.explained, error.problems)
-    problems = [problem for problem in problems if set(problem.beside) <= defaults.keys()]
-    if problems:
+    """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row."""
+    if problems := _flaws(defaults, inputs):
         wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in problems)
         raise ManifestError(printable("; ".join(wrong)))
     return defaults
+
+
+def _checked_axes(axes: Axes, defaults: dict[str, object], inputs: Inputs | None) -> Axes:
+    """The same for each of their values, beside the defaults."""
+    for axis in filter(None, (axes.x, axes.y)):
+        for value in axis.values:
+            if problems := _flaws(filled(defaults, (value,)), inputs):
+                wrong = (finding(*_located(problem, _NO_COLUMNS, (value,))) for problem in problems)
+                raise ManifestError("; ".join(wrong))
+    return axes
+
+
+def _flaws(given: dict[str, object], inputs: Inputs | None) -> list[FieldProblem]:
+    """Why no spec could have these values. What is wrong only beside a field that the rows may give is left to them."""
+    _, problems = _spec_of({"prompt": "any", "seed": 0, **given}, inputs)
+    return [problem for problem in problems if set(problem.beside) <= given.keys()]
+
+
+def _spec_of(values: Mapping[str, object], inputs: Inputs | None) -> tuple[JobSpec | None, list[FieldProblem]]:
+    """The spec of a row's values, or None and what is wrong with them."""
+    resolved = _resolved(values, inputs)
+    try:
+        spec = JobSpec.parse(spec_fields({**values, **resolved.fields}))
+    except SpecError as error:
+        return None, [*map(resolved.explained, error.problems), *resolved.problems]
+    problems = [*resolved.problems, *resolved.problems_of(spec)]
+    return (None if problems else spec), problems
 
 
 def _resolved(values: Mapping[str, object], inputs: Inputs | None) -> ResolvedInputs:
@@ -149,24 +184,40 @@ class _RowMaker:
         self._defaults = defaults
         self._base_seed = options.base_seed
         self._inputs = options.inputs
+        self._axes = options.axes
         self._repeats = repeats
 
-    def row(self, cells: Cells | BadRow) -> Row | BadRow:
+    def rows(self, cells: Cells | BadRow) -> Iterable[Row | BadRow]:
+        """The row; with axes, a row for each cell of its grid."""
         if isinstance(cells, BadRow):
-            return cells
+            return (cells,)
         own = {name: cells.values[i] for i, name in cells.columns.fields if cells.values[i] is not None}
         values = with_defaults(own, self._defaults)
+        return self._grid(cells, values, self._axes) if self._axes else (self._row(cells, values),)
+
+    def _grid(self, cells: Cells, values: dict[str, object], axes: Axes) -> Iterable[Row | BadRow]:
+        """Every cell; or, if one is bad, what is wrong, each thing once."""
+        values = self._with_seed(values, axes)
+        rows = [self._row(cells, filled(values, cell), cell) for cell in axes.cells]
+        bad = {str(row): row for row in rows if isinstance(row, BadRow)}
+        return bad.values() or rows
+
+    def _with_seed(self, values: dict[str, object], axes: Axes) -> dict[str, object]:
+        """One seed for all cells: the row's without the axes; else, where the row is no spec, its first cell's."""
+        if "seed" in values or "seed" in axes.fields:
+            return values
+        for content in (values, filled(values, next(axes.cells))):
+            spec, _ = _spec_of({**content, "seed": 0}, self._inputs)
+            if spec is not None:
+                return {**values, "seed": self._seeded(spec).seed}
+        return values  # the cells will say what is wrong
+
+    def _row(self, cells: Cells, values: dict[str, object], axes_cell: tuple[AxisValue, ...] = ()) -> Row | BadRow:
         unseeded = "seed" not in values
         meta, problems = _meta(cells)
-        resolved = _resolved(values, self._inputs)
-        values.update(resolved.fields)
-        try:
-            spec = JobSpec.parse(spec_fields({**values, "seed": 0} if unseeded else values))
-        except SpecError as error:
-            return self._bad(cells, [*map(resolved.explained, error.problems), *resolved.problems, *problems])
-        problems = [*resolved.problems, *resolved.problems_of(spec), *problems]
-        if problems:
-            return self._bad(cells, problems)
+        spec, flaws = _spec_of({**values, "seed": 0} if unseeded else values, self._inputs)
+        if spec is None or problems:
+            return self._bad(cells, [*flaws, *problems], axes_cell)
         if unseeded:
             spec = self._seeded(spec)
         # Counted with its seed in any case: another row may give the very seed that this one derived.
@@ -178,18 +229,30 @@ class _RowMaker:
         num_before = self._repeats.num_before(canonical_json(content))
         return spec.model_copy(update={"seed": derived_seed(self._base_seed, content, num_before)})
 
-    def _bad(self, cells: Cells, problems: list[FieldProblem]) -> BadRow:
-        found = [_located(problem, cells.columns) for problem in problems]
+    def _bad(self, cells: Cells, problems: list[FieldProblem], axes_cell: tuple[AxisValue, ...]) -> BadRow:
+        found = [_located(problem, cells.columns, axes_cell) for problem in problems]
         (column, value, reason), others = found[0], found[1:]
         return BadRow(
             self._file, cells.line, column, value, "; ".join([reason, *(finding(*other) for other in others)])
         )
 
 
-def _located(problem: FieldProblem, columns: Columns) -> tuple[str | None, str | None, str]:
-    """Column, value and reason. A field that no column gives is named as the column that there should be."""
+_NO_COLUMNS: Final = Columns((), (), ())
+
+
+def _located(
+    problem: FieldProblem, columns: Columns, axes_cell: tuple[AxisValue, ...]
+) -> tuple[str | None, str | None, str]:
+    """Column, value and reason. A field that no column gives is named as the column that there should be.
+
+    What an axis gives is named so, and so are the axis values beside which a field of the row is wrong.
+    """
+    if own := next((axis for axis in axes_cell if problem.field in axis.fields), None):
+        return None, None, f"axis {own}: {problem.reason}"
     value = None if problem.value is None else shown_value(problem.value)
-    return columns.name_of(problem.field) or problem.field, value, problem.reason
+    beside = [f"axis {axis}" for axis in axes_cell if not axis.replaced.isdisjoint(problem.beside)]
+    reason = f"{problem.reason} ({', '.join(beside)})" if beside else problem.reason
+    return columns.name_of(problem.field) or problem.field, value, reason
 
 
 def _meta(cells: Cells) -> tuple[dict[str, str], list[FieldProblem]]:

@@ -13,15 +13,16 @@ from schemas.fields import Float, Guidance, Int, NegativePrompt, Prompt, SpecPar
 
 Mode = Literal["ensemble", "img2img", "only", "off"]
 
-_STARTS: Final = ("start", "start_step", "start_percent")
+#: the fields of which one says where ``ensemble`` hands over
+STARTS: Final = ("start", "start_step", "start_percent")
 _DEFAULT_STRENGTH: Final = 0.3
 #: mode → the fields that say nothing in it, and would be ignored
-_FOREIGN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+FOREIGN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "ensemble": ("strength",),
-        "img2img": (*_STARTS, "handoff"),
-        "only": (*_STARTS, "handoff"),
-        "off": (*_STARTS, "handoff", "strength", "guidance_scale", "prompt", "negative_prompt", "aesthetic_score",
+        "img2img": (*STARTS, "handoff"),
+        "only": (*STARTS, "handoff"),
+        "off": (*STARTS, "handoff", "strength", "guidance_scale", "prompt", "negative_prompt", "aesthetic_score",
                 "negative_aesthetic_score"),
     }
 )  # fmt: skip
@@ -63,12 +64,12 @@ class Refiner(SpecPart):
         if mode in ("img2img", "only"):
             strength = fields.get("strength")
             return {"start": None, **fields, "strength": _DEFAULT_STRENGTH if strength is None else strength}
-        in_steps = any(fields.get(name) is not None for name in _STARTS[1:])
+        in_steps = any(fields.get(name) is not None for name in STARTS[1:])
         return {"start": None, **fields} if in_steps and mode != "off" else fields
 
     @model_validator(mode="after")
     def _says_what_its_mode_knows(self) -> Self:
-        for name in _FOREIGN[self.mode]:
+        for name in FOREIGN[self.mode]:
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value is not None and (value != default or (name == "start" and self.mode != "off")):
                 reason = f"says nothing with refiner.mode {self.mode}"
@@ -78,7 +79,7 @@ class Refiner(SpecPart):
         return self
 
     def _check_start(self) -> None:
-        given = [name for name in _STARTS if getattr(self, name) is not None]
+        given = [name for name in STARTS if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise PydanticCustomError("start", "needs one of start, start_step, start_percent, and has {found}",
