@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from farm.database import Database
 from farm.image_store import read_image
+from producer.detail import detail
 from producer.queries import BatchSummary, results, sampled_results
 from producer.sheet import SheetPicture, contact_sheet
 from schemas.errors import StorageError
-from schemas.refiner import Refiner
-from schemas.schedulers import short_scheduler_name
 from schemas.spec import JobSpec
 
 _SHEET_PICTURES: Final = 48
@@ -48,15 +47,15 @@ def place_images(database: Database, batch_id: int, folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for row in results(database, batch_id):
-            _place(row.uri, folder / _readable_name(row))
+            place_image(row.uri, folder / _readable_name(row))
             num_placed += 1
     except OSError as error:
         raise StorageError(f"cannot place images in {folder}: {error.strerror or error}") from error
     return num_placed
 
 
-def _place(uri: str, target: Path) -> None:
-    """Whole or absent, but not synced: the image store keeps what must survive a power cut."""
+def place_image(uri: str, target: Path) -> None:
+    """A copy of the image, whole or absent, but not synced: the image store keeps what must survive a power cut."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(read_image(uri))
@@ -67,29 +66,17 @@ def _place(uri: str, target: Path) -> None:
 
 
 def _readable_name(row: Any) -> str:
-    prompt = unicodedata.normalize("NFKD", JobSpec.from_json(row.spec).prompt).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:_SLUG_CHARACTERS].strip("-")
+    slug = slugged(JobSpec.from_json(row.spec).prompt, _SLUG_CHARACTERS)
     suffix = row.uri.rpartition(".")[2]
     return f"{row.number:06}-{slug}.{suffix}" if slug else f"{row.number:06}.{suffix}"
 
 
+def slugged(text: str, max_characters: int) -> str:
+    """The text as part of a file's name: lower-case ASCII letters and digits, with ``-`` between them; may be empty."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower())[:max_characters].strip("-")
+
+
 def _picture(row: Any) -> SheetPicture:
     spec = JobSpec.from_json(row.spec)
-    detail = f"{spec.width}×{spec.height} · {short_scheduler_name(spec.scheduler)} · {spec.num_inference_steps} steps"
-    return SheetPicture(
-        partial(read_image, row.uri), spec.prompt, f"{detail}{refined_caption(spec.refiner)} · seed {spec.seed}"
-    )
-
-
-def refined_caption(refiner: Refiner) -> str:
-    """Where the refiner came in, as short as a caption needs it."""
-    match refiner.mode:
-        case "off":
-            return ""
-        case "ensemble":
-            if refiner.start is not None:
-                return f" · refiner {refiner.start:g}"
-            in_steps = f"{refiner.start_percent:g} % of the steps" if refiner.start_percent else refiner.start_step
-            return f" · refiner after {in_steps}"
-        case _:
-            return f" · refiner at strength {refiner.strength:g}"
+    return SheetPicture(partial(read_image, row.uri), spec.prompt, detail(spec))

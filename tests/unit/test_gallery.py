@@ -11,9 +11,8 @@ import pytest
 from farm import ledger
 from farm.database import Database
 from farm.image_store import ImageStore
-from producer.gallery import place_images, refined_caption
+from producer.gallery import place_images
 from schemas.errors import StorageError
-from schemas.refiner import Refiner
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_ledger, new_worker, open_batch
 
 
@@ -81,17 +80,3 @@ def test_what_cannot_be_placed_is_a_storage_error_and_leaves_no_temporary_file(
     with pytest.raises(StorageError, match="cannot place images in"):
         place_images(database, batch_id, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["000001-cat-1.png"]
-
-
-@pytest.mark.parametrize(
-    ("refiner", "caption"),
-    [
-        ({"mode": "off"}, ""),
-        ({}, " · refiner 0.8"),
-        ({"start_step": 32}, " · refiner after 32"),
-        ({"start_percent": 85}, " · refiner after 85 % of the steps"),
-        ({"mode": "img2img", "strength": 0.25}, " · refiner at strength 0.25"),
-    ],
-)
-def test_a_caption_says_where_the_refiner_came_in(refiner: dict[str, object], caption: str) -> None:
-    assert refined_caption(Refiner.model_validate(refiner)) == caption

@@ -73,14 +73,14 @@ def test_a_sheet_replaces_an_older_one_and_leaves_nothing_beside_it(tmp_path: Pa
 def test_an_unreadable_picture_is_named_and_the_old_sheet_stays(tmp_path: Path) -> None:
     (tmp_path / "sheet.png").write_text("old")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    with pytest.raises(StorageError, match=r"broken\.png for the contact sheet"):
+    with pytest.raises(StorageError, match=r"broken\.png for the sheet"):
         contact_sheet([SheetPicture(tmp_path / "broken.png", "", "")], tmp_path / "sheet.png", "demo")
     assert (tmp_path / "sheet.png").read_text() == "old"
 
 
 def test_a_sheet_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot write the contact sheet"):
+    with pytest.raises(StorageError, match="cannot write the sheet"):
         contact_sheet([picture(64, 64)], tmp_path / "file" / "sheet.png", "demo")
 
 
