@@ -90,6 +90,12 @@ class Axes:
         return frozenset({self.x.field, self.y.field} if self.y else {self.x.field})
 
     @property
+    def decided(self) -> frozenset[str]:
+        """The fields that are not the same in all cells, or may not be."""
+        values = (*self.x.values, *(self.y.values if self.y else ()))
+        return frozenset().union(*(value.replaced for value in values))
+
+    @property
     def num_cells(self) -> int:
         return len(self.x.values) * (len(self.y.values) if self.y else 1)
 

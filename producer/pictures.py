@@ -1,4 +1,4 @@
-"""What sheets are made of: colours and faces, pictures fitted into boxes with rounded corners, the file. Pillow alone."""
+"""What sheets are made of: colours, faces, pictures fitted into boxes with rounded corners, and the file."""
 
 import io
 from collections.abc import Callable

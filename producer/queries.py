@@ -186,3 +186,19 @@ def sampled_results(tx: Transaction, batch_id: int, num_jobs: int, limit: int) -
     """At most ``limit`` done jobs with their images, evenly spread over the batch."""
     numbers = {1 + n * num_jobs // limit for n in range(limit)} if num_jobs > limit else range(1, num_jobs + 1)
     return tx.execute(_done_jobs(batch_id).where(Job.number.in_(numbers))).all()
+
+
+@question
+def _outcomes_page(tx: Transaction, batch_id: int, after: int, limit: int) -> Sequence[Row[Any]]:
+    jobs = select(Job.number, Job.spec, Job.state, Job.error, Image.uri).select_from(Job)
+    pictured = jobs.outerjoin(Result, Result.job_id == Job.id).outerjoin(Image, Image.id == Result.image_id)
+    wanted = pictured.where(Job.batch_id == batch_id, Job.number > after)
+    return tx.execute(wanted.order_by(Job.number).limit(limit)).all()
+
+
+def outcomes(database: Database, batch_id: int) -> Iterator[Row[Any]]:
+    """Every job of the batch with its state, its image's URI or None, and its error; in order, a page at a time."""
+    after = 0
+    while page := _outcomes_page(database, batch_id, after, _PAGE):
+        yield from page
+        after = page[-1].number

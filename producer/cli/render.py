@@ -1,6 +1,5 @@
 """`nightshift render`: a manifest in, images out, on this machine, in one command."""
 
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.cli.local_run import end_on_sigterm, follow_to_end
 from producer.cli.manifest_options import (
     LimitOption,
     ManifestArgument,
@@ -26,7 +26,6 @@ from producer.cli.submit import print_left_out, print_warnings, warnings_as_json
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
 from producer.local_farm import LocalFarm
-from producer.progress import follow, show_progress
 from producer.queries import BatchSummary, batch_summary
 
 app = typer.Typer()
@@ -60,7 +59,7 @@ def render(
 
     Exit code 1 when a job failed.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    end_on_sigterm()
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
@@ -69,7 +68,7 @@ def render(
             submission = submit_manifest(session.database, manifest, options, request, advised)
             print_left_out(submission)
             print_warnings(advised)
-            ended = _follow(session, farm, submission.batch_id)
+            ended = follow_to_end(session, farm, submission.batch_id)
         summary = batch_summary(session.database, submission.batch_id)
         if not ended:
             _interrupted(session, summary, out)
@@ -77,16 +76,6 @@ def render(
         outcome = _collect(session, summary, out)
         _report(session, outcome, advised, as_json)
     raise typer.Exit(1 if summary.num_failed else 0)
-
-
-def _follow(session: Session, farm: LocalFarm, batch_id: int) -> bool:
-    """Until the batch has ended; False where Ctrl-C came before."""
-    try:
-        show_progress(follow(session.database, batch_id, session.settings.lease_seconds, farm.tend))
-    except KeyboardInterrupt:
-        print("\nstopping after the pack in hand (Ctrl-C again: at once)", file=sys.stderr, flush=True)
-        return False
-    return True
 
 
 def _interrupted(session: Session, summary: BatchSummary, out: Path | None) -> None:

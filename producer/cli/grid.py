@@ -1,0 +1,105 @@
+"""`nightshift grid`: every row of a manifest with one or two fields varied, side by side."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from producer.axes import parsed_axes
+from producer.cli.local_run import end_on_sigterm, follow_to_end
+from producer.cli.manifest_options import (
+    LimitOption,
+    ManifestArgument,
+    MapOption,
+    NameOption,
+    PriorityOption,
+    SetOption,
+    SkipOption,
+    batch_request,
+    read_options,
+    submit_manifest,
+)
+from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.cli.show import show_batch
+from producer.cli.submit import print_left_out
+from producer.grid import IMAGES
+from producer.grid_gallery import PAGE, write_grids
+from producer.local_farm import LocalFarm
+from producer.queries import BatchSummary, batch_summary
+
+app = typer.Typer()
+
+_AXIS = "FIELD=VALUE,..."
+_X_HELP = (
+    "The columns: a field of the spec and its values. A value with a comma stands in double quotes;"
+    ' "refiner.start=off" is the base alone; "none" leaves an optional field out.'
+)
+
+XOption = Annotated[str, typer.Option("--x", metavar=_AXIS, help=_X_HELP)]
+YOption = Annotated[str | None, typer.Option("--y", metavar=_AXIS, help="The lines; without it there is one.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="A folder for sheets, page and images; else one in the home folder.")
+]
+MaxJobsOption = Annotated[int, typer.Option("--max-jobs", min=1, help="Refuse grids of more cells in all.")]
+
+
+@app.command(epilog="Example: nightshift grid prompts.tsv --x refiner.start=off,0.8,0.9 --y seed=1,2,3 --out grids")
+def grid(
+    manifest: ManifestArgument,
+    x: XOption,
+    y: YOption = None,
+    pair: PairOption = None,
+    fields: SetOption = None,
+    columns: MapOption = None,
+    out: OutOption = None,
+    limit: LimitOption = None,
+    max_jobs: MaxJobsOption = 10_000,
+    name: NameOption = None,
+    priority: PriorityOption = 5,
+    skip_invalid: SkipOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Render each row with one or two fields varied, at one seed, and lay the pictures side by side.
+
+    Gives a labelled sheet (PNG) for each row and a page (HTML) with all of them. Renders here as `render` does.
+    Exit code 1 when a job failed.
+    """
+    end_on_sigterm()
+    axes = parsed_axes(x, y)
+    with open_session() as session:
+        options = read_options(session.settings, fields, columns, limit)
+        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
+            submission = submit_manifest(
+                session.database, manifest, replace(options, axes=axes, max_jobs=max_jobs), request
+            )
+            print_left_out(submission)
+            ended = follow_to_end(session, farm, submission.batch_id)
+        summary = batch_summary(session.database, submission.batch_id)
+        folder = out or session.settings.home / "sheets" / f"grid-{summary.id}"
+        num_sheets = write_grids(session.database, summary, axes, folder)
+        if not ended:
+            _interrupted(summary, num_sheets, folder)
+            raise typer.Exit(130)
+        _report(session, summary, num_sheets, folder, as_json)
+    raise typer.Exit(1 if summary.num_failed else 0)
+
+
+def _interrupted(summary: BatchSummary, num_sheets: int, folder: Path) -> None:
+    print(
+        f"batch {summary.id}: {summary.num_done} of {summary.num_jobs} done; sheets so far: {num_sheets}, in {folder};"
+        " the rest waits in the ledger, `nightshift up` goes on with it",
+        file=sys.stderr,
+    )
+
+
+def _report(session: Session, summary: BatchSummary, num_sheets: int, folder: Path, as_json: bool) -> None:
+    paths = {"page": folder / PAGE, "sheets": folder, "images": folder / IMAGES, "ledger": session.database.safe_url}
+    if as_json:
+        print_json({**summary.as_json(), "num_sheets": num_sheets, **paths})
+        return
+    show_batch(session.database, summary, as_json=False)
+    for label, path in paths.items():
+        print(f"{label + ':':8}{path}")
