@@ -1,0 +1,131 @@
+"""`nightshift grid`, from a manifest to sheets, a page and the full images."""
+
+import hashlib
+import json
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.acceptance.conftest import SMALL, Commands, wait_until
+from tests.acceptance.test_render import result_rows
+
+AXES = ("--x", "refiner.start=off,0.8", "--y", "seed=1,2")
+#: How many images shared a forward pass stands in each file.
+ALONE = {"NIGHTSHIFT_FORWARD_PASS_SIZE": "1"}
+SIZE = ("--set", "width=64", *SMALL)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.tsv"
+    path.write_text("Prompt\trefiner.aesthetic_score\na cat\t\n<script>alert(1)</script> & a dog\t7\n")
+    return path
+
+
+def rows_so_far(commands: Commands) -> list[tuple]:
+    try:
+        return result_rows(commands)
+    except sqlite3.OperationalError:  # there is no ledger, or none with tables
+        return []
+
+
+def images_of_batch(commands: Commands, batch_id: int) -> list[str]:
+    with sqlite3.connect(commands.home / "ledger.sqlite3") as connection:
+        rows = connection.execute(
+            "SELECT images.sha256 FROM jobs JOIN results ON results.job_id = jobs.id"
+            " JOIN images ON images.id = results.image_id WHERE jobs.batch_id = ? ORDER BY jobs.number",
+            (batch_id,),
+        ).fetchall()
+    return [sha256 for (sha256,) in rows]
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_grid_has_a_sheet_for_each_row_a_page_and_the_images_that_render_makes(
+    commands: Commands, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "grids"
+    done = commands.run("grid", prompts, *AXES, *SIZE, "--out", out, **ALONE)
+    assert done.returncode == 0, done.stderr
+    assert "8/8" in done.stderr
+    assert commands.processes() == []
+
+    assert sorted(path.name for path in out.iterdir()) == ["images", "index.html", "row-0001.png", "row-0002.png"]
+    images = {path.name: sha256_of(path) for path in (out / "images").iterdir()}
+    assert len(images) == 8
+    pairs = [("off-y1-seed-1", "x2-refiner-start-0-8-y1-seed-1"), ("off-y2-seed-2", "x2-refiner-start-0-8-y2-seed-2")]
+    for row in ("row-0001", "row-0002"):
+        for base, refined in pairs:
+            assert images[f"{row}-x1-refiner-start-{base}.png"] != images[f"{row}-{refined}.png"]
+    page = (out / "index.html").read_text()
+    assert page.count("<img ") == 8
+    assert "<script" not in page
+    for name in images:
+        assert f'href="images/{name}"' in page
+    for number in (1, 2):
+        with Image.open(out / f"row-000{number}.png") as sheet:
+            assert sheet.width >= 720
+
+    plain = commands.run("render", prompts, "--set", "seed=1", "--set", "refiner.start=0.8", *SIZE, **ALONE)
+    assert plain.returncode == 0, plain.stderr
+    assert images_of_batch(commands, 2) == [
+        images[f"row-000{row}-x2-refiner-start-0-8-y1-seed-1.png"] for row in (1, 2)
+    ]
+
+
+def test_a_failed_cell_is_on_its_sheet_and_the_exit_code_says_so(
+    commands: Commands, prompts: Path, tmp_path: Path
+) -> None:
+    # 0.999 leaves the refiner none of five steps, which only the scheduler's timesteps can tell.
+    axes = ("--x", "refiner.start=0.8,0.999", "--limit", "1", "--out", tmp_path / "grids")
+    done = commands.run("grid", prompts, *axes, *SIZE, "--json")
+    assert done.returncode == 1, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["num_done"], answer["num_failed"], answer["num_sheets"]) == (1, 1, 1)
+    page = Path(answer["page"]).read_text()
+    assert page.count("<img ") == 1
+    assert "failed: refiner.start: 0.999 of 5 steps leaves" in page
+    assert (tmp_path / "grids" / "row-0001.png").is_file()
+
+
+def test_ctrl_c_keeps_the_sheets_so_far(commands: Commands, prompts: Path, tmp_path: Path) -> None:
+    steps = ("--set", "num_inference_steps=30", "--out", tmp_path / "grids")
+    grid = commands.start("grid", prompts, *AXES, *SIZE, *steps, NIGHTSHIFT_PACK_SIZE="1")
+    wait_until(lambda: "done" in {row[1] for row in rows_so_far(commands)})
+    grid.send_signal(signal.SIGINT)
+    assert grid.wait(60) == 130
+    assert "sheets so far: 1" in commands.log("grid")
+    assert "not rendered yet" in (tmp_path / "grids" / "index.html").read_text()
+    assert (tmp_path / "grids" / "row-0001.png").is_file()
+    assert commands.processes() == []
+
+
+def test_bad_cells_are_named_and_nothing_is_enqueued(commands: Commands, prompts: Path) -> None:
+    done = commands.run("grid", prompts, "--x", "refiner.start_step=off,4,40", *SIZE)
+    assert done.returncode == 2
+    assert "prompts.tsv:2: axis refiner.start_step=40: leaves 40 of 5 steps to the base" in done.stderr
+    assert "prompts.tsv:3: axis refiner.start_step=40" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert commands.answer("status")["batches"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--x", "stepz=1"), "there is no field 'stepz'"),
+        (("--x", "seed=1,2", "--y", "seed=3"), "are the same field"),
+        (("--x", "seed=1,2,3", "--max-jobs", "5"), "more than 5 cells: 3 for each row, so 1 rows are the most"),
+    ],
+)
+def test_what_is_wrong_with_the_axes_is_one_sentence(
+    commands: Commands, prompts: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    done = commands.run("grid", prompts, *options)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
