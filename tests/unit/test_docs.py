@@ -34,7 +34,7 @@ def all_commands() -> dict[str, Any]:
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    promised = ["render", "submit", "watch", "status", "show", "reproduce", "cancel", "retry"]
+    promised = ["render", "grid", "submit", "watch", "status", "show", "reproduce", "cancel", "retry"]
     promised += ["up", "worker", "dispatcher", "pairs", "doctor", "sizes"]
     assert set(all_commands()) == {*promised, "db upgrade"}
 
@@ -49,6 +49,7 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
     "name",
     [
         "render",
+        "grid",
         "submit",
         "watch",
         "status",
