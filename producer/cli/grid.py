@@ -33,8 +33,8 @@ app = typer.Typer()
 
 _AXIS = "FIELD=VALUE,..."
 _X_HELP = (
-    "The columns: a field of the spec and its values. A value with a comma stands in double quotes;"
-    ' "refiner.start=off" is the base alone; "none" leaves an optional field out.'
+    "The columns: a field of the spec and its values. One with a comma stands in double quotes; off, for refiner.start,"
+    " is the base alone; none leaves an optional field out."
 )
 
 XOption = Annotated[str, typer.Option("--x", metavar=_AXIS, help=_X_HELP)]
