@@ -13,7 +13,7 @@ from typing import Any, Final
 from producer.columns import FIELDS, known_fields, normal_name
 from producer.rows import printable, shown_value
 from schemas.errors import InputError
-from schemas.refiner import FOREIGN, STARTS, Refiner
+from schemas.refiner import FOREIGN, STARTS
 from schemas.spec import JobSpec
 
 MAX_VALUES: Final = 20
@@ -183,9 +183,10 @@ def _check_both(x: Axis, y: Axis) -> None:
 def _may_be_absent(field: str) -> bool:
     """Whether a spec without the field has none, rather than a default."""
     group, dot, name = field.partition(".")
-    if field in _STARTS:
+    if field in _STARTS or group not in JobSpec.model_fields:
         return False
-    if group == "scheduler_options":
-        return True
-    fields: Mapping[str, Any] = Refiner.model_fields if dot else JobSpec.model_fields
-    return group in ("refiner", field) and (name or group) in fields and fields[name or group].default in _NO_DEFAULT
+    fields: Mapping[str, Any] = JobSpec.model_fields
+    if dot:
+        fields = getattr(JobSpec.model_fields[group].annotation, "model_fields", {})
+    # The scheduler's options are no model's fields: each may be absent.
+    return fields[name or group].default in _NO_DEFAULT if fields else True

@@ -143,6 +143,12 @@ def test_none_is_no_value_of_a_field_that_must_have_one(tsv: Path, field: str) -
         grid(tsv, "Prompt\na cat\n", f"{field}=none")
 
 
+def test_formats_stand_side_by_side_and_a_quality_may_be_left_out(tsv: Path) -> None:
+    rows = rows_of(tsv, "Prompt\na cat\n", "output.quality=none,80", defaults={"output.format": "webp"})
+    assert [row.spec.output.quality for row in rows] == [None, 80]
+    assert len({row.spec.seed for row in rows}) == 1
+
+
 def test_a_scheduler_option_and_loras_may_be_left_out(tsv: Path) -> None:
     manifest = "Prompt\tscheduler_options.timestep_spacing\na cat\tlinspace\n"
     rows = rows_of(tsv, manifest, "scheduler_options.timestep_spacing=none,trailing")
