@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.acceptance.conftest import SMALL, Commands, wait_until
-from tests.acceptance.test_render import result_rows
+from tests.acceptance.test_render import rows_so_far
 
 AXES = ("--x", "refiner.start=off,0.8", "--y", "seed=1,2")
 #: How many images shared a forward pass stands in each file.
@@ -23,13 +23,6 @@ def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.tsv"
     path.write_text("Prompt\trefiner.aesthetic_score\na cat\t\n<script>alert(1)</script> & a dog\t7\n")
     return path
-
-
-def rows_so_far(commands: Commands) -> list[tuple]:
-    try:
-        return result_rows(commands)
-    except sqlite3.OperationalError:  # there is no ledger, or none with tables
-        return []
 
 
 def images_of_batch(commands: Commands, batch_id: int) -> list[str]:
