@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from producer.columns import FIELDS, known_fields, normal_name
+from producer.columns import FIELDS, known_fields, normal_name, with_defaults
 from producer.rows import printable, shown_value
 from schemas.errors import InputError
 from schemas.refiner import FOREIGN, STARTS
@@ -115,7 +115,7 @@ def filled(values: Mapping[str, object], cell: tuple[AxisValue, ...]) -> dict[st
     if not _STARTS.isdisjoint(given):
         given.setdefault(_MODE, "ensemble")
     replaced = frozenset().union(*(value.replaced for value in cell))
-    found = {field: value for field, value in values.items() if field not in replaced} | given
+    found = with_defaults(given, {field: value for field, value in values.items() if field not in replaced})
     foreign = {f"refiner.{name}" for name in FOREIGN.get(str(given.get(_MODE)), ())}
     return {field: value for field, value in found.items() if field not in foreign}
 

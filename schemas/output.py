@@ -3,9 +3,9 @@
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
-from schemas.fields import Int, SpecPart
+from schemas.errors import FieldProblem
+from schemas.fields import Int, SpecPart, refused
 
 JPEG_QUALITY: Final = 95
 
@@ -25,7 +25,8 @@ class Output(SpecPart):
     def _quality_of_the_format(cls, quality: int | None, info: ValidationInfo) -> int | None:
         image_format = info.data.get("format")
         if image_format == "png" and quality is not None:
-            raise PydanticCustomError("quality", "is nothing that png has: it is lossless; webp and jpeg have one")
+            reason = "is nothing that png has: it is lossless; webp and jpeg have one"
+            raise refused(FieldProblem("output.quality", quality, reason, ("output.format",)))
         return JPEG_QUALITY if image_format == "jpeg" and quality is None else quality
 
     @property

@@ -1,7 +1,7 @@
 """`nightshift grid`: every row of a manifest with one or two fields varied, side by side."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,8 @@ from producer.cli.manifest_options import (
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
-from producer.cli.submit import print_left_out
+from producer.cli.submit import print_left_out, print_warnings, warnings_as_json
+from producer.counted_advice import CountedAdvice
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
 from producer.local_farm import LocalFarm
@@ -71,11 +72,12 @@ def grid(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        advised = CountedAdvice(session.settings.model_pair(pair))
         with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
-            submission = submit_manifest(
-                session.database, manifest, replace(options, axes=axes, max_jobs=max_jobs), request
-            )
+            options = replace(options, axes=axes, max_jobs=max_jobs)
+            submission = submit_manifest(session.database, manifest, options, request, advised)
             print_left_out(submission)
+            print_warnings(advised)
             ended = follow_to_end(session, farm, submission.batch_id)
         summary = batch_summary(session.database, submission.batch_id)
         folder = out or session.settings.home / "sheets" / f"grid-{summary.id}"
@@ -83,7 +85,7 @@ def grid(
         if not ended:
             _interrupted(summary, num_sheets, folder)
             raise typer.Exit(130)
-        _report(session, summary, num_sheets, folder, as_json)
+        _report(session, _Done(summary, num_sheets, folder, advised), as_json)
     raise typer.Exit(1 if summary.num_failed else 0)
 
 
@@ -95,11 +97,23 @@ def _interrupted(summary: BatchSummary, num_sheets: int, folder: Path) -> None:
     )
 
 
-def _report(session: Session, summary: BatchSummary, num_sheets: int, folder: Path, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _Done:
+    """A grid that has ended."""
+
+    summary: BatchSummary
+    num_sheets: int
+    folder: Path
+    advised: CountedAdvice
+
+
+def _report(session: Session, done: _Done, as_json: bool) -> None:
+    folder = done.folder
     paths = {"page": folder / PAGE, "sheets": folder, "images": folder / IMAGES, "ledger": session.database.safe_url}
     if as_json:
-        print_json({**summary.as_json(), "num_sheets": num_sheets, **paths})
+        counted = {"num_sheets": done.num_sheets, "warnings": warnings_as_json(done.advised)}
+        print_json({**done.summary.as_json(), **counted, **paths})
         return
-    show_batch(session.database, summary, as_json=False)
+    show_batch(session.database, done.summary, as_json=False)
     for label, path in paths.items():
         print(f"{label + ':':8}{path}")

@@ -239,3 +239,10 @@ def test_cells_with_equal_specs_are_images_of_their_own(tsv: Path) -> None:
     assert [row.spec.refiner.mode for row in rows] == ["off", "ensemble", "off", "ensemble"]
     assert rows[0].spec == rows[2].spec
     assert [row.repeat for row in rows] == [0, 0, 1, 0]
+
+
+def test_an_axis_of_ratios_takes_the_place_of_the_rows_sides_and_the_other_way_round() -> None:
+    (portrait, _) = parsed_axes("aspect_ratio=2:3,3:2", None).cells
+    assert filled({"width": 512, "height": 512, "seed": 1}, portrait) == {"aspect_ratio": "2:3", "seed": 1}
+    (small, *_) = parsed_axes("width=512,640", "height=512").cells
+    assert filled({"aspect_ratio": "2:3"}, small) == {"width": "512", "height": "512"}
