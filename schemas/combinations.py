@@ -1,13 +1,16 @@
 """Fields of a spec that make sense only together with others. What diffusers would ignore is named here and refused."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import FieldProblem
+from schemas.schedulers import SCHEDULE_TYPES
 
 if TYPE_CHECKING:
     from schemas.spec import JobSpec
 
+_NUM_TRAIN_TIMESTEPS: Final = 1000
 #: what nobody looks at without guidance
 _NEGATIVES: Final = (
     "negative_prompt", "negative_prompt_2", "negative_original_size", "negative_target_size",
@@ -19,17 +22,7 @@ _OF_THE_BASE: Final = ("prompt_2", "negative_prompt_2", "clip_skip", "loras", "s
 
 def combination_problem(spec: "JobSpec") -> FieldProblem | None:
     """The first combination that cannot be rendered as it is written."""
-    checks = (
-        _init_image,
-        _refiner_alone,
-        _guidance,
-        _negatives,
-        _diffusers_handoff,
-        _clip_skip,
-        _handoff,
-        _image_to_image_steps,
-    )
-    return next((problem for check in checks for problem in check(spec)), None)
+    return next((problem for check in _CHECKS for problem in check(spec)), None)
 
 
 def base_is_guided(spec: "JobSpec") -> bool:
@@ -115,6 +108,16 @@ def _clip_skip(spec: "JobSpec") -> Iterator[FieldProblem]:
         yield _refused(spec, "clip_skip", reason, "prompt_syntax")
 
 
+def _trailing(spec: "JobSpec") -> Iterator[FieldProblem]:
+    """diffusers counts down from 1000 by a fraction; rounding gives some numbers of steps one more, at timestep -1."""
+    options, num_steps = dict(spec.scheduler_options), spec.num_inference_steps
+    if options.get("timestep_spacing") != "trailing" or any(options.get(kind) for kind in SCHEDULE_TYPES.values()):
+        return
+    if math.ceil(_NUM_TRAIN_TIMESTEPS / (_NUM_TRAIN_TIMESTEPS / num_steps)) != num_steps:
+        reason = "gets one step too many from diffusers with timestep_spacing trailing; take one more or one less"
+        yield _refused(spec, "num_inference_steps", reason, "scheduler_options.timestep_spacing")
+
+
 def _handoff(spec: "JobSpec") -> Iterator[FieldProblem]:
     """A handoff in steps leaves both sides one. ``start`` counts noise: only a scheduler's timesteps can tell."""
     refiner, num_steps = spec.refiner, spec.num_inference_steps
@@ -138,5 +141,6 @@ def _image_to_image_steps(spec: "JobSpec") -> Iterator[FieldProblem]:
 
 
 _CHECKS: Final = (
-    _init_image, _refiner_alone, _guidance, _negatives, _diffusers_handoff, _clip_skip, _handoff, _image_to_image_steps,
+    _init_image, _refiner_alone, _guidance, _negatives, _diffusers_handoff, _clip_skip, _trailing, _handoff,
+    _image_to_image_steps,
 )  # fmt: skip

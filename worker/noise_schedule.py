@@ -45,17 +45,27 @@ def noise_schedule(pair: LoadedPair, specs: Sequence[JobSpec], first_step: int =
     """The schedule of a forward pass from a whole step on.
 
     Raises:
-        SpecError: the scheduler cannot begin there.
+        SpecError: the scheduler cannot begin there, or takes another number of steps than it was asked for.
     """
     scheduler = new_scheduler(pair, specs)
     scheduler.set_timesteps(specs[0].num_inference_steps, device=pair.device)
     starts = step_starts(scheduler)
+    _check_number(specs[0], len(starts))
     if isinstance(scheduler, PNDMScheduler) and first_step:
         return _later_pndm(scheduler, starts, first_step)
     first = starts[first_step]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     return NoiseSchedule(scheduler, scheduler.timesteps[first:], [start - first for start in starts[first_step:]])
+
+
+def _check_number(spec: JobSpec, num_steps: int) -> None:
+    """Some configurations (``timestep_spacing`` trailing at 61 steps) make one too many, whose timestep is -1."""
+    if num_steps != spec.num_inference_steps:
+        raise SpecError(
+            f"num_inference_steps: {spec.num_inference_steps}: {spec.scheduler} makes {num_steps} steps of them with"
+            " this pair's configuration; take one more or one less"
+        )
 
 
 def new_scheduler(pair: LoadedPair, specs: Sequence[JobSpec]) -> SchedulerMixin:

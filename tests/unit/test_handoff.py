@@ -124,6 +124,22 @@ def test_every_evaluation_belongs_to_one_step(smallest, scheduler):
         assert first_timesteps == sorted(set(first_timesteps), reverse=True)
 
 
+@pytest.mark.parametrize("scheduler", [name for name in NAMES if "dpm++ 2s" not in name])
+def test_trailing_steps_are_as_many_as_asked_for_or_refused(smallest, scheduler):
+    options = {"timestep_spacing": "trailing"}
+    for num_steps in (60, 61, 103, 200):
+        fields = {"scheduler": scheduler, "num_inference_steps": num_steps}
+        config = dict(smallest.scheduler_config) | options  # a pair's own configuration, which no spec says
+        try:
+            spec(**fields, scheduler_options=options)
+        except SpecError:
+            with pytest.raises(SpecError, match=f"{num_steps}: .* makes {num_steps + 1} steps of them"):
+                noise_schedule(replace(smallest, scheduler_config=config), [spec(**fields)])
+        else:
+            schedule = noise_schedule(replace(smallest, scheduler_config=config), [spec(**fields)])
+            assert len(schedule.starts) == num_steps
+
+
 def test_pndm_with_its_runge_kutta_steps_has_four_evaluations_in_each_of_three():
     scheduler = PNDMScheduler(skip_prk_steps=False)
     scheduler.set_timesteps(10)

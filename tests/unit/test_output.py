@@ -42,7 +42,7 @@ def test_a_format_is_lossless_or_not_and_has_a_suffix(fields: dict[str, Any], lo
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"quality": "90"}, "output.quality: '90': is nothing that png has: it is lossless; webp and jpeg have one"),
+        ({"quality": "90"}, "output.quality: 90: is nothing that png has: it is lossless; webp and jpeg have one"),
         ({"format": "jpg"}, "output.format: 'jpg': should be 'png', 'webp' or 'jpeg'"),
         ({"format": "webp", "quality": 0}, "output.quality: 0: should be greater than or equal to 1"),
         ({"format": "webp", "quality": 101}, "output.quality: 101: should be less than or equal to 100"),
