@@ -47,10 +47,25 @@ def _settings(spec: JobSpec, environment: Environment) -> dict[str, Any]:
         "CFG scale": f"{spec.guidance_scale:g}",
         "Seed": spec.seed,
         "Size": f"{spec.width}x{spec.height}",
-        **({} if spec.strength is None else {"Denoising strength": f"{spec.strength:g}"}),
+        **_where_given(spec),
         "Model hash": environment.base_hash,
         "Model": environment.base,
     }
+
+
+def _where_given(spec: JobSpec) -> dict[str, str]:
+    """A1111 counts the last layer as 1, diffusers the penultimate one as 0. Its "Lora hashes" are of the weights alone,
+    without the file's header, and not the record's sha256; so they are left out."""
+    found = {}
+    if spec.strength is not None:
+        found["Denoising strength"] = f"{spec.strength:g}"
+    if spec.clip_skip is not None:
+        found["Clip skip"] = str(spec.clip_skip + 2)
+    if spec.guidance_rescale:
+        found["CFG rescale"] = f"{spec.guidance_rescale:g}"
+    if spec.loras:
+        found["Loras"] = " ".join(f"<lora:{lora.name}:{lora.weight:g}>" for lora in spec.loras)
+    return found
 
 
 def _sampler(spec: JobSpec) -> dict[str, str]:

@@ -160,6 +160,9 @@ def test_the_parameters_text_is_as_a1111_writes_it(tmp_path: Path) -> None:
         ({"refiner": {"mode": "img2img", "strength": 0.25}},
          "Refiner: models/refiner [9876543210], Refiner strength: 0.25, Handoff:"),
         ({"init_image": "0" * 64, "strength": 0.5}, "Size: 512x512, Denoising strength: 0.5, Model hash"),
+        ({"clip_skip": 1, "guidance_rescale": 0.7}, "Clip skip: 3, CFG rescale: 0.7, Model hash"),
+        ({"loras": [{"name": "a b", "sha256": "0" * 64, "weight": -0.5}, {"name": "c", "sha256": "1" * 64}]},
+         'Loras: "<lora:a b:-0.5> <lora:c:1>", Model hash'),
         ({"refiner": {"mode": "off"}}, 'Model: "models/base: one, two", Version'),
     ],
 )  # fmt: skip

@@ -115,8 +115,6 @@ def test_a_pass_of_eight_is_what_diffusers_renders_but_for_rounding(tiny, diffus
     reference = by_diffusers(diffusers_pair, eight[3], output_type="latent")[0]
     assert (latents_of(tiny, *eight)[3] - reference).abs().max() < 1e-3
     assert (latents_of(tiny, wrong)[0] - reference).abs().max() > 1e-3
-    far = np.abs(render(tiny, eight).images[3].astype(int) - by_diffusers(diffusers_pair, eight[3])[0]) > 1
-    assert far.mean() <= 1e-4
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
