@@ -5,19 +5,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import FieldProblem
-from schemas.schedulers import SCHEDULE_TYPES
+from schemas.schedulers import SIGMA_SCHEDULES
 
 if TYPE_CHECKING:
     from schemas.spec import JobSpec
 
 _NUM_TRAIN_TIMESTEPS: Final = 1000
-#: what nobody looks at without guidance
-_NEGATIVES: Final = (
-    "negative_prompt", "negative_prompt_2", "negative_original_size", "negative_target_size",
-    "negative_crops_coords_top_left",
-)  # fmt: skip
 #: what the base alone is told
-_OF_THE_BASE: Final = ("prompt_2", "negative_prompt_2", "clip_skip", "loras", "strength", "target_size")
+_OF_THE_BASE: Final = (
+    "prompt_2", "negative_prompt_2", "clip_skip", "loras", "strength", "target_size", "negative_target_size",
+)  # fmt: skip
 
 
 def combination_problem(spec: "JobSpec") -> FieldProblem | None:
@@ -27,7 +24,11 @@ def combination_problem(spec: "JobSpec") -> FieldProblem | None:
 
 def base_is_guided(spec: "JobSpec") -> bool:
     """As diffusers' ``do_classifier_free_guidance``."""
-    return spec.guidance_scale > 1
+    return spec.guidance_scale > 1 and spec.refiner.mode != "only"
+
+
+def refiner_is_guided(spec: "JobSpec") -> bool:
+    return refiner_guidance(spec) > 1 and spec.refiner.mode != "off"
 
 
 def refiner_guidance(spec: "JobSpec") -> float:
@@ -68,22 +69,29 @@ def _refiner_alone(spec: "JobSpec") -> Iterator[FieldProblem]:
 
 
 def _guidance(spec: "JobSpec") -> Iterator[FieldProblem]:
-    scales = ("guidance_scale", "refiner.mode", "refiner.guidance_scale")
-    if spec.guidance_rescale and (not base_is_guided(spec) or spec.refiner.mode == "only"):
-        reason = "says nothing unless the base's guidance_scale is above 1"
-        yield _refused(spec, "guidance_rescale", reason, *scales)
-    if spec.refiner.negative_prompt is not None and refiner_guidance(spec) <= 1:
-        reason = "says nothing unless the refiner's guidance_scale is above 1"
-        yield FieldProblem("refiner.negative_prompt", spec.refiner.negative_prompt, reason, scales)
-    guided = base_is_guided(spec) or (spec.refiner.mode != "off" and refiner_guidance(spec) > 1)
-    for field in () if guided else _NEGATIVES:
-        if getattr(spec, field) is not None:
+    """What is told to nobody: each negative field has its readers, and those look at it only with guidance."""
+    scales = ("guidance_scale", "refiner.mode", "refiner.guidance_scale", "refiner.negative_prompt")
+    base, refiner = base_is_guided(spec), refiner_is_guided(spec)
+    for field in ("guidance_rescale", "negative_prompt_2", "negative_target_size"):
+        if getattr(spec, field) and not base:
+            yield _refused(spec, field, "says nothing unless the base's guidance_scale is above 1", *scales)
+    for field in ("negative_prompt", "negative_original_size", "negative_crops_coords_top_left"):
+        read = base or (refiner and (field != "negative_prompt" or spec.refiner.negative_prompt is None))
+        if getattr(spec, field) is not None and not read:
             yield _refused(spec, field, "says nothing unless guidance_scale is above 1", *scales)
+    for field in ("negative_prompt", "negative_aesthetic_score"):
+        value, default = getattr(spec.refiner, field), type(spec.refiner).model_fields[field].default
+        if value != default and not refiner:
+            reason = "says nothing unless the refiner's guidance_scale is above 1"
+            yield FieldProblem(f"refiner.{field}", value, reason, scales)
 
 
 def _negatives(spec: "JobSpec") -> Iterator[FieldProblem]:
+    """The base looks at its negative sizes only where both are given, the refiner at each."""
     if spec.negative_prompt_2 is not None and spec.negative_prompt is None:
         yield _refused(spec, "negative_prompt_2", "says nothing without a negative_prompt", "negative_prompt")
+    if not base_is_guided(spec):
+        return
     sizes = {name: getattr(spec, name) for name in ("negative_original_size", "negative_target_size")}
     missing = [name for name, size in sizes.items() if size is None]
     given = next((name for name, size in sizes.items() if size is not None), "negative_crops_coords_top_left")
@@ -111,11 +119,16 @@ def _clip_skip(spec: "JobSpec") -> Iterator[FieldProblem]:
 def _trailing(spec: "JobSpec") -> Iterator[FieldProblem]:
     """diffusers counts down from 1000 by a fraction; rounding gives some numbers of steps one more, at timestep -1."""
     options, num_steps = dict(spec.scheduler_options), spec.num_inference_steps
-    if options.get("timestep_spacing") != "trailing" or any(options.get(kind) for kind in SCHEDULE_TYPES.values()):
+    if options.get("timestep_spacing") != "trailing" or any(options.get(kind) for kind in SIGMA_SCHEDULES):
         return
-    if math.ceil(_NUM_TRAIN_TIMESTEPS / (_NUM_TRAIN_TIMESTEPS / num_steps)) != num_steps:
-        reason = "gets one step too many from diffusers with timestep_spacing trailing; take one more or one less"
-        yield _refused(spec, "num_inference_steps", reason, "scheduler_options.timestep_spacing")
+    if not _counts_down_right(num_steps):
+        right = next(number for number in range(num_steps, 0, -1) if _counts_down_right(number))
+        reason = f"gets one step too many from diffusers with timestep_spacing trailing; {right} would be right"
+        yield _refused(spec, "num_inference_steps", reason, "scheduler_options.timestep_spacing", "scheduler")
+
+
+def _counts_down_right(num_steps: int) -> bool:
+    return math.ceil(_NUM_TRAIN_TIMESTEPS / (_NUM_TRAIN_TIMESTEPS / num_steps)) == num_steps
 
 
 def _handoff(spec: "JobSpec") -> Iterator[FieldProblem]:

@@ -75,6 +75,10 @@ def _number(value: object) -> object:
     return value
 
 
+def _without_sign_of_zero(number: float) -> float:
+    return number + 0.0  # -0.0 would be another digest of the same image
+
+
 def _two_numbers(value: Any) -> Any:
     """``1024,768`` or a list of two. Not ``1024x768``: that is width x height everywhere else, and these are not."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -85,7 +89,7 @@ def _two_numbers(value: Any) -> Any:
 
 
 Int = Annotated[int, BeforeValidator(_whole_number)]
-Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), AfterValidator(_without_sign_of_zero)]
 Side = Annotated[Int, Field(ge=64, le=4096), AfterValidator(_divisible_by_8)]
 Seed = Annotated[Int, AfterValidator(_seed_in_range)]
 Guidance = Annotated[Float, Field(ge=0, le=100)]

@@ -11,13 +11,19 @@ from schemas.fields import Float, Sha256, SpecPart
 MAX_LORAS: Final = 8
 
 
+def _not_zero(weight: float) -> float:
+    if weight == 0:
+        raise PydanticCustomError("weight", "changes nothing; leave the LoRA out")
+    return weight
+
+
 class Lora(SpecPart):
     """One LoRA. ``name`` is what people call it; ``sha256`` is what decides the pixels."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}$")]
     #: of its safetensors file
     sha256: Sha256
-    weight: Annotated[Float, Field(ge=-10, le=10)] = 1.0
+    weight: Annotated[Float, Field(ge=-10, le=10), AfterValidator(_not_zero)] = 1.0
 
 
 def _each_once(loras: tuple[Lora, ...]) -> tuple[Lora, ...]:

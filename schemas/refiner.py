@@ -64,8 +64,10 @@ class Refiner(SpecPart):
         if mode in ("img2img", "only"):
             strength = fields.get("strength")
             return {"start": None, **fields, "strength": _DEFAULT_STRENGTH if strength is None else strength}
+        if mode == "off":
+            return {name: value for name, value in fields.items() if value is not None}
         in_steps = any(fields.get(name) is not None for name in STARTS[1:])
-        return {"start": None, **fields} if in_steps and mode != "off" else fields
+        return {"start": None, **fields} if in_steps else fields
 
     @model_validator(mode="after")
     def _says_what_its_mode_knows(self) -> Self:

@@ -103,7 +103,10 @@ SCHEDULER_OPTIONS: Final[Mapping[str, Choices]] = MappingProxyType(
 OPTION_NAMES: Final = tuple(sorted({name for choices in SCHEDULER_OPTIONS.values() for name in choices}))
 #: with its default last sigma, which is zero, UniPC divides by zero where one of these is asked for
 _UNIPC_NEEDS_SIGMA_MIN: Final = (("solver_type", "bh1"), ("predict_x0", False), ("lower_order_final", False))
-_ONE_AT_MOST: Final = (*SCHEDULE_TYPES.values(), "use_lu_lambdas")
+#: options that give a noise schedule of their own, whatever the timesteps' spacing would be
+SIGMA_SCHEDULES: Final = (*SCHEDULE_TYPES.values(), "use_lu_lambdas")
+#: whose sigma schedules reach over all timesteps, spaced or not
+_MULTISTEP: Final = ("DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler")
 
 
 def scheduler_class_name(name: str) -> str:
@@ -160,12 +163,22 @@ def scheduler_options(class_name: str, given: Mapping[str, object]) -> Scheduler
             problem names the field.
     """
     options = tuple(sorted((name, _value(class_name, name, value)) for name, value in given.items()))
-    chosen = [name for name, value in options if name in _ONE_AT_MOST and value]
+    chosen = [name for name, value in options if name in SIGMA_SCHEDULES and value]
     if len(chosen) > 1:
         raise _refusal(chosen[1], True, f"excludes {chosen[0]}: there is one noise schedule")
+    _refuse_what_does_nothing(class_name, dict(options))
     if class_name == "UniPCMultistepScheduler" and ("final_sigmas_type", "sigma_min") not in options:
         _refuse_infinite(options)
     return options
+
+
+def _refuse_what_does_nothing(class_name: str, options: dict[str, Option]) -> None:
+    schedule = next((name for name in SIGMA_SCHEDULES if options.get(name)), None)
+    if class_name in _MULTISTEP and schedule and "timestep_spacing" in options:
+        raise _refusal("timestep_spacing", options["timestep_spacing"], f"says nothing beside {schedule}")
+    for name, value in (("solver_type", "heun"), ("lower_order_final", False)):
+        if options.get("solver_order") == 1 and options.get(name) == value:
+            raise _refusal(name, value, "says nothing with solver_order 1")
 
 
 def _refuse_infinite(options: SchedulerOptions) -> None:

@@ -67,7 +67,8 @@ class JobSpec(SpecPart):
     prompt_syntax: Literal["plain", "compel"] = "plain"
     width: Side = 1024
     height: Side = 1024
-    num_inference_steps: Annotated[Int, Field(ge=1, le=1000)] = 40
+    #: of the 1000 that SDXL was trained with; at 1000 some schedulers' timesteps fall outside
+    num_inference_steps: Annotated[Int, Field(ge=1, le=999)] = 40
     guidance_scale: Guidance = 5.0
     #: https://arxiv.org/abs/2305.08891, section 3.4
     guidance_rescale: Annotated[Float, Field(ge=0, le=1)] = 0.0

@@ -104,7 +104,14 @@ def _embedded(pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
 
 
 def stacked(embeds: Sequence[PromptEmbeds]) -> dict[str, torch.Tensor]:
-    """Keyword arguments of a pipeline's call for all these prompts, in their order."""
+    """Keyword arguments of a pipeline's call for all these prompts, in their order.
+
+    Raises:
+        ValueError: they are not of one length; padding one to another's would change its image.
+    """
+    lengths = {one.prompt_embeds.shape[1] for one in embeds}
+    if len(lengths) != 1:
+        raise ValueError(f"a forward pass takes prompts of one kind, not of {len(lengths)} lengths")
     return {name: torch.cat([getattr(one, name) for one in embeds]) for name in PromptEmbeds.__dataclass_fields__}
 
 

@@ -29,9 +29,9 @@ def image_metadata(spec: JobSpec, provenance: Provenance, environment: Environme
 
 def parameters_text(spec: JobSpec, provenance: Provenance, environment: Environment) -> str:
     """A1111's text: prompt, negative prompt, and one line of settings."""
-    lines = [spec.prompt]
-    if spec.negative_prompt:
-        lines.append(f"Negative prompt: {spec.negative_prompt}")
+    lines = [_read(spec, "prompt")]
+    if negative := _read(spec, "negative_prompt"):
+        lines.append(f"Negative prompt: {negative}")
     settings = {
         **_settings(spec, environment),
         **_refiner(spec, provenance, environment),
@@ -40,16 +40,22 @@ def parameters_text(spec: JobSpec, provenance: Provenance, environment: Environm
     return "\n".join([*lines, ", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items())])
 
 
+def _read(spec: JobSpec, field: str) -> Any:
+    """A prompt or scale as the base reads it; as the refiner does where the base has no part."""
+    own = getattr(spec.refiner, field)
+    return own if spec.refiner.mode == "only" and own is not None else getattr(spec, field)
+
+
 def _settings(spec: JobSpec, environment: Environment) -> dict[str, Any]:
     return {
         "Steps": spec.num_inference_steps,
         **_sampler(spec),
-        "CFG scale": f"{spec.guidance_scale:g}",
+        "CFG scale": f"{_read(spec, 'guidance_scale'):g}",
         "Seed": spec.seed,
         "Size": f"{spec.width}x{spec.height}",
         **_where_given(spec),
-        "Model hash": environment.base_hash,
-        "Model": environment.base,
+        "Model hash": environment.refiner_hash if spec.refiner.mode == "only" else environment.base_hash,
+        "Model": environment.refiner if spec.refiner.mode == "only" else environment.base,
     }
 
 
@@ -95,9 +101,8 @@ def _place(spec: JobSpec, provenance: Provenance) -> dict[str, str]:
     """Where the refiner comes in: at a share of the steps, or with new noise on a finished picture."""
     if spec.refiner.strength is not None:
         return {"Refiner strength": f"{spec.refiner.strength:g}"}
-    switch = spec.refiner.start
-    if switch is None:
-        switch = provenance.base_steps / spec.num_inference_steps
+    num_base_steps = spec.refiner.num_base_steps(spec.num_inference_steps)
+    switch = spec.refiner.start if num_base_steps is None else num_base_steps / spec.num_inference_steps
     return {"Refiner switch at": f"{switch:g}"}
 
 

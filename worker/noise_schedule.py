@@ -50,7 +50,7 @@ def noise_schedule(pair: LoadedPair, specs: Sequence[JobSpec], first_step: int =
     scheduler = new_scheduler(pair, specs)
     scheduler.set_timesteps(specs[0].num_inference_steps, device=pair.device)
     starts = step_starts(scheduler)
-    _check_number(specs[0], len(starts))
+    _check_steps(specs[0], scheduler.timesteps[starts].tolist(), scheduler.config.num_train_timesteps)
     if isinstance(scheduler, PNDMScheduler) and first_step:
         return _later_pndm(scheduler, starts, first_step)
     first = starts[first_step]
@@ -59,12 +59,14 @@ def noise_schedule(pair: LoadedPair, specs: Sequence[JobSpec], first_step: int =
     return NoiseSchedule(scheduler, scheduler.timesteps[first:], [start - first for start in starts[first_step:]])
 
 
-def _check_number(spec: JobSpec, num_steps: int) -> None:
-    """Some configurations (``timestep_spacing`` trailing at 61 steps) make one too many, whose timestep is -1."""
-    if num_steps != spec.num_inference_steps:
+def _check_steps(spec: JobSpec, timesteps: list[float], num_train_timesteps: int) -> None:
+    """Rounding gives some configurations one step too many, with the timestep -1 (``timestep_spacing`` trailing at 61
+    steps), or one that was not trained (leading, at as many steps as there are timesteps)."""
+    num_steps = len(timesteps)
+    if num_steps != spec.num_inference_steps or not 0 <= min(timesteps) <= max(timesteps) < num_train_timesteps:
         raise SpecError(
             f"num_inference_steps: {spec.num_inference_steps}: {spec.scheduler} makes {num_steps} steps of them with"
-            " this pair's configuration; take one more or one less"
+            f" this pair's configuration, from timestep {max(timesteps):g} to {min(timesteps):g}; take fewer"
         )
 
 

@@ -38,7 +38,7 @@ from worker.forward_passes import split
 from worker.inputs import InputFetcher, PassInputs, joined
 from worker.lease_keeper import LeaseKeeper
 from worker.pipelines import LoadedPair
-from worker.rendering import RenderedPass, render
+from worker.rendering import RenderedPass, check_pair_has, render
 
 log = logging.getLogger("nightshift.worker")
 T = TypeVar("T")
@@ -145,7 +145,7 @@ class PackRunner:
 
     def _prepared(self, pack: ClaimedPack) -> list[_Prepared]:
         """The jobs with what they start from. One that cannot be rendered fails: a picture or LoRA is missing, compel
-        cannot read its prompt. The others go on."""
+        cannot read its prompt, the pair has no refiner. The others go on."""
         prepared = []
         for job in pack.jobs:
             try:
@@ -156,6 +156,7 @@ class PackRunner:
 
     def _prepared_job(self, job: ClaimedJob) -> _Prepared:
         spec = JobSpec.from_json(job.spec)
+        check_pair_has(self._pair, spec)
         inputs = self._insist_until_stopping(partial(self._inputs.fetch, spec))
         return _Prepared(job, spec, num_chunks(self._pair, spec), inputs)
 

@@ -13,7 +13,6 @@ from schemas.spec import JobSpec
 from worker.decoding import pictures
 from worker.denoising import Denoised, Stop
 from worker.denoising import denoise as denoise_lossless
-from worker.embedding import num_chunks
 from worker.forward_passes import pass_key
 from worker.inputs import NO_INPUTS, PassInputs
 from worker.loras import set_adapters
@@ -68,14 +67,15 @@ def render(
 
 
 def _check(pair: LoadedPair, specs: Sequence[JobSpec]) -> None:
-    keys = {pass_key(spec, num_chunks(pair, spec)) for spec in specs}
+    keys = {pass_key(spec, None) for spec in specs}  # that prompts have one length is seen when they are stacked
     if len(keys) != 1:
         raise ValueError(f"a forward pass takes specs of one kind, not of {len(keys)}")
     for spec in specs:
-        _check_pair_has(pair, spec)
+        check_pair_has(pair, spec)
 
 
-def _check_pair_has(pair: LoadedPair, spec: JobSpec) -> None:
+def check_pair_has(pair: LoadedPair, spec: JobSpec) -> None:
+    """Raises SpecError where the spec wants what the pair does not have."""
     if spec.refiner.mode != "off" and pair.refiner is None:
         raise SpecError(f'refiner.mode: pair {pair.pair.name!r} has no refiner, so only "off" can be rendered')
     if pair.refiner is not None and not pair.refiner.config.requires_aesthetics_score:

@@ -16,7 +16,7 @@ from schemas.errors import LeaseLostError
 from schemas.spec import JobSpec
 from worker.denoising import Denoised, Stop
 from worker.embedding import SdxlPipeline, embed, stacked
-from worker.noise_schedule import NoiseSchedule, check_both_have_steps, new_scheduler, step_starts
+from worker.noise_schedule import NoiseSchedule, check_both_have_steps, noise_schedule, step_starts
 from worker.pipelines import LoadedPair
 from worker.prompts import StagePrompts, base_prompts, refiner_prompts
 
@@ -71,7 +71,7 @@ def denoise_by_diffusers(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop)
     """
     spec = specs[0]
     generators = [torch.Generator("cpu").manual_seed(spec.seed) for spec in specs]
-    run = _Run(specs, new_scheduler(pair, specs), generators)
+    run = _Run(specs, noise_schedule(pair, specs).scheduler, generators)
     base, refiner = _Evaluations(stop), _Evaluations(stop)
     latents = run.denoise(
         pair.base,
