@@ -166,3 +166,20 @@ def test_the_same_picture_comes_in_every_format_with_the_same_metadata(commands:
         {"format": "png", "quality": None}, {"format": "webp", "quality": None}, {"format": "jpeg", "quality": 90},
     ]  # fmt: skip
     assert specs[0] == specs[1] == specs[2]
+
+
+def test_jobs_that_the_pair_cannot_render_fail_alone_and_cost_their_neighbours_nothing(
+    commands: Commands, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "prompts.jsonl"
+    rows = [{}, {"clip_skip": 9}, {"prompt": "a cat.swap(dog)", "prompt_syntax": "compel"}, {}]
+    manifest.write_text("".join(json.dumps({"prompt": "a cat", "width": 64, **row}) + "\n" for row in rows))
+    done = commands.run("render", manifest, *SMALL)
+    assert done.returncode == 1
+    assert "1 failed: clip_skip: 9: pair 'tiny' has layers for 1 at the most" in done.stdout
+    assert "1 failed: prompt in compel syntax, character 6: " in done.stdout
+    with sqlite3.connect(commands.home / "ledger.sqlite3") as connection:
+        jobs = connection.execute("SELECT state, isolated, attempts FROM jobs ORDER BY number").fetchall()
+        (num_packs,) = connection.execute("SELECT count(*) FROM packs").fetchone()
+    assert [job[:2] for job in jobs] == [("done", 0), ("failed", 1), ("failed", 1), ("done", 0)]
+    assert num_packs == 1
