@@ -228,10 +228,9 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
         .where(Job.pack_id == pack_id, Job.state == JobState.RUNNING, *where)
         .order_by(Job.id)
     ).all()
+    alone = num_jobs == 1 or failure.is_of_the_job
     for job in rows:
-        end = verdict(
-            retryable=failure.retryable, alone=num_jobs == 1, attempts=job.attempts, max_attempts=max_attempts
-        )
+        end = verdict(retryable=failure.retryable, alone=alone, attempts=job.attempts, max_attempts=max_attempts)
         values = {"attempts": job.attempts + end.counts, "error": failure.sentence, "error_code": failure.code}
         _move(tx, batch_id, JobState.RUNNING, end.state, Job.id == job.id, isolated=True, **values)
 

@@ -3,22 +3,26 @@
 from dataclasses import dataclass
 from typing import Final, Self
 
-from schemas.errors import NightshiftError
+from schemas.errors import InputError, NightshiftError
 from schemas.states import JobState
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a pack, or one job of it, did not become images."""
+    """Why a pack, or one job of it, did not become images.
+
+    ``is_of_the_job``: the job asks for what cannot be, whoever shares its pack, so there is nobody else to suspect.
+    """
 
     code: str
     sentence: str
     retryable: bool
+    is_of_the_job: bool = False
 
     @classmethod
     def of(cls, error: Exception) -> Self:
         if isinstance(error, NightshiftError):
-            return cls(error.code, str(error), error.retryable)
+            return cls(error.code, str(error), error.retryable, isinstance(error, InputError))
         return cls("unexpected", f"{type(error).__name__}: {error}", retryable=True)
 
 
@@ -36,7 +40,8 @@ _FAIL: Final = Verdict(JobState.FAILED, counts=True)
 
 
 def verdict(*, retryable: bool, alone: bool, attempts: int, max_attempts: int) -> Verdict:
-    """A job that shared its pack is never blamed: it comes back alone. One that was alone has ``max_attempts`` tries.
+    """A job that shared its pack is not blamed for what the pack did: it comes back alone. One that was alone, or whose
+    own wish failed, has ``max_attempts`` tries, or none more where another would not help.
 
     ``attempts``: tries counted against the job before this one.
     """

@@ -201,6 +201,13 @@ def test_a_permanent_error_fails_a_job_that_was_alone_at_once(database: Database
     assert (job.state, job.error) == ("failed", "prompt: no such embedding")
 
 
+def test_a_job_that_asks_for_what_cannot_be_fails_at_once_and_its_neighbours_go_on(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 3), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.fail_jobs(database, pack, [pack.jobs[1].id], Failure.of(SpecError("clip_skip: 9: too deep")), 3)
+    assert states(database, batch_id) == {JobState.RUNNING: 2, JobState.FAILED: 1}
+
+
 def test_a_retryable_error_of_one_job_leaves_the_rest_of_its_pack_running(database: Database) -> None:
     batch_id, worker_id = open_batch(database, 3), new_worker(database)
     pack = claimed_pack(database, batch_id, worker_id)

@@ -26,7 +26,7 @@ def test_a_job_that_was_alone_has_three_tries_unless_the_error_is_permanent(
 
 def test_an_error_says_itself_whether_another_try_helps() -> None:
     assert Failure.of(DeviceMemoryError("too big")) == Failure("device_memory", "too big", True)
-    assert not Failure.of(SpecError("no such thing")).retryable
+    assert Failure.of(SpecError("no such thing")) == Failure("spec", "no such thing", False, is_of_the_job=True)
     assert Failure.of(ZeroDivisionError("division by zero")).code == "unexpected"
 
 
