@@ -53,8 +53,10 @@ _FOREIGN: Final = "is no safetensors file: its header cannot be read"
 
 def _size_flaw(tensors: list[Any], path: Path) -> str | None:
     try:
-        ends = [int(tensor["data_offsets"][1]) for tensor in tensors]
-    except (TypeError, LookupError, ValueError):
+        ends = [tensor["data_offsets"][1] for tensor in tensors]
+    except (TypeError, LookupError):
+        return _FOREIGN
+    if not all(type(end) is int for end in ends):
         return _FOREIGN
     with path.open("rb") as file:
         start = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")

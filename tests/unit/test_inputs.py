@@ -39,6 +39,12 @@ def lora_file(*names: str, size_bytes: int = 4) -> bytes:
     return struct.pack("<Q", len(content)) + content + b"\0" * 4 * max(len(names), 1)
 
 
+def lora_that_ends_at(end: str) -> bytes:
+    """``end`` as it stands in the header."""
+    content = f'{{"{KOHYA}": {{"dtype": "F32", "shape": [1], "data_offsets": [0, {end}]}}}}'.encode()
+    return struct.pack("<Q", len(content)) + content + b"\0" * 4
+
+
 class House:
     """The folders of an operator, and manifests that name what is in them."""
 
@@ -362,11 +368,14 @@ def test_wrong_loras_are_named(house: House, loras: object, reason: str) -> None
         (struct.pack("<Q", 2) + b"[]", "is no safetensors file"),
         (struct.pack("<Q", 2) + b"{}", "has no tensors"),
         (lora_file(size_bytes=400), "has 1"),
+        (lora_that_ends_at("1e999"), "is no safetensors file"),
+        (lora_that_ends_at("4.5"), "is no safetensors file"),
+        (lora_that_ends_at("true"), "is no safetensors file"),
         (lora_file("transformer.blocks.0.attn.to_q.lora_A.weight"), "is no LoRA for SDXL"),
         (lora_file("unet.conv_in.weight"), "is no LoRA for SDXL"),
         (lora_file(KOHYA, "lora_unet_x.dora_scale"), "is a DoRA"),
     ],
-    ids=["empty", "zip", "pickle", "long", "list", "none", "cut off", "flux", "whole unet", "dora"],
+    ids=["empty", "zip", "pickle", "long", "list", "none", "cut off", "inf", "half", "true", "flux", "unet", "dora"],
 )
 def test_a_file_that_is_no_lora_is_refused(house: House, content: bytes, reason: str) -> None:
     (house.loras / "a.safetensors").write_bytes(content)
