@@ -19,6 +19,8 @@ SUFFIXES: Final = tuple(dict.fromkeys(_SUFFIXES.values()))
 
 #: of a spec's width and height
 _MAX_SIDE: Final = 4096
+#: of a colour of one pixel
+_MAX_BITS: Final = 8
 _MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 #: EXIF's orientations that exchange width and height
 _LYING: Final = frozenset({5, 6, 7, 8})
@@ -30,7 +32,9 @@ _BROKEN: Final = (
 
 
 def picture_header(content: bytes) -> tuple[str, tuple[int, int]]:
-    """The suffix for files of this format, and (width, height) in pixels after EXIF's orientation. Decodes no pixel.
+    """The suffix for files of this format, and (width, height) in pixels after EXIF's orientation.
+
+    Pillow decodes a PNG whose orientation does not stand before its pixels, for it may stand behind them.
 
     Raises:
         InputFileError: not a picture that can be taken. The message is a reason that follows a name.
@@ -65,15 +69,20 @@ def _opened(content: bytes) -> Image.Image:
         raise InputFileError(f"has sides of more than {_MAX_SIDE} pixels") from None
     except _BROKEN as error:
         raise InputFileError(f"cannot be read: {error}") from None
-    if flaw := _flaw(image):
+    if flaw := _flaw(image, content):
         image.close()
         raise InputFileError(flaw)
     return image
 
 
-def _flaw(image: Image.Image) -> str | None:
+def _flaw(image: Image.Image, content: bytes) -> str | None:
     if max(image.size) > _MAX_SIDE:
         return f"is {image.width} x {image.height} pixels; {_MAX_SIDE} are the most on a side"
+    if image.format == "PNG":
+        if content[12:16] != b"IHDR":
+            return "cannot be read: its IHDR does not stand first"
+        if (num_bits := content[24]) > _MAX_BITS:  # Pillow opens all but grey ones as if they had 8
+            return f"has {num_bits} bits for each colour; save it as RGB with 8 bits"
     if image.mode not in _MODES:
         return f"has colours of the kind {image.mode}; save it as RGB with 8 bits"
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:

@@ -230,7 +230,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(house: House, side
     ("content", "reason"),
     [
         (picture(mode="RGBA", colour=(9, 9, 9, 128)), "has transparent parts"),
-        (picture(mode="I;16"), "has colours of the kind I;16"),
+        (picture(mode="I;16"), "has 16 bits for each colour"),
         (picture(mode="CMYK", image_format="JPEG"), "has colours of the kind CMYK"),
         (picture(save_all=True, append_images=[Image.new("RGB", (64, 128), 9)]), "has more than one frame"),
     ],
@@ -239,6 +239,36 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(house: House, side
 def test_what_rgb_would_lose_without_a_word_is_refused(house: House, content: bytes, reason: str) -> None:
     (house.inputs / "cat.png").write_bytes(content)
     assert house.reason(init_image="cat.png").startswith(reason)
+
+
+#: PNG's colour types, and how many values a pixel has
+CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+
+
+def png_of_depth(num_bits: int, colour_type: int) -> bytes:
+    """An opaque white PNG of 64 x 128 pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows = (b"\0" + b"\xff" * (64 * CHANNELS[colour_type] * num_bits // 8)) * 128
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 128, num_bits, colour_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("colour_type", CHANNELS, ids=["grey", "rgb", "grey with alpha", "rgb with alpha"])
+def test_a_png_is_not_cut_to_8_bits(house: House, colour_type: int) -> None:
+    (house.inputs / "deep.png").write_bytes(png_of_depth(16, colour_type))
+    (house.inputs / "cat.png").write_bytes(png_of_depth(8, colour_type))
+    assert house.reason(init_image="deep.png") == "has 16 bits for each colour; save it as RGB with 8 bits"
+    assert isinstance(house.read({"init_image": "cat.png", "strength": 0.5})[0], Row)
+
+
+def test_a_png_whose_header_does_not_stand_first_is_refused(house: House) -> None:
+    content = png_of_depth(16, 2)
+    other = b"\0\0\0\x08tEXtSoftware" + struct.pack(">I", zlib.crc32(b"tEXtSoftware"))
+    (house.inputs / "cat.png").write_bytes(content[:8] + other + content[8:])
+    assert house.reason(init_image="cat.png") == "cannot be read: its IHDR does not stand first"
 
 
 def test_opaque_pictures_with_an_alpha_channel_are_taken(house: House) -> None:
