@@ -15,7 +15,11 @@ def file_sha256(path: Path, cache: Path) -> str:
     status = path.stat()
     key = {"path": str(path.resolve()), "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
     remembered = cache / "file-digests" / sha256_hex(canonical_json(key))
-    if not remembered.exists():
-        with path.open("rb") as file:
-            write_atomically(remembered, hashlib.file_digest(file, "sha256").hexdigest().encode())
-    return remembered.read_text()
+    try:
+        return remembered.read_text()
+    except FileNotFoundError:  # asked for by reading: the cache may be emptied at any time
+        pass
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    write_atomically(remembered, digest.encode())
+    return digest

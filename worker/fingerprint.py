@@ -1,17 +1,16 @@
 """The fingerprint of a pair: which weights and which options decide its pixels.
 
-Reads the weight and config files that the pipelines load. Writes ``<cache>/file-digests/<key>``, one file for each
-weight file hashed, so that a restart does not read 14 GB again.
+Reads the weight and config files that the pipelines load. ``farm.file_digests`` remembers their digests in the cache,
+so that a restart does not read 14 GB again.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from farm.file_digests import file_sha256
 from schemas.digest import canonical_json, sha256_hex
 from schemas.pair import ModelPair
 from worker.model_files import ModelFiles, PairFiles
@@ -111,24 +110,3 @@ def _short_hash(folder: Path, files: ModelFiles, cache: Path) -> str:
     digests = [file_sha256(path, cache) for path in _weights(folder, files)]
     whole = digests[0] if len(digests) == 1 else sha256_hex("".join(digests))
     return whole[:_SHORT]
-
-
-def file_sha256(path: Path, cache: Path) -> str:
-    """sha256 of the file's bytes; from the cache while its path, size and modification time are the same."""
-    status = path.stat()
-    key = {"path": str(path.resolve()), "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    remembered = cache / "file-digests" / sha256_hex(canonical_json(key))
-    if not remembered.exists():
-        with path.open("rb") as file:
-            _write(remembered, hashlib.file_digest(file, "sha256").hexdigest())
-    return remembered.read_text()
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: another worker may read it at any time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    with partial.open("w") as file:
-        file.write(text)
-        os.fsync(file.fileno())
-    partial.replace(path)

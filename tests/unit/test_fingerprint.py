@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+from farm.file_digests import file_sha256
 from schemas.pair import BUILT_IN_PAIRS
-from worker.fingerprint import file_sha256, pair_fingerprint, weight_files
+from worker.fingerprint import pair_fingerprint, weight_files
 from worker.model_files import ModelFiles, PairFiles
 
 TINY = BUILT_IN_PAIRS["tiny"]
@@ -155,3 +157,23 @@ def test_two_files_of_one_size_and_time_are_two_files(tmp_path):
         (tmp_path / name).write_text(name)
         os.utime(tmp_path / name, (1, 1))
     assert file_sha256(tmp_path / "one", tmp_path) != file_sha256(tmp_path / "two", tmp_path)
+
+
+def test_a_cache_that_is_emptied_meanwhile_is_filled_again(tmp_path, monkeypatch):
+    path, cache = tmp_path / "weights", tmp_path / "cache"
+    path.write_bytes(b"one")
+    file_sha256(path, cache)
+    exists, read_text = Path.exists, Path.read_text
+
+    def emptied_after(look):
+        def looked(*arguments, **options):
+            try:
+                return look(*arguments, **options)
+            finally:
+                shutil.rmtree(cache, ignore_errors=True)
+
+        return looked
+
+    monkeypatch.setattr(Path, "exists", emptied_after(exists))
+    monkeypatch.setattr(Path, "read_text", emptied_after(read_text))
+    assert [file_sha256(path, cache) for _ in range(3)] == [hashlib.sha256(b"one").hexdigest()] * 3
