@@ -7,11 +7,12 @@ too, and is not stored twice.
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from farm.image_store import ImageStore, filesystem, local_path, writing_atomically
+from farm.image_store import ImageStore, filesystem, local_path, read_image, writing_atomically
 from farm.init_image import SUFFIXES
 from schemas.errors import InputFileError, StorageError
 
@@ -21,6 +22,8 @@ _IMAGE_KEY: Final = re.compile(
     rf"(?:{_FOLDER}/)?([0-9a-f]{{2}})/([0-9a-f]{{2}})/(\1\2[0-9a-f]{{60}})\.(?:{'|'.join(SUFFIXES)})"
 )
 _BLOCK_BYTES: Final = 1 << 20
+#: what a system says of one file, and would say again; a store that refuses everything refuses to look for it at first
+_OF_ONE_FILE: Final = (PermissionError, IsADirectoryError)
 
 
 class InputStore:
@@ -46,6 +49,20 @@ class InputStore:
         """The URI of a LoRA's file; None where there is none. Raises StorageError."""
         return self._first([f"{_FOLDER}/{_place(sha256)}.{_LORA_SUFFIX}"])
 
+    def read_image(self, uri: str) -> bytes:
+        """The bytes of a picture.
+
+        Raises:
+            InputFileError: this file cannot be read, and will not be at a second try.
+            StorageError: the store does not answer.
+        """
+        try:
+            return read_image(uri)
+        except StorageError as error:
+            if isinstance(error.__cause__, _OF_ONE_FILE):
+                raise InputFileError(str(error)) from None
+            raise
+
     def put_image(self, content: bytes, sha256: str, suffix: str) -> None:
         """Stores a picture under its content's name. Raises StorageError."""
         self._inputs.put(content, sha256, suffix)
@@ -54,13 +71,15 @@ class InputStore:
         """Stores a copy of the file, a block at a time, whole or not at all.
 
         Raises:
-            InputFileError: the file's bytes are not, or no longer, those of the sha256.
-            StorageError: the store refuses, or the file cannot be read.
+            InputFileError: the file's bytes are not, or no longer, those of the sha256; or it may not be read.
+            StorageError: the store refuses, or a disk does.
         """
         uri = f"{self.url}/{_FOLDER}/{_place(sha256)}.{_LORA_SUFFIX}"
         target = local_path(uri)
         try:
-            with path.open("rb") as source:
+            with reading_one_file():
+                source = path.open("rb")
+            with source:
                 if target is not None:
                     copy_whole(source, target, sha256)
                 else:
@@ -71,7 +90,9 @@ class InputStore:
     def download(self, uri: str, path: Path, sha256: str) -> None:
         """Copies what lies behind the URI into a local file, whole or not at all. Raises as ``put_lora``."""
         try:
-            with filesystem(self.url).open(uri, "rb") as source:
+            with reading_one_file():
+                source = filesystem(self.url).open(uri, "rb")
+            with source:
                 copy_whole(source, path, sha256)
         except OSError as error:
             raise StorageError(f"cannot copy {uri} to {path}: {error.strerror or error}") from error
@@ -101,6 +122,18 @@ class InputStore:
             return False
 
 
+@contextmanager
+def reading_one_file() -> Iterator[None]:
+    """Around what opens or reads one input, and does nothing else: a refusal becomes an InputFileError.
+
+    Other errors pass, for they may go away: a disk that does not answer, a file that is being replaced.
+    """
+    try:
+        yield
+    except _OF_ONE_FILE as error:
+        raise InputFileError(f"it cannot be read: {error.strerror or error}") from None
+
+
 def copy_whole(source: BinaryIO, path: Path, sha256: str) -> None:
     """Raises InputFileError where the bytes are not those of the sha256; then, and after OSError, nothing remains."""
     with writing_atomically(path) as target:
@@ -109,11 +142,16 @@ def copy_whole(source: BinaryIO, path: Path, sha256: str) -> None:
 
 def _copy(source: BinaryIO, target: BinaryIO, sha256: str) -> None:
     digest = hashlib.sha256()
-    while block := source.read(_BLOCK_BYTES):
+    while block := _next_block(source):
         digest.update(block)
         target.write(block)
     if digest.hexdigest() != sha256:
         raise InputFileError(f"the bytes are not those of sha256 {sha256}")
+
+
+def _next_block(source: BinaryIO) -> bytes:
+    with reading_one_file():
+        return source.read(_BLOCK_BYTES)
 
 
 def _place(sha256: str) -> str:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.file_digests import file_sha256
-from farm.image_store import local_path, read_image
+from farm.image_store import local_path
 from farm.init_image import decoded_picture
-from farm.inputs import InputStore
+from farm.inputs import InputStore, reading_one_file
 from schemas.errors import InputFileError, StorageError
 from schemas.loras import Lora
 from schemas.spec import JobSpec
@@ -62,7 +62,7 @@ class InputFetcher:
         """The inputs of one spec.
 
         Raises:
-            InputFileError: one is missing, or not what its hash says.
+            InputFileError: one is missing, may not be read, or is not what its hash says.
             StorageError: the image store does not answer, or this machine's disk is full.
         """
         if spec.init_image is None and not spec.loras:
@@ -74,7 +74,7 @@ class InputFetcher:
         uri = self._store.find_image(sha256)
         if uri is None:
             raise InputFileError(f"init_image {sha256} is not in the image store {self._store.url}")
-        content = read_image(uri)
+        content = self._store.read_image(uri)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise InputFileError(f"{uri} is broken: its bytes are not those of its name")
         try:
@@ -93,7 +93,11 @@ class InputFetcher:
 
     def _checked(self, path: Path, lora: Lora) -> Path:
         try:
+            with reading_one_file():
+                path.open("rb").close()
             sha256 = file_sha256(path, self._cache)
+        except InputFileError as error:
+            raise InputFileError(f"{path} of LoRA {lora.name!r} cannot be used: {error}") from None
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
         if sha256 != lora.sha256:
@@ -106,5 +110,5 @@ class InputFetcher:
             try:
                 self._store.download(uri, path, lora.sha256)
             except InputFileError as error:
-                raise InputFileError(f"{uri} of LoRA {lora.name!r} is broken: {error}") from None
+                raise InputFileError(f"{uri} of LoRA {lora.name!r} cannot be used: {error}") from None
         return path

@@ -102,7 +102,7 @@ def test_what_is_broken_is_not_used(store: InputStore, fetcher: InputFetcher, tm
     images.put(picture()[0], sha256, "png")
     inputs.put(LORA, sha256, "safetensors")
     for one in (spec(init_image=sha256), with_lora(sha256)):
-        with pytest.raises(InputFileError, match="is broken"):
+        with pytest.raises(InputFileError, match="bytes are not those of"):
             fetcher.fetch(one)
     assert list((tmp_path / "cache").rglob("*.safetensors")) == []
 
@@ -117,6 +117,53 @@ def test_a_store_that_does_not_answer_is_asked_again(fetcher: InputFetcher, monk
         with pytest.raises(StorageError, match="Permission denied") as error:
             fetcher.fetch(one)
         assert error.value.retryable
+
+
+@pytest.mark.parametrize("refusal", [PermissionError(13, "Permission denied"), IsADirectoryError(21, "Is a directory")])
+def test_one_file_that_may_not_be_read_fails_its_job_for_good(
+    store: InputStore, fetcher: InputFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: OSError
+) -> None:
+    content, sha256 = picture()
+    store.put_image(content, sha256, "png")
+    put_lora(store, tmp_path)
+    refuse_to_open(monkeypatch, refusal)
+    for one in (spec(init_image=sha256), with_lora()):
+        with pytest.raises(InputFileError, match=f"cannot .*: {refusal.strerror}"):
+            fetcher.fetch(one)
+
+
+def test_a_disk_that_fails_is_asked_again(
+    store: InputStore, fetcher: InputFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, sha256 = picture()
+    store.put_image(content, sha256, "png")
+    put_lora(store, tmp_path)
+    refuse_to_open(monkeypatch, OSError(5, "Input/output error"))
+    for one in (spec(init_image=sha256), with_lora()):
+        with pytest.raises(StorageError, match="Input/output error"):
+            fetcher.fetch(one)
+
+
+def test_a_cache_that_may_not_be_written_is_no_fault_of_the_input(
+    store: InputStore, fetcher: InputFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_lora(store, tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(StorageError, match="Permission denied"):
+        fetcher.fetch(with_lora())
+
+
+def refuse_to_open(monkeypatch: pytest.MonkeyPatch, refusal: OSError) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem._open", fail)
 
 
 def test_the_inputs_of_a_pass_stand_in_the_order_of_its_specs() -> None:
