@@ -18,13 +18,17 @@ _HARMLESS: Final = frozenset({
 })  # fmt: skip
 #: how the matrices begin, before those of the file take their place; other ways change the base too
 _INITIALISATIONS: Final = (True, False, "gaussian")
+#: as diffusers' names of tensors begin
+_COMPONENTS: Final = frozenset({"unet", "text_encoder", "text_encoder_2"})
 _LAYER: Final = re.compile(r"\^?[A-Za-z0-9_.]+")
 
 
 def refuse_unsafe_adapter(file: Path) -> None:
-    """Raises ValueError where the file's own configuration asks for more than a LoRA is; SafetensorError, OSError."""
+    """Raises ValueError where the file's own configuration asks for more than a LoRA is, or does not say where its
+    matrices belong; SafetensorError, OSError.
+    """
     with safe_open(file, "pt") as tensors:
-        metadata = tensors.metadata() or {}
+        metadata, names = tensors.metadata() or {}, list(tensors.keys())
     config = json.loads(metadata.get("lora_adapter_metadata") or "{}")
     if not isinstance(config, dict):
         raise ValueError("its lora_adapter_metadata is no object")
@@ -33,6 +37,15 @@ def refuse_unsafe_adapter(file: Path) -> None:
         component, _, name = key.partition(".")
         if not _is_harmless(name or component, value, defaults):
             raise ValueError(f"its lora_adapter_metadata has {key} {json.dumps(value)[:100]}, which is not taken")
+    if metadata.get("lora_adapter_metadata"):
+        _require_target_modules(config, names)
+
+
+def _require_target_modules(config: dict[str, Any], names: list[str]) -> None:
+    """diffusers takes a configuration instead of looking at the tensors, for each component that has tensors."""
+    for component in sorted(_COMPONENTS & {name.partition(".")[0] for name in names}):
+        if config.get(f"{component}.target_modules") is None:
+            raise ValueError(f"its lora_adapter_metadata has no {component}.target_modules")
 
 
 def _is_harmless(name: str, value: Any, defaults: dict[str, Any]) -> bool:

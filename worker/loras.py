@@ -4,6 +4,8 @@ An adapter is named by its file's sha256. ``text_encoder_2`` is the refiner's to
 ``without_loras`` switches it off there while the refiner embeds its prompts.
 """
 
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,10 @@ _COMPONENTS: Final = ("unet", "text_encoder", "text_encoder_2")
 _LOAD_ERRORS: Final = (
     OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ImportError, SafetensorError,
 )  # fmt: skip
+#: in what torch says
+_SIZE_MISMATCH: Final = re.compile(
+    r"size mismatch for (?P<name>\S+): .* torch\.Size\((?P<given>\[.*?\])\).* torch\.Size\((?P<wanted>\[.*?\])\)"
+)
 _DEVICE_ERRORS: Final = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
@@ -94,7 +100,9 @@ def _load(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
     """All of it or nothing: after an error all adapters are gone, for some layers may have got this one."""
     try:
         refuse_unsafe_adapter(file)
-        base.load_lora_weights(str(file), adapter_name=lora.sha256, use_safetensors=True, local_files_only=True)
+        with warnings.catch_warnings():  # peft warns of a second LoRA beside the first
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+            base.load_lora_weights(str(file), adapter_name=lora.sha256, use_safetensors=True, local_files_only=True)
         _require_whole(base, lora, file)
         for name in _COMPONENTS:
             getattr(base, name).eval()  # or the dropout of the training would go on
@@ -102,9 +110,20 @@ def _load(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
         base.unload_lora_weights()
         raise
     except _LOAD_ERRORS as error:
+        reason = _other_shape(base, lora, str(error)) or _reason(error)
         base.unload_lora_weights()
-        reason = _reason(error)
         raise InputFileError(f"LoRA {lora.name!r} ({lora.sha256[:12]}) does not fit the base: {reason}") from None
+
+
+def _other_shape(base: StableDiffusionXLPipeline, lora: Lora, told: str) -> str | None:
+    """torch names the tensor behind the first line; transformers in a log alone, and leaves the adapter on."""
+    if found := _SIZE_MISMATCH.search(told):
+        name = found["name"].replace(f".{lora.sha256}", "")
+        return f"its tensor {name} has the shape {found['given']}, and there {found['wanted']} is right"
+    if "ignore_mismatched_sizes" not in told:
+        return None
+    begun = [name for name in _COMPONENTS if _tensors(getattr(base, name), lora.sha256)]
+    return f"a tensor of its {begun[-1]} has another shape than there is right"
 
 
 def _reason(error: Exception) -> str:

@@ -81,6 +81,7 @@ def by_diffusers(base, names, weights, folder):
         base.unload_lora_weights()
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")  # of diffusers by itself
 @pytest.mark.parametrize(
     ("names", "weights"),
     [
@@ -259,6 +260,32 @@ def test_a_lora_may_not_ask_for_more_than_a_lora_is(pair, plain_base, tmp_path, 
     )
     with pytest.raises(InputFileError, match="which is not taken"):
         wearing(pair, file)
+
+
+@pytest.mark.parametrize(
+    "config", [{"unet.r": 2}, {"unet.r": 2, "unet.target_modules": None}, {"text_encoder.target_modules": ["q_proj"]}]
+)
+def test_a_configuration_that_does_not_say_where_its_matrices_belong_is_named(pair, plain_base, tmp_path, config):
+    file = write_peft(tmp_path / "bad.safetensors", plain_base, ("unet",), **config)
+    with pytest.raises(InputFileError, match=r"its lora_adapter_metadata has no unet\.target_modules$"):
+        wearing(pair, file)
+
+
+def test_a_tensor_of_another_shape_is_named(pair, plain_base, tmp_path):
+    good = write_peft(tmp_path / "good.safetensors", plain_base, ("unet",))
+    name = next(name for name in load_file(good) if "lora_A" in name)
+    bad = changed(tmp_path / "bad.safetensors", good, lambda tensors: tensors | {name: torch.zeros(2, 999)})
+    there = list(load_file(good)[name].shape)
+    with pytest.raises(InputFileError) as error:
+        wearing(pair, bad)
+    told = f"its tensor {name.removeprefix('unet.')} has the shape [2, 999], and there {there} is right"
+    assert str(error.value).endswith(f"does not fit the base: {told}")
+
+
+def test_a_text_encoders_tensor_of_another_shape_is_told_of_the_encoder(pair, folder, tmp_path):
+    bad = changed(tmp_path / "bad.safetensors", folder / "peft.safetensors", wider)
+    with pytest.raises(InputFileError, match="base: a tensor of its text_encoder_2 has another shape than there"):
+        wearing(pair, bad)
 
 
 def test_a_pickle_is_not_opened(pair, tmp_path):
