@@ -1,8 +1,9 @@
 """Axes of a grid: which values a field takes across the columns or down the rows, and what they replace in a row.
 
-An axis wins over the row and over ``--set``. One that says where the refiner takes over, or in which mode, decides the
-refiner's mode, and the refiner's fields that say nothing in that mode are dropped: a comparison with and without the
-refiner would otherwise be refused for what belongs to the other half of it.
+An axis wins over the row and over ``--set``, and what says nothing beside it is dropped, as a default gives way to a
+row. One that says where the refiner takes over, or in which mode, decides the refiner's mode, and drops the refiner's
+fields of the other axis too: a comparison with and without the refiner would otherwise be refused for what belongs to
+the other half of it.
 """
 
 import re
@@ -10,16 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from producer.columns import FIELDS, known_fields, normal_name, with_defaults
+from producer.columns import FIELDS, known_fields, normal_name
+from producer.defaults import FOREIGN_FIELDS, MODE, START_FIELDS, overlaid, with_defaults
 from producer.rows import printable, shown_value
 from schemas.errors import InputError
-from schemas.refiner import FOREIGN, STARTS
 from schemas.spec import JobSpec
 
 MAX_VALUES: Final = 20
 
-_MODE: Final = "refiner.mode"
-_STARTS: Final = frozenset(f"refiner.{name}" for name in STARTS)
 #: In double quotes, doubled inside, or up to the next comma; then that comma, or the end.
 _VALUE: Final = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s][^,]*|))\s*(,|$)')
 #: What ``none`` leaves out may have no default of its own.
@@ -47,7 +46,7 @@ class AxisValue:
     @property
     def is_off(self) -> bool:
         """The base alone, in an axis that says where the refiner takes over."""
-        return self.field in _STARTS and self._is_word("off")
+        return self.field in START_FIELDS and self._is_word("off")
 
     @property
     def is_none(self) -> bool:
@@ -60,14 +59,14 @@ class AxisValue:
     @property
     def replaced(self) -> frozenset[str]:
         """The fields of a row that this value takes the place of."""
-        return _STARTS | {_MODE} if self.field in _STARTS else frozenset({self.field})
+        return START_FIELDS | {MODE} if self.field in START_FIELDS else frozenset({self.field})
 
     @property
     def fields(self) -> dict[str, object]:
         """What the value gives: none or one field, as ``--set`` would."""
         if self.is_none:
             return {}
-        return {_MODE: "off"} if self.is_off else {self.field: self.text}
+        return {MODE: "off"} if self.is_off else {self.field: self.text}
 
 
 @dataclass(frozen=True)
@@ -107,17 +106,26 @@ class Axes:
         return ((x, y) for y in self.y.values for x in self.x.values)
 
 
-def filled(values: Mapping[str, object], cell: tuple[AxisValue, ...]) -> dict[str, object]:
-    """A row's values (its own and ``--set``'s, under the names of ``FIELDS``) with those of the cell in their place."""
+def filled(own: Mapping[str, object], cell: tuple[AxisValue, ...], defaults: Mapping[str, object]) -> dict[str, object]:
+    """A row's own values with those of the cell in their place, and the defaults that both leave room for.
+
+    Names are those of ``FIELDS``.
+    """
     given: dict[str, object] = {}
     for value in cell:
         given |= value.fields
-    if not _STARTS.isdisjoint(given):
-        given.setdefault(_MODE, "ensemble")
+    if not START_FIELDS.isdisjoint(given):
+        given.setdefault(MODE, "ensemble")
+    foreign = FOREIGN_FIELDS.get(str(given.get(MODE)), frozenset())
+    chosen = {field: value for field, value in given.items() if field not in foreign}
+    found = overlaid(chosen, without_replaced(own, cell))
+    return with_defaults(found, without_replaced(defaults, cell))
+
+
+def without_replaced(values: Mapping[str, object], cell: tuple[AxisValue, ...]) -> dict[str, object]:
+    """The values in whose place the cell puts none of its own."""
     replaced = frozenset().union(*(value.replaced for value in cell))
-    found = with_defaults(given, {field: value for field, value in values.items() if field not in replaced})
-    foreign = {f"refiner.{name}" for name in FOREIGN.get(str(given.get(_MODE)), ())}
-    return {field: value for field, value in found.items() if field not in foreign}
+    return {field: value for field, value in values.items() if field not in replaced}
 
 
 def parsed_axes(x: str, y: str | None) -> Axes:
@@ -174,16 +182,16 @@ def _check_both(x: Axis, y: Axis) -> None:
     given = f"--x {x.field} and --y {y.field}"
     if x.field == y.field:
         raise InputError(f"{given} are the same field; take another one for --y, or leave it out")
-    if {x.field, y.field} <= _STARTS:
+    if {x.field, y.field} <= START_FIELDS:
         raise InputError(f"{given} both say where the refiner takes over; take one of them")
-    if any(value.is_off for value in (*x.values, *y.values)) and _MODE in (x.field, y.field):
-        raise InputError(f"{given} both say whether there is a refiner; leave the value off to {_MODE}")
+    if any(value.is_off for value in (*x.values, *y.values)) and MODE in (x.field, y.field):
+        raise InputError(f"{given} both say whether there is a refiner; leave the value off to {MODE}")
 
 
 def _may_be_absent(field: str) -> bool:
     """Whether a spec without the field has none, rather than a default."""
     group, dot, name = field.partition(".")
-    if field in _STARTS or group not in JobSpec.model_fields:
+    if field in START_FIELDS or group not in JobSpec.model_fields:
         return False
     fields: Mapping[str, Any] = JobSpec.model_fields
     if dot:

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from producer.rows import printable
-from schemas.buckets import ASPECT_RATIO, SIDES
+from schemas.buckets import ASPECT_RATIO
 from schemas.errors import ManifestError
 from schemas.fields import text_flaw
 from schemas.output import Output
@@ -137,22 +137,6 @@ def _check_name(normal: str, place: int, *, known: bool) -> None:
 _SAID: Final = MappingProxyType(
     {"refiner": "the refiner", "scheduler_options": "the scheduler's options", "output": "the output"}
 )
-
-
-def with_defaults(own: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
-    """The row's own values, and the defaults that they leave room for.
-
-    A row's own aspect ratio stands for both sides, so it drops a default width and height; a row's own width and
-    height drop a default ratio. One side of its own does not: with a default ratio it contradicts, and is refused.
-    """
-    values = {**defaults, **own}
-    if ASPECT_RATIO in own:
-        for side in SIDES:
-            if side not in own:
-                values.pop(side, None)
-    elif all(side in own for side in SIDES):
-        values.pop(ASPECT_RATIO, None)
-    return values
 
 
 def spec_fields(values: Mapping[str, object]) -> dict[str, Any]:

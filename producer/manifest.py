@@ -13,8 +13,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from producer.axes import Axes, AxisValue, filled
-from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields, with_defaults
+from producer.axes import Axes, AxisValue, filled, without_replaced
+from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
+from producer.defaults import set_option, with_defaults
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.jsonl import json_rows
 from producer.lines import Line, read_lines
@@ -38,8 +39,8 @@ class ReadOptions:
 
     columns: column → field, for columns that are not named after their field (``--map Caption=prompt``).
     defaults: field → value as text (``--set width=512``, ``--set refiner.mode=off``), for every row that has no value
-        of its own: an empty cell, a JSON null and a missing key are none. A row's own value wins, and its own aspect
-        ratio or sides win over the other (``with_defaults``).
+        of its own: an empty cell, a JSON null and a missing key are none. A row's own value wins, and a default gives
+        way where the row's own choices leave it nothing to say (``with_defaults``).
     limit: read so many rows, good or bad, and no more.
     base_seed: goes into the seed of every row that has none.
     inputs: finds the pictures and LoRAs that rows name; without it rows name them by sha256 alone.
@@ -93,17 +94,25 @@ def _bounded(rows: Iterator[Row | BadRow], axes: Axes, max_jobs: int) -> Iterato
 def _checked(defaults: dict[str, object], inputs: Inputs | None) -> dict[str, object]:
     """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row."""
     if problems := _flaws(defaults, inputs):
-        wrong = (f"--set {problem.field}={problem.value}: {problem.reason}" for problem in problems)
-        raise ManifestError(printable("; ".join(wrong)))
+        wrong = (f"{_as_set(problem, defaults)}: {printable(problem.reason)}" for problem in problems)
+        raise ManifestError("; ".join(wrong))
     return defaults
+
+
+def _as_set(problem: FieldProblem, defaults: Mapping[str, object]) -> str:
+    """The default that is wrong; all of its group, where it is the group. Else what the defaults imply."""
+    group = f"{problem.field}."
+    given = [set_option(*item) for item in defaults.items() if item[0] == problem.field or item[0].startswith(group)]
+    return " and ".join(given) or set_option(problem.field, problem.value)
 
 
 def _checked_axes(axes: Axes, defaults: dict[str, object], inputs: Inputs | None) -> Axes:
     """The same for each of their values, beside the defaults."""
     for axis in filter(None, (axes.x, axes.y)):
         for value in axis.values:
-            if problems := _flaws(filled(defaults, (value,)), inputs):
-                wrong = (finding(*_located(problem, _NO_COLUMNS, (value,))) for problem in problems)
+            if problems := _flaws(filled({}, (value,), defaults), inputs):
+                used = without_replaced(defaults, (value,))
+                wrong = (finding(*_located(problem, _NO_COLUMNS, used, (value,))) for problem in problems)
                 raise ManifestError("; ".join(wrong))
     return axes
 
@@ -191,26 +200,28 @@ class _RowMaker:
         """The row; with axes, a row for each cell of its grid."""
         if isinstance(cells, BadRow):
             return (cells,)
-        own = {name: cells.values[i] for i, name in cells.columns.fields if cells.values[i] is not None}
-        values = with_defaults(own, self._defaults)
-        return self._grid(cells, values, self._axes) if self._axes else (self._row(cells, values),)
+        own = _own(cells)
+        return self._grid(cells, own, self._axes) if self._axes else (self._row(cells, self._filled(own)),)
 
-    def _grid(self, cells: Cells, values: dict[str, object], axes: Axes) -> Iterable[Row | BadRow]:
+    def _filled(self, own: dict[str, object], axes_cell: tuple[AxisValue, ...] = ()) -> dict[str, object]:
+        return filled(own, axes_cell, self._defaults) if axes_cell else with_defaults(own, self._defaults)
+
+    def _grid(self, cells: Cells, own: dict[str, object], axes: Axes) -> Iterable[Row | BadRow]:
         """Every cell; or, if one is bad, what is wrong, each thing once."""
-        values = self._with_seed(values, axes)
-        rows = [self._row(cells, filled(values, cell), cell) for cell in axes.cells]
+        own = self._with_seed(own, axes)
+        rows = [self._row(cells, self._filled(own, cell), cell) for cell in axes.cells]
         bad = {str(row): row for row in rows if isinstance(row, BadRow)}
         return bad.values() or rows
 
-    def _with_seed(self, values: dict[str, object], axes: Axes) -> dict[str, object]:
+    def _with_seed(self, own: dict[str, object], axes: Axes) -> dict[str, object]:
         """One seed for all cells: the row's without the axes; else, where the row is no spec, its first cell's."""
-        if "seed" in values or "seed" in axes.fields:
-            return values
-        for content in (values, filled(values, next(axes.cells))):
+        if "seed" in own or "seed" in self._defaults or "seed" in axes.fields:
+            return own
+        for content in (self._filled(own), self._filled(own, next(axes.cells))):
             spec, _ = _spec_of({**content, "seed": 0}, self._inputs)
             if spec is not None:
-                return {**values, "seed": self._seeded(spec).seed}
-        return values  # the cells will say what is wrong
+                return {**own, "seed": self._seeded(spec).seed}
+        return own  # the cells will say what is wrong
 
     def _row(self, cells: Cells, values: dict[str, object], axes_cell: tuple[AxisValue, ...] = ()) -> Row | BadRow:
         unseeded = "seed" not in values
@@ -230,7 +241,10 @@ class _RowMaker:
         return spec.model_copy(update={"seed": derived_seed(self._base_seed, content, num_before)})
 
     def _bad(self, cells: Cells, problems: list[FieldProblem], axes_cell: tuple[AxisValue, ...]) -> BadRow:
-        found = [_located(problem, cells.columns, axes_cell) for problem in problems]
+        own = _own(cells)
+        defaults = {field: value for field, value in self._defaults.items() if field not in own}
+        used = without_replaced(defaults, axes_cell)
+        found = [_located(problem, cells.columns, used, axes_cell) for problem in problems]
         (column, value, reason), others = found[0], found[1:]
         return BadRow(
             self._file, cells.line, column, value, "; ".join([reason, *(finding(*other) for other in others)])
@@ -240,18 +254,27 @@ class _RowMaker:
 _NO_COLUMNS: Final = Columns((), (), ())
 
 
+def _own(cells: Cells) -> dict[str, object]:
+    """The values of the row itself, field by field."""
+    return {name: cells.values[i] for i, name in cells.columns.fields if cells.values[i] is not None}
+
+
 def _located(
-    problem: FieldProblem, columns: Columns, axes_cell: tuple[AxisValue, ...]
+    problem: FieldProblem, columns: Columns, defaults: Mapping[str, object], axes_cell: tuple[AxisValue, ...]
 ) -> tuple[str | None, str | None, str]:
     """Column, value and reason. A field that no column gives is named as the column that there should be.
 
-    What an axis gives is named so, and so are the axis values beside which a field of the row is wrong.
+    What an axis or a default gives is named so, and so are those beside which a field is wrong. ``defaults``: those
+    that the row and the axes leave standing.
     """
     if own := next((axis for axis in axes_cell if problem.field in axis.fields), None):
         return None, None, f"axis {own}: {problem.reason}"
-    value = None if problem.value is None else shown_value(problem.value)
     beside = [f"axis {axis}" for axis in axes_cell if not axis.replaced.isdisjoint(problem.beside)]
+    beside += [set_option(field, defaults[field]) for field in problem.beside if field in defaults]
     reason = f"{problem.reason} ({', '.join(beside)})" if beside else problem.reason
+    if problem.field in defaults:
+        return None, None, f"{set_option(problem.field, defaults[problem.field])}: {reason}"
+    value = None if problem.value is None else shown_value(problem.value)
     return columns.name_of(problem.field) or problem.field, value, reason
 
 

@@ -95,13 +95,13 @@ def test_a_wrong_axis_is_refused_in_one_sentence(x: str, y: str | None, sentence
 
 def test_off_is_the_base_alone_and_drops_what_else_the_row_says_of_the_refiner() -> None:
     row = {"prompt": "cat", "refiner.start_percent": "85", "refiner.aesthetic_score": "7", "refiner.mode": "ensemble"}
-    assert filled(row, cell("refiner.start=off")) == {"prompt": "cat", "refiner.mode": "off"}
-    assert filled(row, cell("refiner.mode=off")) == {"prompt": "cat", "refiner.mode": "off"}
+    assert filled(row, cell("refiner.start=off"), {}) == {"prompt": "cat", "refiner.mode": "off"}
+    assert filled(row, cell("refiner.mode=off"), {}) == {"prompt": "cat", "refiner.mode": "off"}
 
 
 def test_a_start_takes_the_place_of_the_other_starts_and_of_a_mode_without_one() -> None:
     row = {"refiner.start_step": "9", "refiner.mode": "img2img", "refiner.strength": "0.4", "refiner.prompt": "fur"}
-    assert filled(row, cell("refiner.start=0.9")) == {
+    assert filled(row, cell("refiner.start=0.9"), {}) == {
         "refiner.start": "0.9",
         "refiner.mode": "ensemble",
         "refiner.prompt": "fur",
@@ -109,9 +109,9 @@ def test_a_start_takes_the_place_of_the_other_starts_and_of_a_mode_without_one()
 
 
 def test_a_mode_drops_what_says_nothing_in_it_from_the_other_axis_too() -> None:
-    assert filled({"refiner.start": "0.9"}, cell("refiner.mode=img2img")) == {"refiner.mode": "img2img"}
-    assert filled({}, cell("refiner.mode=off", "refiner.start=0.9")) == {"refiner.mode": "off"}
-    assert filled({}, cell("refiner.start=off", "refiner.aesthetic_score=7")) == {"refiner.mode": "off"}
+    assert filled({"refiner.start": "0.9"}, cell("refiner.mode=img2img"), {}) == {"refiner.mode": "img2img"}
+    assert filled({}, cell("refiner.mode=off", "refiner.start=0.9"), {}) == {"refiner.mode": "off"}
+    assert filled({}, cell("refiner.start=off", "refiner.aesthetic_score=7"), {}) == {"refiner.mode": "off"}
 
 
 def test_an_axis_that_says_nothing_of_the_mode_leaves_it_to_the_row(tsv: Path) -> None:
@@ -127,6 +127,35 @@ def test_an_axis_wins_over_the_row_and_over_set(tsv: Path) -> None:
     rows = rows_of(tsv, manifest, "guidance_scale=3,4", defaults={"guidance_scale": "8", "refiner.start": "0.9"})
     assert [row.spec.guidance_scale for row in rows] == [3, 4, 3, 4]
     assert {row.spec.refiner.start for row in rows} == {0.9}
+
+
+def test_a_default_gives_way_cell_by_cell(tsv: Path) -> None:
+    manifest, picture = "Prompt\na cat\n", "ab" * 32
+    rows = rows_of(tsv, manifest, f"init_image=none,{picture}", defaults={"strength": "0.5"})
+    assert [row.spec.strength for row in rows] == [None, 0.5]
+    rows = rows_of(tsv, manifest, "output.format=png,webp", defaults={"output.quality": "90"})
+    assert [row.spec.output.quality for row in rows] == [None, 90]
+
+
+def test_what_a_row_says_to_the_base_is_dropped_where_an_axis_leaves_the_refiner_alone() -> None:
+    row = {"init_image": "cat.png", "strength": "0.5", "prompt_2": "fur", "refiner.prompt": "fur"}
+    assert filled(row, cell("refiner.mode=only"), {}) == {
+        "init_image": "cat.png",
+        "refiner.prompt": "fur",
+        "refiner.mode": "only",
+    }
+
+
+def test_a_rows_own_strength_without_a_picture_is_refused_in_a_grid_too(tsv: Path) -> None:
+    [bad] = bad_rows(tsv, "Prompt\tStrength\na cat\t0.5\n", "guidance_scale=4,5", defaults={"strength": "0.3"})
+    assert bad.startswith(':2: column "Strength": "0.5": says nothing without an init_image')
+
+
+def test_a_default_that_is_wrong_beside_an_axis_value_names_both(tsv: Path) -> None:
+    [bad] = bad_rows(tsv, "Prompt\na cat\n", "guidance_scale=1,5", defaults={"negative_prompt": "blurry"})
+    assert bad == (
+        ":2: --set negative_prompt=blurry: says nothing unless guidance_scale is above 1 (axis guidance_scale=1)"
+    )
 
 
 def test_none_leaves_an_optional_field_out_and_in_quotes_it_is_text(tsv: Path) -> None:
@@ -243,6 +272,6 @@ def test_cells_with_equal_specs_are_images_of_their_own(tsv: Path) -> None:
 
 def test_an_axis_of_ratios_takes_the_place_of_the_rows_sides_and_the_other_way_round() -> None:
     (portrait, _) = parsed_axes("aspect_ratio=2:3,3:2", None).cells
-    assert filled({"width": 512, "height": 512, "seed": 1}, portrait) == {"aspect_ratio": "2:3", "seed": 1}
+    assert filled({"width": 512, "height": 512, "seed": 1}, portrait, {}) == {"aspect_ratio": "2:3", "seed": 1}
     (small, *_) = parsed_axes("width=512,640", "height=512").cells
-    assert filled({"aspect_ratio": "2:3"}, small) == {"width": "512", "height": "512"}
+    assert filled({"aspect_ratio": "2:3"}, small, {}) == {"width": "512", "height": "512"}

@@ -111,8 +111,8 @@ def test_a_rows_own_size_wins_over_the_default_however_it_is_given(
 
 def test_half_a_size_beside_a_default_ratio_is_refused(tsv: Path) -> None:
     bad = one_bad(tsv, "Prompt\tWidth\na\t512\n", defaults={"aspect_ratio": "1:1"})
-    assert (bad.column, bad.value) == ("aspect_ratio", "1:1")
-    assert bad.reason == "stands beside width; give either the ratio, or width and height"
+    assert (bad.column, bad.value) == (None, None)
+    assert bad.reason == "--set aspect_ratio=1:1: stands beside width; give either the ratio, or width and height"
 
 
 def test_a_wrong_aspect_ratio_is_named_by_its_column(tsv: Path) -> None:
@@ -190,6 +190,128 @@ def test_a_rows_own_value_wins_over_set(tsv: Path) -> None:
     own, empty = rows_of(tsv, "Prompt\tWidth\tRefiner.start\na\t256\t0.7\nb\t\t\n", defaults=defaults)
     assert (own.spec.width, own.spec.refiner.start, own.spec.refiner.handoff) == (256, 0.7, "diffusers")
     assert (empty.spec.width, empty.spec.refiner.start, empty.spec.refiner.handoff) == (512, 0.9, "diffusers")
+
+
+PICTURE = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("row", "defaults"),
+    [
+        ({"refiner.mode": "off"}, {"refiner.start": "0.9"}),
+        ({"refiner.mode": "off"}, {"refiner.strength": "0.4", "refiner.prompt": "fur", "refiner.aesthetic_score": "7"}),
+        ({"refiner.mode": "img2img"}, {"refiner.start": "0.9"}),
+        ({"refiner.mode": "img2img"}, {"refiner.start": "0.9", "refiner.handoff": "diffusers"}),
+        ({"refiner.mode": "ensemble"}, {"refiner.strength": "0.4"}),
+        ({"refiner": {"mode": "off"}}, {"refiner.start": "0.9"}),
+        ({"refiner.start_step": 30}, {"refiner.start": "0.9"}),
+        ({"refiner.start_percent": 85}, {"refiner.start": "0.9"}),
+        ({"refiner.start": 0.7}, {"refiner.start_step": "30"}),
+        ({}, {"strength": "0.5"}),
+        ({"output.format": "png"}, {"output.quality": "90"}),
+    ],
+)
+def test_a_default_gives_way_where_the_row_leaves_it_nothing_to_say(
+    jsonl: Path, row: dict[str, object], defaults: dict[str, str]
+) -> None:
+    content = json.dumps({"prompt": "x", **row})
+    assert rows_of(jsonl, content, defaults=defaults) == rows_of(jsonl, content)  # the derived seed too
+
+
+def test_a_default_that_gives_way_in_one_row_fills_the_others(tsv: Path) -> None:
+    content = f"Prompt\tInit image\trefiner.mode\toutput.format\na\t\timg2img\tpng\nb\t{PICTURE}\t\twebp\n"
+    defaults = {"strength": "0.5", "refiner.start": "0.9", "output.quality": "90"}
+    a, b = (row.spec for row in rows_of(tsv, content, defaults=defaults))
+    assert (a.strength, a.refiner.start, a.output.quality) == (None, None, None)
+    assert (b.strength, b.refiner.start, b.output.quality) == (0.5, 0.9, 90)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("strength", "0.5"),
+        ("clip_skip", "2"),
+        ("prompt_2", "y"),
+        ("target_size", "512,512"),
+        ("guidance_rescale", "0.7"),
+        ("refiner.start", "0.9"),
+    ],
+)
+def test_what_the_base_is_told_by_default_says_nothing_to_a_row_of_the_refiner_alone(
+    tsv: Path, field: str, value: str
+) -> None:
+    content = f"Prompt\tInit image\trefiner.mode\nx\t{PICTURE}\tonly\n"
+    assert rows_of(tsv, content, defaults={field: value}) == rows_of(tsv, content)
+    own = one_bad(tsv, f"Prompt\tInit image\trefiner.mode\t{field}\nx\t{PICTURE}\tonly\t{value}\n")
+    assert own.column == field
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "column"),
+    [
+        ("refiner.mode\trefiner.start", "off\t0.9", "refiner.start"),
+        ("refiner.start_step\trefiner.start", "30\t0.9", "refiner"),
+        ("output.format\toutput.quality", "png\t90", "output.quality"),
+        ("strength", "0.5", "strength"),
+    ],
+)
+def test_a_rows_own_contradiction_is_refused_whatever_the_defaults_are(
+    tsv: Path, header: str, cells: str, column: str
+) -> None:
+    defaults = {"refiner.start": "0.7", "strength": "0.3"}
+    assert one_bad(tsv, f"Prompt\t{header}\nx\t{cells}\n", defaults=defaults).column == column
+
+
+@pytest.mark.parametrize(
+    ("defaults", "sentence"),
+    [
+        (
+            {"refiner.start": "0.9", "refiner.mode": "off"},
+            "--set refiner.start=0.9: says nothing with refiner.mode off",
+        ),
+        ({"output.quality": "90", "output.format": "png"}, "--set output.quality=90: is nothing that png has"),
+        (
+            {"refiner.start": "0.9", "refiner.start_step": "30"},
+            "--set refiner.start=0.9 and --set refiner.start_step=30: needs one of start, start_step, start_percent",
+        ),
+    ],
+)
+def test_defaults_that_contradict_each_other_are_refused_before_any_row(
+    tsv: Path, defaults: dict[str, str], sentence: str
+) -> None:
+    content = "Prompt\trefiner.mode\toutput.format\nx\timg2img\twebp\n"
+    assert refusal(tsv, content, defaults=defaults).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "defaults", "sentence"),
+    [
+        ("seed", "1", {"refiner.strength": "0.4"}, "--set refiner.strength=0.4: says nothing with"),
+        ("seed", "1", {"output.quality": "90"}, "--set output.quality=90: is nothing that png has"),
+        (
+            "refiner.strength\trefiner.start_step", "\t30", {"refiner.handoff": "diffusers"},
+            "--set refiner.handoff=diffusers: knows start only, and not start_step",
+        ),
+        (
+            "refiner.start", "0.8", {"refiner.mode": "img2img"},
+            'column "refiner.start": "0.8": says nothing with refiner.mode img2img (--set refiner.mode=img2img)',
+        ),
+        (
+            "guidance_scale\tnegative_prompt", "1\t", {"negative_prompt": "blurry", "refiner.mode": "off"},
+            "--set negative_prompt=blurry: says nothing unless guidance_scale is above 1 (--set refiner.mode=off)",
+        ),
+        (
+            "scheduler_options.use_exponential_sigmas", "true", {"scheduler": "dpm++ 2m karras"},
+            'column "scheduler_options.use_karras_sigmas": "true": excludes use_exponential_sigmas:'
+            " there is one noise schedule (--set scheduler=dpm++ 2m karras)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_wrong_for_a_default_says_which_set_it_was(
+    tsv: Path, header: str, cells: str, defaults: dict[str, str], sentence: str
+) -> None:
+    bad = one_bad(tsv, f"Prompt\t{header}\nx\t{cells}\n", defaults=defaults)
+    assert str(bad).startswith(f"{tsv}:2: {sentence}")
 
 
 def test_a_prompt_may_come_from_set(tsv: Path) -> None:
