@@ -37,9 +37,9 @@ UNICODE_PREFIX: Final = b"UNICODE\0"
 
 _FORMATS: Final = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}  # MPO: a JPEG with more in it
 #: What Pillow raises at a file that is damaged, or made to do damage. The second line is what it expects itself.
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-    SyntaxError, LookupError, TypeError, struct.error,
+    SyntaxError, LookupError, TypeError, struct.error, EOFError,
 )  # fmt: skip
 _SOURCE_TYPE: Final = re.compile(
     rb"""DigitalSourceType(?:\s*=\s*|>|\s+rdf:resource\s*=\s*)["']?\s{0,99}([^"'<>\s]{1,400})"""
@@ -109,7 +109,7 @@ def _image_file(stream: IO[bytes], name: str) -> ImageFile:
                     record=None,
                     digital_source_type=_source_type(xmp),
                 )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{name} is no PNG, WebP or JPEG that can be read") from error
     return found if record is None else _with_record(found, record)
 

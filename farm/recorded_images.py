@@ -1,12 +1,13 @@
 """Images with all that is recorded of them: what `nightshift reproduce` starts from."""
 
 import re
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 
 from farm.database import Database, Transaction, question
@@ -19,6 +20,7 @@ from schemas.spec import JobSpec
 from schemas.tables import EnvironmentRow, Image, Job, Result
 
 _JOB: Final = re.compile(r"(\d{1,9})/(\d{1,18})")
+_META: Final = TypeAdapter(dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,14 @@ def recorded_in_file(name: str, record: dict[str, Any]) -> Recorded:
     """
     if record.get("nightshift") != RECORD_VERSION:
         raise InputError(f"{name}: its record is of version {record.get('nightshift')}; this is for {RECORD_VERSION}")
-    try:
+    with _whole(name):
         return Recorded(
             name,
             JobSpec.parse(record["spec"]),
             Provenance.model_validate(record["provenance"]),
             Environment.model_validate(record["environment"]),
-            dict(record["meta"]),
+            _META.validate_python(record["meta"]),
         )
-    except (KeyError, TypeError, ValueError, ValidationError, InputError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{name}: its record is not one that this version can read: {reason}") from None
 
 
 @question
@@ -93,3 +92,23 @@ def recorded_job(tx: Transaction, batch_id: int, number: int) -> tuple[Recorded,
         raise NotFoundError(f"job {name} is {row.state} and has no image")
     spec, provenance = JobSpec.from_json(row.spec), Provenance.model_validate(row.provenance)
     return Recorded(f"job {name}", spec, provenance, Environment.model_validate(row.content), row.meta), row.uri
+
+
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
+    """Whatever is wrong with a record becomes an InputError with one sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, InputError) as error:  # pydantic's is a ValueError
+        raise InputError(f"{name}: its record is not one that this version can read: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case ValidationError():
+            first = error.errors(include_url=False)[0]
+            return ": ".join([".".join(map(str, first["loc"])), first["msg"]]).lstrip(": ")
+        case KeyError():
+            return f"it has no {error.args[0]}"
+        case _:
+            return str(error).splitlines()[0]

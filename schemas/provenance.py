@@ -4,9 +4,9 @@ What is the same for a thousand images (``Environment``) stands once, in the ``e
 image (``Provenance``) stands in its result row. ``image_record`` joins both for the file: only what is reproducible.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.digest import canonical_json, sha256_hex
 from schemas.spec import JobSpec
@@ -15,6 +15,9 @@ RECORD_VERSION = 1
 
 #: How the refiner came by its latents: over a seam, from the finished ones of the base, or not from the base at all.
 Handoff = Literal["lossless", "diffusers", "img2img", "none"]
+
+#: Records come from files as well, which anybody may have written.
+Count = Annotated[int, Field(ge=0)]
 
 
 class Environment(BaseModel):
@@ -60,16 +63,17 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     handoff: Handoff
-    forward_pass_size: int
-    base_steps: int
-    refiner_steps: int
+    #: at the most what the setting of this name allows
+    forward_pass_size: Annotated[int, Field(ge=1, le=1024)]
+    base_steps: Count
+    refiner_steps: Count
     #: The noise level that the refiner began at; None without one.
-    handoff_sigma: float | None
+    handoff_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     #: how many 77-token chunks the longest text of each side has; 0 where it had no part
-    prompt_chunks: int
-    refiner_prompt_chunks: int
+    prompt_chunks: Count
+    refiner_prompt_chunks: Count
     #: how many of the 48 watermark bits the stock decoder read back; None where none was put in
-    watermark_bits: int | None
+    watermark_bits: Annotated[int, Field(ge=0, le=48)] | None
 
 
 def handoff_kind(spec: JobSpec) -> Handoff:

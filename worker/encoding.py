@@ -1,11 +1,14 @@
 """Pixels to the bytes of a PNG, WebP or JPEG file, and back. Pillow releases the GIL while it does either."""
 
 import io
+import warnings
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
+from farm.image_file import UNREADABLE
+from schemas.errors import InputError
 from schemas.output import Output
 from worker.watermark import Pixels
 
@@ -32,3 +35,18 @@ def decoded(content: bytes) -> Pixels:
     """What a reader of the file sees: uint8 RGB of shape (height, width, 3)."""
     with Image.open(io.BytesIO(content), formats=("PNG", "WEBP", "JPEG")) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def decoded_file(content: bytes, name: str) -> Pixels:
+    """As ``decoded``, of a file that may have changed since it was written. ``name``: what the error calls it.
+
+    Raises:
+        InputError: the file is damaged, cut off, or no image at all.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow thinks of odd EXIF
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return decoded(content)
+    except UNREADABLE as error:
+        raise InputError(f"{name} is damaged or cut off: its pixels cannot be decoded") from error

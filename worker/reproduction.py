@@ -18,12 +18,13 @@ from farm.recorded_images import Recorded, recorded_image
 from schemas.errors import InvalidImageError, NightshiftError, StorageError
 from schemas.settings import Settings, load_settings
 from worker.comparison import Comparison, compared, differences, run_differences
-from worker.encoding import decoded
+from worker.encoding import decoded, decoded_file
 from worker.environment import environment
 from worker.finishing import FileMaker
 from worker.inputs import InputFetcher, joined
 from worker.pipelines import LoadedPair, load_pair
 from worker.rendering import render
+from worker.watermark import Pixels
 
 EXIT_DIFFERENT: Final = 1
 
@@ -61,8 +62,10 @@ class Reproducer:
     inputs: InputFetcher
     maker: FileMaker
 
-    def reproduce(self, recorded: Recorded, content: bytes) -> Reproduction:
-        """Renders as many copies of the spec as shared the recorded forward pass. ``content``: the recorded file.
+    def reproduce(self, recorded: Recorded, content: bytes, picture: Pixels) -> Reproduction:
+        """Renders as many copies of the spec as shared the recorded forward pass.
+
+        ``content``: the recorded file. ``picture``: uint8 RGB of shape (height, width, 3), as a reader sees it.
 
         Raises:
             NightshiftError: whatever rendering raises.
@@ -78,7 +81,7 @@ class Reproducer:
             *differences(recorded.environment, self.maker.environment),
             *run_differences(recorded.provenance, made.provenance),
         )
-        pictures = (decoded(content), decoded(made.content))
+        pictures = (picture, decoded(made.content))
         return Reproduction(recorded.name, made.content, compared((content, made.content), pictures, otherwise))
 
 
@@ -116,7 +119,8 @@ def _reproduced(
 ) -> bool:
     """Prints one image's verdict. Returns whether its pixels are the recorded ones."""
     recorded, content = recorded_image(settings.database_url, target)
-    made = reproducer_of(recorded.environment.pair).reproduce(recorded, content)
+    picture = decoded_file(content, recorded.name)  # before minutes go into loading the pair and rendering
+    made = reproducer_of(recorded.environment.pair).reproduce(recorded, content, picture)
     if arguments.out is not None:
         _write(arguments.out / _name(target, recorded.spec.output.suffix), made.content)
     if arguments.json:

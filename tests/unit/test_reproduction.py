@@ -1,0 +1,51 @@
+"""The process behind `nightshift reproduce`, as far as it goes without rendering."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import InputError
+from schemas.output import Output
+from tests.unit.test_finishing import finished, path_of, picture
+from worker.encoding import decoded_file, encoded
+from worker.reproduction import main
+
+OUTPUTS = [Output(format="png"), Output(format="webp"), Output(format="webp", quality=80), Output(format="jpeg")]
+PIXELS = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def cut_off(folder: Path, name: str) -> Path:
+    """A file with its record whole and half of its pixels."""
+    content = path_of(finished(folder / "images", picture(64, 64), width=64, height=64)).read_bytes()
+    path = folder / name
+    path.write_bytes(content[: content.index(b"IDAT") + 500])
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr("sys.argv", ["worker.reproduction", "--device", "cpu", *map(str, arguments)])
+    return main()
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_picture_that_is_cut_off_is_refused_by_name(output: Output) -> None:
+    content = encoded(PIXELS, output, 6)
+    assert decoded_file(content, "x").shape == PIXELS.shape
+    with pytest.raises(InputError, match=r"^fox\.png is damaged or cut off: its pixels cannot be decoded$"):
+        decoded_file(content[: len(content) // 2], "fox.png")
+
+
+def test_a_picture_that_is_cut_off_is_refused_before_the_pair_is_loaded(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = cut_off(home, "fox.png")
+    monkeypatch.setattr("worker.reproduction.load_pair", lambda *_: pytest.fail("the pair was loaded"))
+    assert run(monkeypatch, path) == 2
+    assert capsys.readouterr().err == f"nightshift: {path} is damaged or cut off: its pixels cannot be decoded\n"
