@@ -25,13 +25,19 @@ _META: Final = TypeAdapter(dict[str, str])
 
 @dataclass(frozen=True)
 class Recorded:
-    """How an image was made. ``name``: what to call it."""
+    """How an image was made. ``name``: what to call it. ``uri``: where its file lies.
+
+    The ledger alone has the hashes: of the file, and of its pixels (uint8 RGB, before a lossy format has them).
+    """
 
     name: str
+    uri: str
     spec: JobSpec
     provenance: Provenance
     environment: Environment
     meta: dict[str, str]
+    sha256: str | None = None
+    pixel_sha256: str | None = None
 
 
 def recorded_image(database_url: str, target: str) -> tuple[Recorded, bytes]:
@@ -45,15 +51,16 @@ def recorded_image(database_url: str, target: str) -> tuple[Recorded, bytes]:
     job, path = _JOB.fullmatch(target), Path(target)
     if job is None or path.exists():
         record = read_image_file(path).nightshift_record()
-        return recorded_in_file(target, record), read_image(str(path.absolute()))
+        recorded = recorded_in_file(target, record)
+        return recorded, read_image(recorded.uri)
     with closing(Database(database_url)) as database:
         ensure_schema(database)
-        recorded, uri = recorded_job(database, int(job[1]), int(job[2]))
-    return recorded, read_image(uri)
+        recorded = recorded_job(database, int(job[1]), int(job[2]))
+    return recorded, read_image(recorded.uri)
 
 
 def recorded_in_file(name: str, record: dict[str, Any]) -> Recorded:
-    """From the record that the file carries (``schemas.provenance.image_record``).
+    """From the record that the file carries (``schemas.provenance.image_record``). ``name``: the file's path.
 
     Raises:
         InputError: the record is of another version, or not whole.
@@ -63,6 +70,7 @@ def recorded_in_file(name: str, record: dict[str, Any]) -> Recorded:
     with _whole(name):
         return Recorded(
             name,
+            str(Path(name).absolute()),
             JobSpec.parse(record["spec"]),
             Provenance.model_validate(record["provenance"]),
             Environment.model_validate(record["environment"]),
@@ -71,16 +79,16 @@ def recorded_in_file(name: str, record: dict[str, Any]) -> Recorded:
 
 
 @question
-def recorded_job(tx: Transaction, batch_id: int, number: int) -> tuple[Recorded, str]:
-    """The image of a batch's job, and its URI. ``number``: the job's place in the batch, from 1.
+def recorded_job(tx: Transaction, batch_id: int, number: int) -> Recorded:
+    """The image of a batch's job. ``number``: the job's place in the batch, from 1.
 
     Raises:
         NotFoundError: there is no such job, or it has no image.
     """
     name = f"{batch_id}/{number}"
-    columns = (Job.state, Job.spec, Job.meta, Result.provenance, EnvironmentRow.content, Image.uri)
+    images = (Image.uri, Image.sha256, Image.pixel_sha256)
     row = tx.execute(
-        select(*columns)
+        select(Job.state, Job.spec, Job.meta, Result.provenance, EnvironmentRow.content, *images)
         .join_from(Job, Result, isouter=True)
         .join(EnvironmentRow, isouter=True)
         .join(Image, Result.image_id == Image.id, isouter=True)
@@ -90,8 +98,16 @@ def recorded_job(tx: Transaction, batch_id: int, number: int) -> tuple[Recorded,
         raise NotFoundError(f"there is no job {name}: no such batch, or not so many jobs in it")
     if row.uri is None:
         raise NotFoundError(f"job {name} is {row.state} and has no image")
-    spec, provenance = JobSpec.from_json(row.spec), Provenance.model_validate(row.provenance)
-    return Recorded(f"job {name}", spec, provenance, Environment.model_validate(row.content), row.meta), row.uri
+    return Recorded(
+        f"job {name}",
+        row.uri,
+        JobSpec.from_json(row.spec),
+        Provenance.model_validate(row.provenance),
+        Environment.model_validate(row.content),
+        row.meta,
+        row.sha256,
+        row.pixel_sha256,
+    )
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from farm.image_store import ImageStore
 from farm.logs import log_to_stderr
 from farm.recorded_images import recorded_image
 from farm.schema import ensure_schema
-from schemas.settings import load_settings
+from schemas.errors import NightshiftError
+from schemas.settings import Settings, load_settings
 from worker.devices import devices
 from worker.supervisor import Supervisor
 
@@ -64,14 +65,28 @@ def reproduce(
 ) -> None:
     """Render recorded images again and compare: identical file, identical pixels, or how far off and what is otherwise.
 
-    Exit code 0 where all pixels are identical, 1 where some are not.
+    Exit code 0 where all pixels are identical, 1 where some are not, 2 or 3 where an image cannot be made again; the
+    others are, all the same.
     """
     settings = load_settings()
-    for image in images:
-        recorded, _ = recorded_image(settings.database_url, image)  # said at once, and not after torch was imported
-        settings.model_pair(recorded.environment.pair)
     seat = devices(device or settings.devices)[0]
-    options = ["--device", seat.name, *([f"--out={out}"] if out else []), *(["--json"] if as_json else [])]
-    command = [sys.executable, "-m", "worker.reproduction", *options, "--", *images]
-    environment = {"TRANSFORMERS_VERBOSITY": "error", **os.environ, **seat.environment}
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    checked = [(image, _checked(settings, image)) for image in images]  # before the time that importing torch takes
+    exit_code = max(code for _, code in checked)
+    if known := [image for image, code in checked if code == 0]:
+        options = ["--device", seat.name, *([f"--out={out}"] if out else []), *(["--json"] if as_json else [])]
+        command = [sys.executable, "-m", "worker.reproduction", *options, "--", *known]
+        environment = {"TRANSFORMERS_VERBOSITY": "error", **os.environ, **seat.environment}
+        ended = subprocess.run(command, env=environment, check=False).returncode
+        exit_code = max(exit_code, ended if ended >= 0 else 128 - ended)  # by a signal: as a shell says it
+    raise typer.Exit(exit_code)
+
+
+def _checked(settings: Settings, image: str) -> int:
+    """Whether the image has a record, a file and a pair here. Says what it has not; returns the exit code for that."""
+    try:
+        recorded, _ = recorded_image(settings.database_url, image)
+        settings.model_pair(recorded.environment.pair)
+    except NightshiftError as error:
+        print(f"nightshift: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0

@@ -1,11 +1,13 @@
 """How far a picture that was made again is from the recorded one, and what was otherwise when it was made."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from farm.recorded_images import Recorded
 from schemas.provenance import Environment, Provenance
 
 Verdict = Literal["identical file", "identical pixels", "different pixels", "different size"]
@@ -48,6 +50,18 @@ def compared(
     if not far.any():
         return Comparison("identical pixels", otherwise=otherwise)
     return Comparison("different pixels", int(far.max()), float(far.mean()), float((far > 0).mean()), otherwise)
+
+
+def changes_since(recorded: Recorded, content: bytes, made: NDArray[np.uint8]) -> tuple[str, ...]:
+    """A sentence where the file in the store is not the one that the ledger knows by its sha256.
+
+    ``made``: the pixels that were made again, before a lossy format has them.
+    """
+    if recorded.sha256 is None or hashlib.sha256(content).hexdigest() == recorded.sha256:
+        return ()
+    alike = hashlib.sha256(made.tobytes()).hexdigest() == recorded.pixel_sha256
+    said = "has the recorded pixels" if alike else "has other pixels than were recorded"
+    return (f"the file in the store is not the recorded one: it was changed since; the image made again {said}",)
 
 
 def differences(then: Environment, now: Environment) -> tuple[str, ...]:

@@ -6,18 +6,19 @@ A process of its own, as a worker is: ``CUDA_VISIBLE_DEVICES`` is in its environ
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
 from farm.image_store import write_atomically
 from farm.inputs import InputStore
 from farm.recorded_images import Recorded, recorded_image
-from schemas.errors import InvalidImageError, NightshiftError, StorageError
+from schemas.errors import DeviceLostError, InvalidImageError, NightshiftError, StorageError
 from schemas.settings import Settings, load_settings
-from worker.comparison import Comparison, compared, differences, run_differences
+from worker.comparison import Comparison, changes_since, compared, differences, run_differences
 from worker.encoding import decoded, decoded_file
 from worker.environment import environment
 from worker.finishing import FileMaker
@@ -78,6 +79,7 @@ class Reproducer:
         ran = {name: getattr(rendered, name) for name in ("base_steps", "refiner_steps", "handoff_sigma")}
         made = self.maker.made(recorded.spec, pixels, recorded.provenance.model_copy(update=ran), recorded.meta)
         otherwise = (
+            *changes_since(recorded, content, made.pixels),
             *differences(recorded.environment, self.maker.environment),
             *run_differences(recorded.provenance, made.provenance),
         )
@@ -86,16 +88,31 @@ class Reproducer:
 
 
 def main() -> int:
-    """Returns the process's exit code."""
+    """Returns the process's exit code: the worst of all images."""
     arguments = _arguments()
     try:
         settings = load_settings()
-        reproducer_of = lru_cache(1)(lambda pair: _reproducer(settings, pair, arguments.device))
-        reproduced = [_reproduced(settings, target, reproducer_of, arguments) for target in arguments.targets]
     except NightshiftError as error:
-        print(f"nightshift: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0 if all(reproduced) else EXIT_DIFFERENT
+        return _failed(error)
+    reproducer_of = lru_cache(1)(lambda pair: _reproducer(settings, pair, arguments.device))
+    exit_code = 0
+    for target, name in zip(arguments.targets, new_names(arguments.targets), strict=True):
+        out = None if arguments.out is None else arguments.out / name
+        try:
+            made = _reproduced(settings, target, reproducer_of, out)
+        except DeviceLostError as error:  # nothing can be rendered here any more
+            return max(exit_code, _failed(error))
+        except NightshiftError as error:
+            exit_code = max(exit_code, _failed(error))
+            continue
+        _print(made, as_json=arguments.json)
+        exit_code = max(exit_code, 0 if made.comparison.is_reproduced else EXIT_DIFFERENT)
+    return exit_code
+
+
+def _failed(error: NightshiftError) -> int:
+    print(f"nightshift: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def _arguments() -> argparse.Namespace:
@@ -115,25 +132,36 @@ def _reproducer(settings: Settings, pair_name: str, device: str) -> Reproducer:
 
 
 def _reproduced(
-    settings: Settings, target: str, reproducer_of: Callable[[str], Reproducer], arguments: argparse.Namespace
-) -> bool:
-    """Prints one image's verdict. Returns whether its pixels are the recorded ones."""
+    settings: Settings, target: str, reproducer_of: Callable[[str], Reproducer], out: Path | None
+) -> Reproduction:
+    """``out``: where to keep the new file, without its suffix."""
     recorded, content = recorded_image(settings.database_url, target)
     picture = decoded_file(content, recorded.name)  # before minutes go into loading the pair and rendering
     made = reproducer_of(recorded.environment.pair).reproduce(recorded, content, picture)
-    if arguments.out is not None:
-        _write(arguments.out / _name(target, recorded.spec.output.suffix), made.content)
-    if arguments.json:
+    if out is not None:
+        _write(out.with_name(f"{out.name}.{recorded.spec.output.suffix}"), made.content)
+    return made
+
+
+def _print(made: Reproduction, *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps({"name": made.name, **asdict(made.comparison)}), flush=True)
     else:
         print("\n  ".join([made.sentence, *made.comparison.otherwise]), flush=True)
-    return made.comparison.is_reproduced
 
 
-def _name(target: str, suffix: str) -> str:
-    """Never the recorded file's own name: the folder may be its folder."""
-    path = Path(target)
-    return f"{path.stem if path.exists() else target.replace('/', '-')}-again.{suffix}"
+def new_names(targets: Sequence[str]) -> list[str]:
+    """A name without suffix for each image made again: ``fox-again``, and ``fox-again-2`` for a fox of another folder.
+
+    Never a recorded file's own: the folder may be its folder.
+    """
+    stems = [Path(target).stem if Path(target).exists() else target.replace("/", "-") for target in targets]
+    taken, names = set(stems), []
+    for stem in stems:
+        numbered = (f"{stem}-again-{number}" for number in count(2))
+        names.append(next(name for name in chain([f"{stem}-again"], numbered) if name not in taken))
+        taken.add(names[-1])
+    return names
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,5 +1,6 @@
 """`nightshift reproduce`: images that a farm has rendered, made again by another process."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def test_what_a_farm_rendered_is_made_again_byte_for_byte_with_all_schedulers(
     (first,) = out.glob("000001-*.webp")
     assert (tmp_path / "again" / "1-1-again.webp").read_bytes() == first.read_bytes()
 
+    (stored,) = commands.home.glob(f"images/*/*/{hashlib.sha256(first.read_bytes()).hexdigest()}.webp")
+    (second,) = out.glob("000002-*.webp")
+    stored.write_bytes(second.read_bytes())
+    done = commands.run("reproduce", "1/1")
+    assert (done.returncode, done.stderr) == (1, "")
+    verdict, reason = done.stdout.splitlines()
+    assert verdict.startswith("job 1/1: different pixels")
+    assert reason == (
+        "  the file in the store is not the recorded one: it was changed since; "
+        "the image made again has the recorded pixels"
+    )
+
 
 def test_a_file_is_enough_and_a_changed_one_is_seen(commands: Commands, tmp_path: Path) -> None:
     from farm.image_file import read_image_file
@@ -49,16 +62,13 @@ def test_a_file_is_enough_and_a_changed_one_is_seen(commands: Commands, tmp_path
     stripped.write_bytes(encoded(pixels, Output(), 6))
     (commands.home / "ledger.sqlite3").unlink()  # the file's own metadata is enough
 
-    done = commands.run("reproduce", first, changed, "--json")
-    assert done.returncode == 1
+    done = commands.run("reproduce", stripped, first, "1/1", changed, "--json")
+    assert done.returncode == 2
     same, other = (json.loads(line) for line in done.stdout.splitlines())
     assert same["verdict"] == "identical file"
     assert (other["verdict"], other["largest"], other["share"]) == ("different pixels", 1, 64 / 256**2)
     (torch_version,) = other["otherwise"]
     assert torch_version.startswith("torch: 1.0 then, ")
-
-    refused = commands.run("reproduce", stripped)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "carries no record of Nightshift" in refused.stderr
-    missing = commands.run("reproduce", "1/1")
-    assert "there is no job 1/1" in missing.stderr
+    refused, missing = done.stderr.splitlines()
+    assert "stripped.png carries no record of Nightshift" in refused
+    assert "there is no job 1/1" in missing

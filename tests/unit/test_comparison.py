@@ -1,10 +1,14 @@
 """What is said of a picture that was made again."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
+from farm.recorded_images import Recorded
 from schemas.provenance import Environment, Provenance
-from worker.comparison import compared, differences, run_differences
+from schemas.spec import JobSpec
+from worker.comparison import changes_since, compared, differences, run_differences
 from worker.reproduction import Reproduction
 
 ENVIRONMENT = Environment(
@@ -77,3 +81,15 @@ def test_a_difference_that_nothing_recorded_explains_says_so() -> None:
     assert unexplained.sentence.startswith("job 1/1: different pixels: 0.52% of the values differ, by 3 of 255")
     assert unexplained.sentence.endswith("nothing recorded is otherwise: look at the machine or the file")
     assert explained.sentence.endswith("0.016 on average")
+
+
+def test_a_file_in_the_store_that_is_not_the_recorded_one_is_named_as_changed() -> None:
+    sha256, pixel_sha256 = (hashlib.sha256(content).hexdigest() for content in (b"then", BLACK.tobytes()))
+    spec = JobSpec.parse({"prompt": "a cat", "seed": 7})
+    alone = Recorded("x.png", "/x.png", spec, PROVENANCE, ENVIRONMENT, {})
+    job = Recorded("job 1/1", "file:///x.png", spec, PROVENANCE, ENVIRONMENT, {}, sha256, pixel_sha256)
+    assert changes_since(alone, b"now", BLACK) == ()
+    assert changes_since(job, b"then", with_one_at(3)) == ()
+    changed = "the file in the store is not the recorded one: it was changed since; the image made again has "
+    assert changes_since(job, b"now", BLACK) == (f"{changed}the recorded pixels",)
+    assert changes_since(job, b"now", with_one_at(3)) == (f"{changed}other pixels than were recorded",)
