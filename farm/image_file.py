@@ -39,7 +39,7 @@ _FORMATS: Final = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"} 
 #: What Pillow raises at a file that is damaged, or made to do damage. The second line is what it expects itself.
 UNREADABLE: Final = (
     OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-    SyntaxError, LookupError, TypeError, struct.error, EOFError,
+    SyntaxError, LookupError, TypeError, struct.error,
 )  # fmt: skip
 _SOURCE_TYPE: Final = re.compile(
     rb"""DigitalSourceType(?:\s*=\s*|>|\s+rdf:resource\s*=\s*)["']?\s{0,99}([^"'<>\s]{1,400})"""
