@@ -11,6 +11,7 @@ from typing import Final
 
 from producer.rows import printable, shown_value
 from schemas.buckets import ASPECT_RATIO, SIDES
+from schemas.combinations import OF_THE_BASE
 from schemas.refiner import FOREIGN, STARTS
 
 MODE: Final = "refiner.mode"
@@ -20,14 +21,10 @@ START_FIELDS: Final = frozenset(f"refiner.{name}" for name in STARTS)
 FOREIGN_FIELDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {mode: frozenset(f"refiner.{name}" for name in names) for mode, names in FOREIGN.items()}
 )
-#: what the base alone is told, and nobody where it has no part: mode ``only``
-_OF_THE_BASE: Final = (
-    "prompt_2", "negative_prompt_2", "guidance_rescale", "clip_skip", "loras", "strength", "target_size",
-)  # fmt: skip
 _FORMAT, _QUALITY, _INIT_IMAGE, _STRENGTH = "output.format", "output.quality", "init_image", "strength"
 #: every field that gives way to some other: most defaults are none of them, and cost a row nothing
 _GIVES_WAY: Final = frozenset().union(
-    (ASPECT_RATIO, *SIDES, _QUALITY), START_FIELDS, _OF_THE_BASE, *FOREIGN_FIELDS.values()
+    (ASPECT_RATIO, *SIDES, _QUALITY), START_FIELDS, OF_THE_BASE, *FOREIGN_FIELDS.values()
 )
 
 
@@ -59,7 +56,7 @@ def _silent_beside(own: Mapping[str, object]) -> Iterator[str]:
         yield from START_FIELDS
     if MODE in own:
         yield from FOREIGN_FIELDS.get(str(own[MODE]), ())
-        yield from _OF_THE_BASE if own[MODE] == "only" else ()
+        yield from OF_THE_BASE if own[MODE] == "only" else ()
     if own.get(_FORMAT) == "png":
         yield _QUALITY
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 _NUM_TRAIN_TIMESTEPS: Final = 1000
 #: what the base alone is told
-_OF_THE_BASE: Final = (
-    "prompt_2", "negative_prompt_2", "clip_skip", "loras", "strength", "target_size", "negative_target_size",
+OF_THE_BASE: Final = (
+    "prompt_2", "negative_prompt_2", "guidance_rescale", "clip_skip", "loras", "strength", "target_size",
+    "negative_target_size",
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def _init_image(spec: "JobSpec") -> Iterator[FieldProblem]:
 def _refiner_alone(spec: "JobSpec") -> Iterator[FieldProblem]:
     if spec.refiner.mode != "only":
         return
-    for field in _OF_THE_BASE:
+    for field in OF_THE_BASE:
         if getattr(spec, field):
             instead = "; the refiner's is refiner.strength" if field == "strength" else ""
             reason = f"is the base's, which has no part with refiner.mode only{instead}"
