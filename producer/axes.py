@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from producer.columns import FIELDS, known_fields, normal_name
 from producer.defaults import FOREIGN_FIELDS, MODE, START_FIELDS, overlaid, with_defaults
-from producer.rows import printable, shown_value
+from producer.rows import shown_value
 from schemas.errors import InputError
+from schemas.printable import printable
 from schemas.spec import JobSpec
 
 MAX_VALUES: Final = 20

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from producer.rows import printable
 from schemas.buckets import ASPECT_RATIO
 from schemas.errors import ManifestError
 from schemas.fields import text_flaw
 from schemas.output import Output
+from schemas.printable import printable
 from schemas.refiner import Refiner
 from schemas.schedulers import OPTION_NAMES
 from schemas.spec import JobSpec

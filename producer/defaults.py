@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from producer.rows import printable, shown_value
+from producer.rows import shown_value
 from schemas.buckets import ASPECT_RATIO, SIDES
 from schemas.combinations import OF_THE_BASE
+from schemas.printable import printable
 from schemas.refiner import FOREIGN, STARTS
 
 MODE: Final = "refiner.mode"

@@ -15,8 +15,8 @@ from farm.image_store import ImageStore, local_path
 from farm.schema import current_revision, ensure_schema
 from farm.workers import recent_workers
 from producer.queries import workers_seen
-from producer.rows import printable
 from schemas.errors import NightshiftError, StorageError
+from schemas.printable import printable
 from schemas.settings import Settings
 
 _LOW_DISK_BYTES: Final = 5 * 1024**3

@@ -15,8 +15,8 @@ from producer.grid import IMAGES, Cell, Grid
 from producer.grid_page import grid_page
 from producer.grid_sheet import grid_sheet
 from producer.queries import BatchSummary, outcomes
-from producer.rows import printable
 from schemas.errors import StorageError
+from schemas.printable import printable
 from schemas.spec import JobSpec
 from schemas.states import JobState
 

@@ -20,12 +20,13 @@ from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.jsonl import json_rows
 from producer.lines import Line, read_lines
 from producer.repeats import Repeats
-from producer.rows import BadRow, Row, finding, printable, shown_value
+from producer.rows import BadRow, Row, finding, shown_value
 from producer.seeds import derived_seed
 from producer.tables import csv_records, table_rows, tsv_records
 from schemas.digest import canonical_json
 from schemas.errors import FieldProblem, ManifestError, SpecError
 from schemas.fields import text_flaw
+from schemas.printable import printable
 from schemas.spec import JobSpec
 
 __all__ = ["BadRow", "ReadOptions", "Row", "read_manifest"]

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+from schemas.printable import printable
 from schemas.spec import JobSpec
 
 _SHOWN_CHARACTERS = 60
@@ -50,10 +51,3 @@ def shown_value(value: object) -> str:
     if len(text) <= _SHOWN_CHARACTERS:
         return printable(text)
     return f"{printable(text[: _SHOWN_CHARACTERS - 3])}... ({len(text)} characters)"
-
-
-def printable(text: str) -> str:
-    """The text with control characters, direction marks and surrogates escaped: it goes to a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -7,9 +7,10 @@ from typing import Final, NamedTuple
 
 from producer.columns import Cells, Columns, columns_of, normal_name, quoted
 from producer.lines import MAX_LINE_BYTES, Line
-from producer.rows import BadRow, printable, shown_value
+from producer.rows import BadRow, shown_value
 from schemas.errors import ManifestError
 from schemas.fields import text_flaw
+from schemas.printable import printable
 
 _MAX_ROW_LINES: Final = 1_000  # bounds what is read again after a wrong quote
 _OPEN_QUOTE: Final = "has a quote that is never closed"

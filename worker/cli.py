@@ -18,6 +18,7 @@ from farm.logs import log_to_stderr
 from farm.recorded_images import recorded_image
 from farm.schema import ensure_schema
 from schemas.errors import NightshiftError
+from schemas.printable import printable
 from schemas.settings import Settings, load_settings
 from worker.devices import devices
 from worker.supervisor import Supervisor
@@ -87,6 +88,6 @@ def _checked(settings: Settings, image: str) -> int:
         recorded, _ = recorded_image(settings.database_url, image)
         settings.model_pair(recorded.environment.pair)
     except NightshiftError as error:
-        print(f"nightshift: {error}", file=sys.stderr, flush=True)
+        print(f"nightshift: {printable(str(error))}", file=sys.stderr, flush=True)
         return error.exit_code
     return 0

@@ -17,6 +17,7 @@ from farm.image_store import write_atomically
 from farm.inputs import InputStore
 from farm.recorded_images import Recorded, recorded_image
 from schemas.errors import DeviceLostError, InvalidImageError, NightshiftError, StorageError
+from schemas.printable import printable
 from schemas.settings import Settings, load_settings
 from worker.comparison import Comparison, changes_since, compared, differences, run_differences
 from worker.encoding import decoded, decoded_file
@@ -111,7 +112,7 @@ def main() -> int:
 
 
 def _failed(error: NightshiftError) -> int:
-    print(f"nightshift: {error}", file=sys.stderr, flush=True)
+    print(f"nightshift: {printable(str(error))}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
@@ -147,7 +148,7 @@ def _print(made: Reproduction, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"name": made.name, **asdict(made.comparison)}), flush=True)
     else:
-        print("\n  ".join([made.sentence, *made.comparison.otherwise]), flush=True)
+        print("\n  ".join(map(printable, [made.sentence, *made.comparison.otherwise])), flush=True)
 
 
 def new_names(targets: Sequence[str]) -> list[str]:

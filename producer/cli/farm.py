@@ -19,8 +19,8 @@ from producer.cli.session import JsonOption, PairOption, open_session, print_jso
 from producer.dispatcher import Dispatcher
 from producer.doctor import examine
 from producer.local_farm import LocalFarm
-from producer.rows import printable
 from schemas.pair import ModelPair
+from schemas.printable import printable
 from schemas.settings import load_settings
 
 app = typer.Typer()

@@ -10,10 +10,11 @@ from farm.database import Database
 from producer.counted_advice import CountedAdvice
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
-from producer.rows import printable, shown_value
+from producer.rows import shown_value
 from producer.submit import BatchRequest, Submission, submit
 from schemas.errors import InputError
 from schemas.fields import text_flaw
+from schemas.printable import printable
 from schemas.settings import Settings
 
 _MAX_NAME_CHARACTERS: Final = 200

@@ -13,8 +13,8 @@ from farm.workers import live_workers
 from producer.cli.session import JsonOption, Session, open_session, print_json
 from producer.progress import follow, nobody_serves, show_progress
 from producer.queries import BatchSummary, batch_summaries, failures, find_batch, waiting_pairs
-from producer.rows import printable
 from schemas.errors import NotFoundError
+from schemas.printable import printable
 
 app = typer.Typer()
 

@@ -11,8 +11,8 @@ import typer
 
 from farm.image_file import ImageFile, read_image_file
 from producer.cli.session import JsonOption, print_json
-from producer.rows import printable
 from schemas.errors import NightshiftError
+from schemas.printable import printable
 
 app = typer.Typer()
 

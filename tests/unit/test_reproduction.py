@@ -82,3 +82,12 @@ def test_new_files_of_one_name_are_numbered_and_none_has_a_recorded_files_name(t
         "fox-again", "fox-again-2-again", "1-2-again",
         "fox-again-3", "fox-again-2-again-2", "1-2-again-2", "1-2-again-3",
     ]  # fmt: skip
+
+
+def test_a_file_cannot_write_to_the_terminal_what_it_likes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, cut_off(home, "\x1b[2Jpicture.png"))
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert r"\x1b[2Jpicture.png is damaged" in said
