@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
-.PHONY: setup demo test test-gpu check bench clean
+.PHONY: setup demo test test-gpu check bench bench-gpu clean
 
 setup: $(READY)
 
@@ -44,6 +44,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/sizes.py
+
+# SDXL's architecture with random weights on the GPU. `make bench` runs it too, and it says so where there is none.
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.gpu
 
 bench: setup
 	@set -e; for file in benchmarks/*.py; do \
