@@ -97,7 +97,7 @@ def test_sigterm_finishes_the_pack_in_hand_and_gives_back_the_rest(postgres_farm
 
 def test_a_second_signal_gives_the_pack_in_hand_back_at_once(postgres_farm: Commands, manifest: Path) -> None:
     farm = postgres_farm
-    farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=1000", "--set", "width=512")
+    farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=999", "--set", "width=512")
     farm.start("dispatcher")
     worker = farm.start("worker", "--pair", "tiny")
     wait_until(lambda: bool(rows(farm, select(Pack).where(Pack.rendering_at.is_not(None)))))
@@ -140,7 +140,7 @@ def test_messages_of_strangers_are_refused_and_the_worker_goes_on(postgres_farm:
 def test_cancel_stops_a_batch_that_is_rendering(postgres_farm: Commands, manifest: Path) -> None:
     farm = postgres_farm
     farm.environment["NIGHTSHIFT_LEASE_SECONDS"] = "3"
-    batch = farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=1000")["batch_id"]
+    batch = farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=999")["batch_id"]
     farm.start("dispatcher")
     farm.start("worker", "--pair", "tiny")
     wait_until(lambda: bool(rows(farm, select(Pack).where(Pack.rendering_at.is_not(None)))))

@@ -108,16 +108,6 @@ def test_an_ensemble_is_what_diffusers_renders_where_it_loses_nothing(tiny, diff
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_pass_of_eight_is_what_diffusers_renders_but_for_rounding(tiny, diffusers_pair, scheduler):
-    fields = {"scheduler": scheduler, "refiner": {"start": 0.5, "handoff": "diffusers"}, "num_inference_steps": 4}
-    eight = [spec(**fields, seed=seed, prompt=f"number {seed}") for seed in range(8)]
-    wrong = spec(**fields | {"refiner": fields["refiner"] | {"aesthetic_score": 5.0}}, seed=3, prompt="number 3")
-    reference = by_diffusers(diffusers_pair, eight[3], output_type="latent")[0]
-    assert (latents_of(tiny, *eight)[3] - reference).abs().max() < 1e-3
-    assert (latents_of(tiny, wrong)[0] - reference).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_the_handoff_of_diffusers_is_that_of_its_documentation(tiny, diffusers_pair, scheduler):
     one = spec(scheduler=scheduler, refiner={"handoff": "diffusers", "start": 0.6}, num_inference_steps=7)
     assert is_what_diffusers_renders(tiny, diffusers_pair, one)
@@ -187,8 +177,8 @@ def test_the_refiner_may_have_its_own_guidance_and_prompts(tiny, diffusers_pair,
 
 def test_one_side_alone_may_be_guided(tiny):
     unguided = spec(refiner={"start": 0.6, "guidance_scale": 1})
-    same = spec(refiner={"start": 0.6, "guidance_scale": 1, "negative_aesthetic_score": 9})  # which nobody looks at
-    assert torch.equal(latents_of(tiny, unguided), latents_of(tiny, same))
+    scale_of_nobody = spec(refiner={"start": 0.6, "guidance_scale": 0.5})
+    assert torch.equal(latents_of(tiny, unguided), latents_of(tiny, scale_of_nobody))
     assert not torch.equal(latents_of(tiny, unguided), latents_of(tiny, spec(refiner={"start": 0.6})))
 
 
