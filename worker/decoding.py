@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from worker.latent_scale import unscaled
+
 
 @torch.inference_mode()
 def pictures(vae: AutoencoderKL, latents: torch.Tensor) -> list[np.ndarray | None]:
@@ -20,14 +22,4 @@ def pictures(vae: AutoencoderKL, latents: torch.Tensor) -> list[np.ndarray | Non
 
 def decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     """Pictures (images, 3, height, width), about -1 to 1, in the VAE's dtype; ``worker.vae`` has chosen that."""
-    return vae.decode(_unscaled(vae, latents.to(vae.dtype)), return_dict=False)[0]
-
-
-def _unscaled(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    if vae.config.latents_mean is None or vae.config.latents_std is None:
-        return latents / vae.config.scaling_factor
-    mean, std = (
-        torch.tensor(values).view(1, 4, 1, 1).to(latents.device, latents.dtype)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return latents * std / vae.config.scaling_factor + mean
+    return vae.decode(unscaled(vae, latents.to(vae.dtype)), return_dict=False)[0]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
+from worker.latent_scale import scaled
 from worker.pipelines import LoadedPair
 
 
@@ -20,20 +20,10 @@ def encoded(
         vae.encode(_as_input(image).to(pair.device, vae.dtype)).latent_dist.sample(generator)
         for image, generator in zip(images, generators, strict=True)
     ]
-    return _scaled(vae, torch.cat(latents).to(pair.dtype))
+    return scaled(vae, torch.cat(latents).to(pair.dtype))
 
 
 def _as_input(image: NDArray[np.uint8]) -> torch.Tensor:
     """(1, 3, height, width), -1 to 1. Channels last in memory, as in diffusers: convolutions would round otherwise."""
-    scaled = torch.from_numpy(image[None].astype(np.float32) / 255.0)
-    return 2.0 * scaled.permute(0, 3, 1, 2) - 1.0
-
-
-def _scaled(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    if vae.config.latents_mean is None or vae.config.latents_std is None:
-        return vae.config.scaling_factor * latents
-    mean, std = (
-        torch.tensor(values).view(1, 4, 1, 1).to(latents.device, latents.dtype)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return (latents - mean) * vae.config.scaling_factor / std
+    values = torch.from_numpy(image[None].astype(np.float32) / 255.0)
+    return 2.0 * values.permute(0, 3, 1, 2) - 1.0

@@ -1,5 +1,6 @@
 """The pair's VAE: its dtype, slicing, tiling, and another one in its place. Held against diffusers' own."""
 
+import copy
 import json
 import shutil
 
@@ -194,3 +195,15 @@ def test_a_vae_that_lacks_a_tensor_is_refused(tiny_folder, other_vae, tmp_path):
     del weights["decoder.conv_in.bias"]
     save_file(weights, path, metadata={"format": "pt"})
     assert "the weights of its VAE lack decoder.conv_in.bias" in refusal(tiny_folder / "base", other_vae, tmp_path)
+
+
+def test_a_vae_with_statistics_scales_by_them_and_back_as_diffusers_does_it(tiny):
+    from worker.latent_scale import scaled, unscaled
+
+    vae = copy.deepcopy(tiny.base.vae)
+    vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[2.0, 2.0, 4.0, 4.0])
+    latents = torch.ones(2, 4, 8, 8)
+    known = [(1.0 - mean) * 0.13025 / std for mean, std in ((1, 2), (2, 2), (3, 4), (4, 4))]
+    assert scaled(vae, latents)[0, :, 0, 0].tolist() == pytest.approx(known)
+    assert unscaled(vae, scaled(vae, latents)).sub(latents).abs().max() < 1e-5
+    assert scaled(tiny.base.vae, latents).sub(0.13025).abs().max() < 1e-6
