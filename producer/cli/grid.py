@@ -1,14 +1,14 @@
 """`nightshift grid`: every row of a manifest with one or two fields varied, side by side."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from producer.axes import parsed_axes
-from producer.cli.local_run import end_on_sigterm, follow_to_end
+from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     LimitOption,
     ManifestArgument,
@@ -19,16 +19,13 @@ from producer.cli.manifest_options import (
     SkipOption,
     batch_request,
     read_options,
-    submit_manifest,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
-from producer.cli.submit import print_left_out, print_warnings, warnings_as_json
-from producer.counted_advice import CountedAdvice
+from producer.cli.submit import warnings_as_json
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
-from producer.local_farm import LocalFarm
-from producer.queries import BatchSummary, batch_summary
+from producer.queries import BatchSummary
 
 app = typer.Typer()
 
@@ -72,21 +69,14 @@ def grid(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        advised = CountedAdvice(session.settings.model_pair(pair))
-        with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
-            options = replace(options, axes=axes, max_jobs=max_jobs)
-            submission = submit_manifest(session.database, manifest, options, request, advised)
-            print_left_out(submission)
-            print_warnings(advised)
-            ended = follow_to_end(session, farm, submission.batch_id)
-        summary = batch_summary(session.database, submission.batch_id)
-        folder = out or session.settings.home / "sheets" / f"grid-{summary.id}"
-        num_sheets = write_grids(session.database, summary, axes, folder)
-        if not ended:
-            _interrupted(summary, num_sheets, folder)
+        run = run_here(session, manifest, replace(options, axes=axes, max_jobs=max_jobs), request)
+        folder = out or session.settings.home / "sheets" / f"grid-{run.summary.id}"
+        num_sheets = write_grids(session.database, run.summary, axes, folder)
+        if not run.ended:
+            _interrupted(run.summary, num_sheets, folder)
             raise typer.Exit(130)
-        _report(session, _Done(summary, num_sheets, folder, advised), as_json)
-    raise typer.Exit(1 if summary.num_failed else 0)
+        _report(session, run, {"num_sheets": num_sheets, **_paths(session, folder)}, as_json)
+    raise typer.Exit(1 if run.summary.num_failed else 0)
 
 
 def _interrupted(summary: BatchSummary, num_sheets: int, folder: Path) -> None:
@@ -97,23 +87,14 @@ def _interrupted(summary: BatchSummary, num_sheets: int, folder: Path) -> None:
     )
 
 
-@dataclass(frozen=True)
-class _Done:
-    """A grid that has ended."""
-
-    summary: BatchSummary
-    num_sheets: int
-    folder: Path
-    advised: CountedAdvice
+def _paths(session: Session, folder: Path) -> dict[str, object]:
+    return {"page": folder / PAGE, "sheets": folder, "images": folder / IMAGES, "ledger": session.database.safe_url}
 
 
-def _report(session: Session, done: _Done, as_json: bool) -> None:
-    folder = done.folder
-    paths = {"page": folder / PAGE, "sheets": folder, "images": folder / IMAGES, "ledger": session.database.safe_url}
+def _report(session: Session, run: LocalRun, made: dict[str, object], as_json: bool) -> None:
     if as_json:
-        counted = {"num_sheets": done.num_sheets, "warnings": warnings_as_json(done.advised)}
-        print_json({**done.summary.as_json(), **counted, **paths})
+        print_json({**run.summary.as_json(), "warnings": warnings_as_json(run.advised), **made})
         return
-    show_batch(session.database, done.summary, as_json=False)
-    for label, path in paths.items():
-        print(f"{label + ':':8}{path}")
+    show_batch(session.database, run.summary, as_json=False)
+    for label in ("page", "sheets", "images", "ledger"):
+        print(f"{label + ':':8}{made[label]}")

@@ -2,10 +2,27 @@
 
 import signal
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+from producer.cli.manifest_options import submit_manifest
 from producer.cli.session import Session
+from producer.cli.submit import print_left_out, print_warnings
+from producer.counted_advice import CountedAdvice
 from producer.local_farm import LocalFarm
+from producer.manifest import ReadOptions
 from producer.progress import follow, show_progress
+from producer.queries import BatchSummary, batch_summary
+from producer.submit import BatchRequest
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A batch that was rendered here. ``ended``: False where Ctrl-C came before its end."""
+
+    summary: BatchSummary
+    ended: bool
+    advised: CountedAdvice
 
 
 def end_on_sigterm() -> None:
@@ -13,7 +30,18 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def follow_to_end(session: Session, farm: LocalFarm, batch_id: int) -> bool:
+def run_here(session: Session, manifest: Path, options: ReadOptions, request: BatchRequest) -> LocalRun:
+    """Starts what is missing, submits the manifest, and follows the batch; what was started is stopped again."""
+    advised = CountedAdvice(session.settings.model_pair(request.pair))
+    with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
+        submission = submit_manifest(session.database, manifest, options, request, advised)
+        print_left_out(submission)
+        print_warnings(advised)
+        ended = _follow_to_end(session, farm, submission.batch_id)
+    return LocalRun(batch_summary(session.database, submission.batch_id), ended, advised)
+
+
+def _follow_to_end(session: Session, farm: LocalFarm, batch_id: int) -> bool:
     """Until the batch has ended; False where Ctrl-C came before."""
     try:
         show_progress(follow(session.database, batch_id, session.settings.lease_seconds, farm.tend))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producer.cli.local_run import end_on_sigterm, follow_to_end
+from producer.cli.local_run import end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     LimitOption,
     ManifestArgument,
@@ -18,15 +18,13 @@ from producer.cli.manifest_options import (
     SkipOption,
     batch_request,
     read_options,
-    submit_manifest,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
-from producer.cli.submit import print_left_out, print_warnings, warnings_as_json
+from producer.cli.submit import warnings_as_json
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
-from producer.local_farm import LocalFarm
-from producer.queries import BatchSummary, batch_summary
+from producer.queries import BatchSummary
 
 app = typer.Typer()
 
@@ -63,19 +61,13 @@ def render(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        advised = CountedAdvice(session.settings.model_pair(pair))
-        with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
-            submission = submit_manifest(session.database, manifest, options, request, advised)
-            print_left_out(submission)
-            print_warnings(advised)
-            ended = follow_to_end(session, farm, submission.batch_id)
-        summary = batch_summary(session.database, submission.batch_id)
-        if not ended:
-            _interrupted(session, summary, out)
+        run = run_here(session, manifest, options, request)
+        if not run.ended:
+            _interrupted(session, run.summary, out)
             raise typer.Exit(130)
-        outcome = _collect(session, summary, out)
-        _report(session, outcome, advised, as_json)
-    raise typer.Exit(1 if summary.num_failed else 0)
+        outcome = _collect(session, run.summary, out)
+        _report(session, outcome, run.advised, as_json)
+    raise typer.Exit(1 if run.summary.num_failed else 0)
 
 
 def _interrupted(session: Session, summary: BatchSummary, out: Path | None) -> None:
