@@ -49,6 +49,12 @@ def note_seen(tx: Transaction, worker_id: str) -> None:
     tx.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=tx.now))
 
 
+@transaction
+def count_refused(tx: Transaction, worker_id: str) -> None:
+    """One more message that was not ours, or of another version."""
+    tx.execute(update(Worker).where(Worker.id == worker_id).values(num_refused=Worker.num_refused + 1))
+
+
 @question
 def live_workers(tx: Transaction, seen_within_seconds: float) -> dict[str, int]:
     """pair → number of live workers."""

@@ -132,6 +132,10 @@ class Job(Table):
     pack_id: Mapped[str | None] = mapped_column(ForeignKey("packs.id"))
     error_code: Mapped[str | None] = mapped_column(String(40))
     error: Mapped[str | None] = mapped_column(Text)
+    #: of the last try that failed
+    traceback: Mapped[str | None] = mapped_column(Text)
+    #: the next try waits until then
+    retry_at: Mapped[datetime | None] = mapped_column(Utc)
 
     __table_args__ = (
         Index("uq_jobs_identity", "batch_id", "spec_digest", "repeat", unique=True),
@@ -162,6 +166,8 @@ class Worker(Table):
     error: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(Utc)
     seen_at: Mapped[datetime] = mapped_column(Utc)
+    #: messages that were not ours, or of another version
+    num_refused: Mapped[int] = mapped_column(server_default=text("0"))
 
 
 class EnvironmentRow(Table):
