@@ -13,6 +13,7 @@ import redis
 from celery import Celery
 
 from farm.embedded_redis import embedded_url
+from farm.reconnection import SoonAMQP
 from farm.redis_client import redis_client
 from schemas.errors import BrokerUnavailableError
 from schemas.messages import TASK_NAME, PackMessage
@@ -64,7 +65,10 @@ class Broker:
         self._redis.close()
 
     def _sentence(self, error: Exception) -> BrokerUnavailableError:
-        return BrokerUnavailableError(f"Redis at {self.safe_url} does not answer: {' '.join(str(error).split())}")
+        # kombu wraps what Redis said: full under `noeviction`, a command that this user may not use
+        refused = isinstance(error, redis.ResponseError) or isinstance(error.__cause__, redis.ResponseError)
+        verb = "refuses" if refused else "does not answer"
+        return BrokerUnavailableError(f"Redis at {self.safe_url} {verb}: {' '.join(str(error).split())}")
 
 
 def open_broker(settings: Settings) -> Broker:
@@ -74,7 +78,7 @@ def open_broker(settings: Settings) -> Broker:
 
 def celery_app(url: str, prefix: str) -> Celery:
     """JSON only, no results, no events, early acknowledgement: leases in SQL stand where others rely on redelivery."""
-    app = Celery("nightshift", broker=url, set_as_current=False)
+    app = Celery("nightshift", broker=url, amqp=SoonAMQP, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",

@@ -115,6 +115,10 @@ class Database:
 
     def _sentence(self, error: DBAPIError) -> DatabaseUnavailableError | StorageError:
         reason = " ".join(str(error.orig).split())
+        if "database is locked" in reason:
+            return DatabaseUnavailableError(
+                f"the ledger {self.safe_url} has been held by another process for {_BUSY_SECONDS} s"
+            )
         if any(sentence in reason for sentence in _DISK_SENTENCES):
             return StorageError(f"the ledger {self.safe_url} cannot be written: {reason}")
         return DatabaseUnavailableError(f"the ledger {self.safe_url} does not answer: {reason}")

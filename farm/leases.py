@@ -1,11 +1,11 @@
 """Named leases (table ``leases``): a right that one process holds at a time, such as to act as the dispatcher."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import delete, or_
 
-from farm.database import Transaction, transaction
+from farm.database import Transaction, question, transaction
 from schemas.tables import Lease
 
 DISPATCHER: Final = "dispatcher"
@@ -24,6 +24,12 @@ def hold_lease(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
         .returning(Lease.name)
     )
     return tx.execute(taken).first() is not None
+
+
+@question
+def ledger_time(tx: Transaction) -> datetime:
+    """What time it is by the ledger's clock, which decides when a lease ends."""
+    return tx.now
 
 
 @transaction

@@ -20,7 +20,7 @@ from schemas.states import BatchState, JobState, PackState, may_move
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
 
 SWEEP_CHUNK: Final = 10_000
-_NO_ERROR: Final = {"error": None, "error_code": None}
+_NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry_at": None}
 
 
 # --- batches -----------------------------------------------------------------------------------------------------
@@ -29,8 +29,9 @@ _NO_ERROR: Final = {"error": None, "error_code": None}
 @transaction
 def create_batch(tx: Transaction, name: str, pair: str, priority: int) -> int:
     """A batch in ``staging``: nothing of it is released until ``open_batch``. Returns its id."""
-    row = {"name": name, "pair": pair, "priority": priority, "state": BatchState.STAGING, "created_at": tx.now}
-    return int(tx.execute(insert(Batch).values(row).returning(Batch.id)).scalar_one())
+    row = {"name": name, "pair": pair, "priority": priority, "state": BatchState.STAGING}
+    inserted = insert(Batch).values(**row, created_at=tx.now, staged_at=tx.now)
+    return int(tx.execute(inserted.returning(Batch.id)).scalar_one())
 
 
 @transaction
@@ -41,6 +42,7 @@ def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int
     insertion = tx.insert(Job).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     new = tx.execute(insertion, rows).rowcount
     _count(tx, batch_id, {JobState.PENDING: new})
+    tx.execute(update(Batch).where(Batch.id == batch_id).values(staged_at=tx.now))
     return new
 
 
@@ -88,12 +90,12 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
 
 @transaction
 def release_pack(tx: Transaction, batch_id: int, pack_size: int) -> ReleasedPack | None:
-    """pending → queued: the oldest pending jobs of an open batch that share a pack key.
-
-    Isolated jobs come last, each in a pack of its own.
+    """pending → queued: the oldest pending jobs of an open batch that share a pack key, but for those whose next try
+    has to wait. Isolated jobs come last, each in a pack of its own.
     """
     batch = tx.execute(select(Batch).where(Batch.id == batch_id)).one_or_none()
-    pending = and_(Job.batch_id == batch_id, Job.state == JobState.PENDING)
+    in_time = or_(Job.retry_at.is_(None), Job.retry_at <= tx.now)
+    pending = and_(Job.batch_id == batch_id, Job.state == JobState.PENDING, in_time)
     oldest = tx.execute(
         select(Job.isolated, Job.pack_key).where(pending).order_by(Job.isolated, Job.id).limit(1)
     ).one_or_none()
@@ -231,8 +233,9 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
     alone = num_jobs == 1 or failure.is_of_the_job
     for job in rows:
         end = verdict(retryable=failure.retryable, alone=alone, attempts=job.attempts, max_attempts=max_attempts)
-        values = {"attempts": job.attempts + end.counts, "error": failure.sentence, "error_code": failure.code}
-        _move(tx, batch_id, JobState.RUNNING, end.state, Job.id == job.id, isolated=True, **values)
+        why = {"error": failure.sentence, "error_code": failure.code, "traceback": failure.traceback}
+        again = {"attempts": job.attempts + end.counts, "retry_at": tx.now + timedelta(seconds=end.wait_seconds)}
+        _move(tx, batch_id, JobState.RUNNING, end.state, Job.id == job.id, isolated=True, **why, **again)
 
 
 def _end_packs(tx: Transaction, state: PackState, *where: ColumnElement[bool]) -> int:

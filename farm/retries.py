@@ -1,10 +1,16 @@
 """What becomes of a job after its pack failed: pure policy, for errors (worker) and expired leases (dispatcher)."""
 
+import traceback
 from dataclasses import dataclass
 from typing import Final, Self
 
 from schemas.errors import InputError, NightshiftError
 from schemas.states import JobState
+
+#: Of a long traceback the end is kept: it tells what happened, and where.
+_TRACEBACK_CHARACTERS: Final = 8_000
+_FIRST_WAIT_SECONDS: Final = 2.0
+_MAX_WAIT_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -12,36 +18,40 @@ class Failure:
     """Why a pack, or one job of it, did not become images.
 
     ``is_of_the_job``: the job asks for what cannot be, whoever shares its pack, so there is nobody else to suspect.
+    ``traceback``: where it happened; None where no exception tells, as with a worker that died.
     """
 
     code: str
     sentence: str
     retryable: bool
     is_of_the_job: bool = False
+    traceback: str | None = None
 
     @classmethod
     def of(cls, error: Exception) -> Self:
+        where = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
         if isinstance(error, NightshiftError):
-            return cls(error.code, str(error), error.retryable, isinstance(error, InputError))
-        return cls("unexpected", f"{type(error).__name__}: {error}", retryable=True)
+            return cls(error.code, str(error), error.retryable, isinstance(error, InputError), where)
+        return cls("unexpected", f"{type(error).__name__}: {error}", retryable=True, traceback=where)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where the job goes, and whether this try counts against it."""
+    """Where the job goes, whether this try counts against it, and how long the next one waits."""
 
     state: JobState
     counts: bool
+    wait_seconds: float = 0.0
 
 
 _ISOLATE: Final = Verdict(JobState.PENDING, counts=False)
-_AGAIN: Final = Verdict(JobState.PENDING, counts=True)
 _FAIL: Final = Verdict(JobState.FAILED, counts=True)
 
 
 def verdict(*, retryable: bool, alone: bool, attempts: int, max_attempts: int) -> Verdict:
     """A job that shared its pack is not blamed for what the pack did: it comes back alone. One that was alone, or whose
-    own wish failed, has ``max_attempts`` tries, or none more where another would not help.
+    own wish failed, has ``max_attempts`` tries, or none more where another would not help. Each waits four times as
+    long as the one before (2 s, 8 s, 32 s, ... up to 5 minutes): what is broken for a moment gets the time to mend.
 
     ``attempts``: tries counted against the job before this one.
     """
@@ -49,4 +59,5 @@ def verdict(*, retryable: bool, alone: bool, attempts: int, max_attempts: int) -
         return _ISOLATE
     if not retryable or attempts + 1 >= max_attempts:
         return _FAIL
-    return _AGAIN
+    wait_seconds = min(_FIRST_WAIT_SECONDS * 4.0 ** min(attempts, 10), _MAX_WAIT_SECONDS)
+    return Verdict(JobState.PENDING, counts=True, wait_seconds=wait_seconds)

@@ -4,7 +4,6 @@ Any number of them may run; the lease ``dispatcher`` in the ledger lets one act.
 """
 
 import logging
-import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -16,19 +15,23 @@ from typing import Final
 from farm import ledger, packs
 from farm.broker import Broker
 from farm.database import Database
-from farm.leases import DISPATCHER, drop_lease, hold_lease
+from farm.leases import DISPATCHER, drop_lease, hold_lease, ledger_time
 from farm.workers import live_workers
 from producer import queries
 from producer.release import BatchShare, Turns, packs_wanted
+from producer.steadiness import Steadiness
 from schemas.errors import UnavailableError
 from schemas.pair import queue_name
 from schemas.settings import Settings
 
 log = logging.getLogger("nightshift.dispatcher")
 
+#: A batch that is still staged after so long without a row has lost its producer. Prompts may come slowly from a pipe.
+ABANDONED_SECONDS: Final = 86_400.0
 #: A message may be on its way to a claim for this long before the queue counts as shorter than the ledger says.
 REPUBLISH_SECONDS: Final = 5.0
-_MAX_BACKOFF_SECONDS: Final = 30.0
+#: Long enough not to hammer a server that starts, short enough that work goes on soon after it is back.
+_MAX_BACKOFF_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Dispatcher:
         self._broker = broker
         self._settings = settings
         self._holder = uuid.uuid4().hex
-        self._expires_from = time.monotonic() + settings.lease_seconds
+        self._steadiness = Steadiness(settings.lease_seconds, settings.tick_seconds)
 
     def run(self, stop: Event) -> None:
         """Ticks until told to stop. An unreachable ledger or Redis is waited for, with backoff."""
@@ -59,9 +62,8 @@ class Dispatcher:
                 self.tick()
                 delay = self._settings.tick_seconds
             except UnavailableError as error:
-                log.warning("%s", error)
+                log.warning("%s; trying again", error)
                 delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
-                self._wait_one_lease()
             stop.wait(delay)
         self.close()
 
@@ -79,23 +81,23 @@ class Dispatcher:
             UnavailableError: ledger or Redis. What was committed before stays; the next tick goes on from there.
         """
         lease_seconds = max(self._settings.lease_seconds / 2, 3 * self._settings.tick_seconds)
+        renewals_count = self._steadiness.ticked(ledger_time(self._database))
         if not hold_lease(self._database, DISPATCHER, self._holder, lease_seconds):
             return Tick()
-        num_expired = self._expire()
-        num_canceled = sum(
-            ledger.sweep_canceled(self._database, batch_id) for batch_id in queries.batches_to_sweep(self._database)
-        )
+        num_expired = self._expire() if renewals_count else 0
+        num_canceled = self._sweep()
         waiting = queries.queued_packs(self._database)
         num_republished = self._republish(waiting)
         return Tick(self._release(waiting), num_republished, num_expired, num_canceled)
 
-    def _wait_one_lease(self) -> None:
-        """While nobody could renew, leases ran out that are nobody's fault."""
-        self._expires_from = time.monotonic() + self._settings.lease_seconds
+    def _sweep(self) -> int:
+        for batch_id in queries.abandoned_batches(self._database, ABANDONED_SECONDS):
+            log.warning("batch %d is discarded: no row of it came for a day, and it was never opened", batch_id)
+            ledger.discard_batch(self._database, batch_id)
+        canceled = queries.batches_to_sweep(self._database)
+        return sum(ledger.sweep_canceled(self._database, batch_id) for batch_id in canceled)
 
     def _expire(self) -> int:
-        if time.monotonic() < self._expires_from:
-            return 0
         num_expired = ledger.expire_leases(self._database, self._settings.max_attempts)
         if num_expired:
             log.warning("%d packs went back: their workers' leases ran out", num_expired)

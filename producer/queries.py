@@ -94,6 +94,14 @@ def batches_to_sweep(tx: Transaction) -> Sequence[int]:
 
 
 @question
+def abandoned_batches(tx: Transaction, silent_seconds: float) -> Sequence[int]:
+    """Batches that were never opened and got no row for so long: whoever submitted them is gone."""
+    since = tx.now - timedelta(seconds=silent_seconds)
+    silent = func.coalesce(Batch.staged_at, Batch.created_at, type_=Batch.created_at.type) < since
+    return tx.execute(select(Batch.id).where(Batch.state == BatchState.STAGING, silent)).scalars().all()
+
+
+@question
 def batch_summary(tx: Transaction, batch_id: int) -> BatchSummary:
     """The batch of this number. Raises NotFoundError."""
     found = _youngest(tx, Batch.id == batch_id)

@@ -67,6 +67,8 @@ class Batch(Table):
     state: Mapped[str] = mapped_column(String(10))
     priority: Mapped[int] = mapped_column(default=5)
     created_at: Mapped[datetime] = mapped_column(Utc)
+    #: when rows last came; a batch in ``staging`` that gets none any more has lost its producer
+    staged_at: Mapped[datetime | None] = mapped_column(Utc)
     opened_at: Mapped[datetime | None] = mapped_column(Utc)
     num_pending: Mapped[int] = mapped_column(default=0)
     num_queued: Mapped[int] = mapped_column(default=0)

@@ -1,8 +1,7 @@
 """The dispatcher on a real ledger and a real Redis: releasing, telling again, taking back."""
 
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,14 @@ from sqlalchemy import select
 from farm import ledger, packs
 from farm.broker import Broker
 from farm.database import Database
+from farm.reconnection import MAX_WAIT_SECONDS
 from farm.redis_client import redis_client
-from producer.dispatcher import REPUBLISH_SECONDS, Dispatcher, Tick
+from producer.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
 from schemas.errors import BrokerUnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState
 from schemas.tables import Batch, Job, Pack
-from tests.integration.ledger_farm import TestClock, claimed_pack, new_ledger, new_worker, open_batch, states
+from tests.integration.ledger_farm import TestClock, claimed_pack, new_ledger, new_worker, open_batch, staged, states
 from tests.servers import RedisServer, temporary_folder
 
 QUEUE = "nightshift.tiny"
@@ -131,8 +131,80 @@ def test_a_lease_runs_out_but_not_before_the_dispatcher_has_run_for_one_lease(
     claimed_pack(database, batch_id, new_worker(database))
     clock.advance(3600)
     assert dispatcher.tick().num_expired == 0
-    time.sleep(LEASE_SECONDS)
+    clock.advance(LEASE_SECONDS / 2)
+    assert dispatcher.tick().num_expired == 0
+    clock.advance(LEASE_SECONDS / 2)
     assert dispatcher.tick().num_expired == 1
+
+
+def test_a_dispatcher_that_takes_over_need_not_wait_for_another_lease(
+    dispatcher: Dispatcher, database: Database, broker: Broker, settings: Settings, clock: TestClock
+) -> None:
+    claimed_pack(database, open_batch(database, 2), new_worker(database))
+    other = Dispatcher(database, broker, settings)
+    for _ in range(3):
+        clock.advance(LEASE_SECONDS / 2)
+        dispatcher.tick()
+        other.tick()
+    with database.begin() as tx:
+        tx.execute(Pack.__table__.update().values(state="running", lease_expires_at=clock.now))
+    clock.advance(LEASE_SECONDS / 2)
+    dispatcher.close()
+    assert other.tick().num_expired >= 1
+
+
+def test_a_lease_is_taken_back_although_redis_is_away(database: Database, settings: Settings, clock: TestClock) -> None:
+    claimed_pack(database, open_batch(database, 2), new_worker(database))
+    with closing(Broker("redis://127.0.0.1:1/0")) as nowhere:
+        dispatcher = Dispatcher(database, nowhere, settings)
+        clock.advance(3600)
+        for _ in range(3):
+            with suppress(BrokerUnavailableError):
+                dispatcher.tick()
+            clock.advance(LEASE_SECONDS / 2)
+    assert states(database, 1).get(JobState.RUNNING) is None
+
+
+def test_a_batch_whose_producer_died_is_discarded_after_a_day_without_a_row(
+    dispatcher: Dispatcher, database: Database, clock: TestClock
+) -> None:
+    slow, dead = (ledger.create_batch(database, name, "tiny", 5) for name in ("slow", "dead"))
+    ledger.stage_jobs(database, dead, [staged(1)])
+    clock.advance(ABANDONED_SECONDS - 60)
+    dispatcher.tick()
+    ledger.stage_jobs(database, slow, [staged(1)])
+    clock.advance(120)
+    dispatcher.tick()
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(Batch.name)).scalars().all() == ["slow"]
+
+
+def test_a_redis_that_is_full_is_said_to_refuse(dispatcher: Dispatcher, database: Database, redis_url: str) -> None:
+    open_batch(database, 2)
+    with redis_client(redis_url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(BrokerUnavailableError, match=r"refuses: .*maxmemory"):
+                dispatcher.tick()
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+def test_a_worker_waits_a_few_seconds_between_two_tries_of_a_redis_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda _seconds: None)
+    with closing(Broker("redis://127.0.0.1:1/0")) as nowhere, nowhere.app.connection_for_read() as connection:
+        waits = list[float]()
+
+        def note(_error: Exception, seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 9:
+                raise KeyboardInterrupt
+
+        with suppress(KeyboardInterrupt):
+            connection.ensure_connection(note, None)
+    assert max(waits) == MAX_WAIT_SECONDS
 
 
 def test_a_canceled_batch_is_swept(dispatcher: Dispatcher, database: Database) -> None:

@@ -1,8 +1,10 @@
 """Every move of a job, on a real SQLite and a real PostgreSQL."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from sqlalchemy import func, select
@@ -10,7 +12,7 @@ from sqlalchemy import func, select
 from farm import ledger, packs
 from farm.database import Database
 from farm.retries import Failure
-from schemas.errors import LeaseLostError, NotFoundError, RenderError, SpecError
+from schemas.errors import DatabaseUnavailableError, LeaseLostError, NotFoundError, RenderError, SpecError
 from schemas.states import JobState
 from schemas.tables import Image, Pack, Result
 from tests.integration.ledger_farm import (
@@ -180,9 +182,10 @@ def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Data
     assert sizes == [1, 1, 1]
 
 
-def test_a_job_that_kills_every_worker_fails_after_its_attempts(database: Database) -> None:
+def test_a_job_that_kills_every_worker_fails_after_its_attempts(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 1)
     for _ in range(3):
+        clock.advance(60)
         worker_id = new_worker(database)
         pack = claimed_pack(database, batch_id, worker_id)
         packs.begin_rendering(database, pack.id, worker_id)
@@ -217,6 +220,46 @@ def test_a_retryable_error_of_one_job_leaves_the_rest_of_its_pack_running(databa
     ledger.finish_jobs(database, pack, ENVIRONMENT, rest)
     with database.begin(read_only=True) as tx:
         assert tx.execute(select(Pack.state)).scalar_one() == "finished"
+
+
+def test_the_next_try_of_a_job_waits_while_others_go_on(database: Database, clock: TestClock) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    alone = claimed_pack(database, batch_id, worker_id, size=1)
+    ledger.fail_jobs(database, alone, [alone.jobs[0].id], Failure.of(RenderError("too hot")), 3)
+    other = claimed_pack(database, batch_id, worker_id, size=1)
+    assert other.jobs[0].id != alone.jobs[0].id
+    assert ledger.release_pack(database, batch_id, 8) is None
+    clock.advance(1.9)
+    assert ledger.release_pack(database, batch_id, 8) is None
+    clock.advance(0.1)
+    assert claimed_pack(database, batch_id, worker_id).jobs[0].id == alone.jobs[0].id
+
+
+def test_a_failed_job_keeps_its_last_traceback_until_it_is_tried_again(database: Database, clock: TestClock) -> None:
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    for n in range(3):
+        clock.advance(60)
+        pack = claimed_pack(database, batch_id, worker_id)
+        ledger.fail_jobs(database, pack, [pack.jobs[0].id], Failure.of(RenderError(f"too hot, the {n}th time")), 3)
+    (job,) = job_rows(database, batch_id)
+    assert (job.state, job.error) == ("failed", "too hot, the 2th time")
+    assert "RenderError: too hot, the 2th time" in job.traceback
+    ledger.retry_failed(database, batch_id)
+    (job,) = job_rows(database, batch_id)
+    assert (job.error, job.traceback, job.retry_at) == (None, None, None)
+
+
+def test_a_ledger_that_another_process_holds_is_waited_for(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farm.database._BUSY_SECONDS", 0.2)
+    with closing(new_ledger(sqlite_url)) as database:
+        other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailableError, match=r"held by another process for 0\.2 s"):
+            open_batch(database, 1)
+        end = threading.Timer(0.1, other.close)
+        end.start()
+        open_batch(database, 1)
+        end.join()
 
 
 def test_a_pack_given_back_counts_no_attempt(database: Database) -> None:

@@ -1,11 +1,13 @@
 """Retry decisions and release order: pure policy."""
 
+from dataclasses import replace
+
 import pytest
 
 from farm.retries import Failure, Verdict, verdict
 from producer.progress import Rate, duration
 from producer.release import BatchShare, Turns, packs_wanted
-from schemas.errors import DeviceMemoryError, SpecError
+from schemas.errors import RenderError, SpecError
 from schemas.states import JobState
 
 
@@ -21,13 +23,38 @@ def test_a_job_that_shared_its_pack_is_never_blamed(retryable: bool) -> None:
 def test_a_job_that_was_alone_has_three_tries_unless_the_error_is_permanent(
     retryable: bool, attempts: int, state: str
 ) -> None:
-    assert verdict(retryable=retryable, alone=True, attempts=attempts, max_attempts=3) == Verdict(JobState(state), True)
+    end = verdict(retryable=retryable, alone=True, attempts=attempts, max_attempts=3)
+    assert (end.state, end.counts) == (JobState(state), True)
+
+
+def test_each_try_waits_longer_than_the_one_before_and_none_for_ever() -> None:
+    ends = [verdict(retryable=True, alone=True, attempts=n, max_attempts=1000) for n in (0, 1, 2, 3, 4, 900)]
+    assert [end.wait_seconds for end in ends] == [2, 8, 32, 128, 300, 300]
+
+
+def test_a_job_that_comes_back_alone_need_not_wait() -> None:
+    assert verdict(retryable=True, alone=False, attempts=2, max_attempts=3).wait_seconds == 0
 
 
 def test_an_error_says_itself_whether_another_try_helps() -> None:
-    assert Failure.of(DeviceMemoryError("too big")) == Failure("device_memory", "too big", True)
-    assert Failure.of(SpecError("no such thing")) == Failure("spec", "no such thing", False, is_of_the_job=True)
+    assert replace(Failure.of(RenderError("too hot")), traceback=None) == Failure("render", "too hot", True)
+    unfit = Failure.of(SpecError("no such thing"))
+    assert replace(unfit, traceback=None) == Failure("spec", "no such thing", False, is_of_the_job=True)
     assert Failure.of(ZeroDivisionError("division by zero")).code == "unexpected"
+
+
+def test_a_failure_keeps_the_end_of_its_traceback() -> None:
+    def fall(depth: int) -> None:
+        if depth:
+            fall(depth - 1)
+        raise ZeroDivisionError("at the bottom" + "!" * 9_000)
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        fall(30)
+    kept = Failure.of(raised.value).traceback
+    assert kept is not None
+    assert len(kept) == 8_000
+    assert kept.endswith("!\n")
 
 
 @pytest.mark.parametrize(("workers", "queued", "wanted"), [(0, 0, 4), (1, 3, 1), (3, 5, 7), (1, 9, 0)])

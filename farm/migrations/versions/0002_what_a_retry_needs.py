@@ -1,4 +1,4 @@
-"""what a retry needs to know, and how many messages a worker refused"""
+"""what a retry needs to know, when a batch was last staged, how many messages a worker refused"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,4 +13,5 @@ def upgrade() -> None:
     # Plain ADD COLUMN, nullable or with a default of the database's: a farm of the last version goes on meanwhile.
     op.add_column("jobs", sa.Column("retry_at", schemas.tables.Utc(timezone=True), nullable=True))
     op.add_column("jobs", sa.Column("traceback", sa.Text(), nullable=True))
+    op.add_column("batches", sa.Column("staged_at", schemas.tables.Utc(timezone=True), nullable=True))
     op.add_column("workers", sa.Column("num_refused", sa.Integer(), server_default=sa.text("0"), nullable=False))
