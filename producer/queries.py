@@ -197,6 +197,21 @@ def sampled_results(tx: Transaction, batch_id: int, num_jobs: int, limit: int) -
 
 
 @question
+def _failures_page(tx: Transaction, batch_id: int, after: int, limit: int) -> Sequence[Row[Any]]:
+    columns = (Job.number, Job.spec, Job.attempts, Job.error_code, Job.error, Job.traceback)
+    wanted = (Job.batch_id == batch_id, Job.state == JobState.FAILED, Job.number > after)
+    return tx.execute(select(*columns).where(*wanted).order_by(Job.number).limit(limit)).all()
+
+
+def failed_jobs(database: Database, batch_id: int) -> Iterator[Row[Any]]:
+    """Every failed job of the batch with its spec, attempts, error and traceback; in order, a page at a time."""
+    after = 0
+    while page := _failures_page(database, batch_id, after, _PAGE):
+        yield from page
+        after = page[-1].number
+
+
+@question
 def _outcomes_page(tx: Transaction, batch_id: int, after: int, limit: int) -> Sequence[Row[Any]]:
     jobs = select(Job.number, Job.spec, Job.state, Job.error, Image.uri).select_from(Job)
     pictured = jobs.outerjoin(Result, Result.job_id == Job.id).outerjoin(Image, Image.id == Result.image_id)
