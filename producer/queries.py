@@ -176,17 +176,9 @@ def _done_jobs(batch_id: int) -> Select[Any]:
     return select(*_RESULT).join_from(Job, Result).join(Image).where(Job.batch_id == batch_id).order_by(Job.number)
 
 
-@question
-def _results_page(tx: Transaction, batch_id: int, after: int, limit: int) -> Sequence[Row[Any]]:
-    return tx.execute(_done_jobs(batch_id).where(Job.number > after).limit(limit)).all()
-
-
 def results(database: Database, batch_id: int) -> Iterator[Row[Any]]:
     """The batch's done jobs with their images, in the manifest's order, a page at a time."""
-    after = 0
-    while page := _results_page(database, batch_id, after, _PAGE):
-        yield from page
-        after = page[-1].number
+    return _paged(database, _done_jobs(batch_id))
 
 
 @question
@@ -196,32 +188,28 @@ def sampled_results(tx: Transaction, batch_id: int, num_jobs: int, limit: int) -
     return tx.execute(_done_jobs(batch_id).where(Job.number.in_(numbers))).all()
 
 
-@question
-def _failures_page(tx: Transaction, batch_id: int, after: int, limit: int) -> Sequence[Row[Any]]:
-    columns = (Job.number, Job.spec, Job.attempts, Job.error_code, Job.error, Job.traceback)
-    wanted = (Job.batch_id == batch_id, Job.state == JobState.FAILED, Job.number > after)
-    return tx.execute(select(*columns).where(*wanted).order_by(Job.number).limit(limit)).all()
-
-
 def failed_jobs(database: Database, batch_id: int) -> Iterator[Row[Any]]:
     """Every failed job of the batch with its spec, attempts, error and traceback; in order, a page at a time."""
-    after = 0
-    while page := _failures_page(database, batch_id, after, _PAGE):
-        yield from page
-        after = page[-1].number
-
-
-@question
-def _outcomes_page(tx: Transaction, batch_id: int, after: int, limit: int) -> Sequence[Row[Any]]:
-    jobs = select(Job.number, Job.spec, Job.state, Job.error, Image.uri).select_from(Job)
-    pictured = jobs.outerjoin(Result, Result.job_id == Job.id).outerjoin(Image, Image.id == Result.image_id)
-    wanted = pictured.where(Job.batch_id == batch_id, Job.number > after)
-    return tx.execute(wanted.order_by(Job.number).limit(limit)).all()
+    columns = (Job.number, Job.spec, Job.attempts, Job.error_code, Job.error, Job.traceback)
+    failed = select(*columns).where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
+    return _paged(database, failed.order_by(Job.number))
 
 
 def outcomes(database: Database, batch_id: int) -> Iterator[Row[Any]]:
     """Every job of the batch with its state, its image's URI or None, and its error; in order, a page at a time."""
+    jobs = select(Job.number, Job.spec, Job.state, Job.error, Image.uri).select_from(Job)
+    pictured = jobs.outerjoin(Result, Result.job_id == Job.id).outerjoin(Image, Image.id == Result.image_id)
+    return _paged(database, pictured.where(Job.batch_id == batch_id).order_by(Job.number))
+
+
+def _paged(database: Database, jobs: Select[*tuple[Any, ...]]) -> Iterator[Row[Any]]:
+    """The rows of a statement in the order of ``jobs.number``, so that a batch of a million takes no memory."""
     after = 0
-    while page := _outcomes_page(database, batch_id, after, _PAGE):
+    while page := _page(database, jobs, after):
         yield from page
         after = page[-1].number
+
+
+@question
+def _page(tx: Transaction, jobs: Select[*tuple[Any, ...]], after: int) -> Sequence[Row[Any]]:
+    return tx.execute(jobs.where(Job.number > after).limit(_PAGE)).all()
