@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from imwatermark import WatermarkDecoder, WatermarkEncoder
 
+from farm.watermark import WATERMARK_BITS, Pixels, num_bits_read, put_watermark
 from schemas.output import Output
 from worker.containers import Metadata, with_metadata
 from worker.encoding import decoded, encoded
-from worker.watermark import WATERMARK_BITS, Pixels, num_bits_read, put_watermark
 
 _BEAT_SECONDS = 0.001
 _METADATA = Metadata("a cat\nSteps: 40" * 20, {"nightshift": 1, "spec": {"prompt": "a cat" * 200}}, "<x/>" * 100)

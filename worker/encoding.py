@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from farm.image_file import UNREADABLE
+from farm.watermark import Pixels
 from schemas.errors import InputError
 from schemas.output import Output
-from worker.watermark import Pixels
 
 #: libwebp's effort for lossless files: 20 of 100 takes a bit over half the time of Pillow's 80, for the same size
 _WEBP_EFFORT: Final = 20

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from farm.image_store import ImageStore
+from farm.watermark import Pixels, has_room, num_bits_read, put_watermark
 from schemas.output import Output
 from schemas.provenance import Environment, Provenance
 from schemas.records import ClaimedJob, FinishedImage, StoredImage
@@ -12,7 +13,6 @@ from schemas.spec import JobSpec
 from worker.containers import with_metadata
 from worker.encoding import decoded, encoded
 from worker.metadata import image_metadata
-from worker.watermark import Pixels, has_room, num_bits_read, put_watermark
 
 
 @dataclass(frozen=True)

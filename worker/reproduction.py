@@ -16,6 +16,7 @@ from typing import Final
 from farm.image_store import write_atomically
 from farm.inputs import InputStore
 from farm.recorded_images import Recorded, recorded_image
+from farm.watermark import Pixels
 from schemas.errors import DeviceLostError, InvalidImageError, NightshiftError, StorageError
 from schemas.printable import printable
 from schemas.settings import Settings, load_settings
@@ -26,7 +27,6 @@ from worker.finishing import FileMaker
 from worker.inputs import InputFetcher, joined
 from worker.pipelines import LoadedPair, load_pair
 from worker.rendering import render
-from worker.watermark import Pixels
 
 EXIT_DIFFERENT: Final = 1
 

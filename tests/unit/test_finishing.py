@@ -13,11 +13,11 @@ from PIL.JpegImagePlugin import get_sampling
 
 from farm.image_file import read_image_file
 from farm.image_store import ImageStore
+from farm.watermark import WATERMARK_BITS, num_bits_read, put_watermark
 from schemas.provenance import Environment, Provenance
 from schemas.records import ClaimedJob, FinishedImage
 from schemas.spec import JobSpec
 from worker.finishing import FileMaker, Finisher, Unfinished
-from worker.watermark import WATERMARK_BITS, num_bits_read, put_watermark
 
 ENVIRONMENT = Environment(
     pair="tiny",

@@ -10,7 +10,7 @@ import pytest
 from imwatermark import WatermarkDecoder, WatermarkEncoder
 from imwatermark.maxDct import EmbedMaxDct
 
-from worker.watermark import WATERMARK_BITS, Pixels, num_bits_read, put_watermark
+from farm.watermark import WATERMARK_BITS, Pixels, num_bits_read, put_watermark
 
 Picture = Callable[[np.random.Generator, int, int], np.ndarray]
 

@@ -2,8 +2,9 @@
 
 Sources: Stability AI's generative-models, as in diffusers' ``StableDiffusionXLWatermarker``, for the bits;
 ``imwatermark.maxDct``, method ``dwtDct``, for the method. Colours and wavelets are left to the stock code's own
-libraries, OpenCV and PyWavelets. Its Python loop over the 16,384 blocks of a 1024² picture would keep the GIL from the
-device thread; here it is array operations on the same float64 numbers in the same order, and no bit differs.
+libraries, OpenCV and PyWavelets, which the extra ``worker`` brings. Its Python loop over the 16,384 blocks of a 1024²
+picture would keep the GIL from the device thread; here it is array operations on the same float64 numbers in the same
+order, and no bit differs.
 """
 
 from functools import lru_cache
@@ -34,12 +35,12 @@ class _Strongest(NamedTuple):
 
 def has_room(pixels: Pixels) -> bool:
     """Whether the picture is large enough to carry the mark."""
-    return pixels.shape[0] * pixels.shape[1] >= _SMALLEST_AREA
+    return bool(pixels.shape[0] * pixels.shape[1] >= _SMALLEST_AREA)
 
 
 def put_watermark(pixels: Pixels) -> Pixels:
     """The marked picture. uint8 RGB of shape (height, width, 3), as is what it returns."""
-    yuv = cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV)
+    yuv = _converted(pixels, cv2.COLOR_RGB2YUV)
     plane = _u_plane(yuv)
     low, high = _along_columns(plane)
     approximation, vertical = pywt.dwt(low, _WAVELET)
@@ -51,18 +52,22 @@ def put_watermark(pixels: Pixels) -> Pixels:
     low = pywt.idwt(approximation, horizontal, _WAVELET)
     high = pywt.idwt(vertical, diagonal, _WAVELET)
     plane.T[...] = pywt.idwt(_transposed(low), _transposed(high), _WAVELET)
-    return cv2.cvtColor(yuv, cv2.COLOR_YUV2RGB)
+    return _converted(yuv, cv2.COLOR_YUV2RGB)
 
 
 def num_bits_read(pixels: Pixels) -> int:
     """How many of the 48 bits the stock decoder reads back from uint8 RGB pixels."""
-    plane = _u_plane(cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV))
+    plane = _u_plane(_converted(pixels, cv2.COLOR_RGB2YUV))
     approximation, _ = pywt.dwt(_along_columns(plane)[0], _WAVELET)
     values = np.abs(_strongest(approximation).values)
     bit_of_block = np.arange(len(values)) % len(WATERMARK_BITS)
     votes = np.bincount(bit_of_block, weights=values % _SCALE > 0.5 * _SCALE)
     read = votes / np.bincount(bit_of_block) * 255 > 127
     return int(np.count_nonzero(read == np.array(WATERMARK_BITS)))
+
+
+def _converted(pixels: Pixels, colours: int) -> Pixels:
+    return np.asarray(cv2.cvtColor(pixels, colours), dtype=np.uint8)
 
 
 def _u_plane(yuv: Pixels) -> Pixels:
