@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from farm.image_store import ImageStore, filesystem, local_path
+from farm.store_errors import os_errors_alone
 from farm.store_keys import is_folder_of_ours
 from schemas.errors import StorageError
 
@@ -159,7 +160,7 @@ def read_at_most(uri: str, num_bytes: int) -> bytes:
             raise OSError("it is no file")
         with path.open("rb") as stream:
             return stream.read(num_bytes)
-    with filesystem(uri).open(uri, "rb") as stream:
+    with os_errors_alone(), filesystem(uri).open(uri, "rb") as stream:
         content: bytes = stream.read(num_bytes)
     return content
 
@@ -176,7 +177,8 @@ def check_has_files(uri: str) -> None:
         if folder is None:
             remote = filesystem(url)
             remote.invalidate_cache()
-            found: Iterable[Any] = remote.ls(url, detail=False)
+            with os_errors_alone():
+                found: Iterable[Any] = remote.ls(url, detail=False)
         else:
             found = _entries(folder)
     except FileNotFoundError:
@@ -211,6 +213,7 @@ def _modified(path: Path) -> datetime:
 @contextmanager
 def _said(url: str) -> Iterator[None]:
     try:
-        yield
+        with os_errors_alone():
+            yield
     except OSError as error:
         raise StorageError(f"cannot look through the image store {url}: {error.strerror or error}") from error
