@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
+from farm.store_errors import os_errors_alone
 from schemas.errors import SettingsError, StorageError
 
 
@@ -36,7 +37,8 @@ class ImageStore:
             if self._folder is not None:
                 write_atomically(self._folder / key, content)
             else:
-                self._filesystem.pipe_file(uri, content)
+                with os_errors_alone():
+                    self._filesystem.pipe_file(uri, content)
         except OSError as error:
             raise StorageError(f"cannot store an image below {self.url}: {error.strerror or error}") from error
         return uri
@@ -50,8 +52,9 @@ class ImageStore:
                 write_atomically(self._folder / name, b"probe")
                 (self._folder / name).unlink()
             else:
-                self._filesystem.pipe_file(uri, b"probe")
-                self._filesystem.rm_file(uri)
+                with os_errors_alone():
+                    self._filesystem.pipe_file(uri, b"probe")
+                    self._filesystem.rm_file(uri)
         except OSError as error:
             raise StorageError(f"the image store {self.url} cannot be written: {error.strerror or error}") from error
 
@@ -70,7 +73,7 @@ def read_image(uri: str) -> bytes:
     try:
         if path is not None:
             return path.read_bytes()
-        with fsspec.open(uri, "rb") as stream:
+        with os_errors_alone(), fsspec.open(uri, "rb") as stream:
             content: bytes = stream.read()
         return content
     except OSError as error:

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.unreachable_store import unreachable_store
+
+__all__ = ["unreachable_store"]
+
 
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory):

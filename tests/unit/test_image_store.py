@@ -65,3 +65,14 @@ def test_a_store_that_cannot_be_written_says_so_before_anything_is_rendered() ->
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(SettingsError, match="images_url"):
         ImageStore("gopher://images")
+
+
+def test_a_store_like_s3_that_does_not_answer_is_waited_for(unreachable_store: str) -> None:
+    """StorageError is retried; botocore's own error would fail the job."""
+    store = ImageStore(unreachable_store)
+    with pytest.raises(StorageError, match="cannot store an image below unreachable://images: could not connect"):
+        store.put(CONTENT, SHA256, "png")
+    with pytest.raises(StorageError, match="cannot be written: could not connect"):
+        store.check()
+    with pytest.raises(StorageError, match="could not connect"):
+        read_image(f"{unreachable_store}/{SHA256}.png")

@@ -1,16 +1,11 @@
 """What `nightshift verify` judges by, without a server: whose a file is, and whether rows can be so."""
 
 import os
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
-from typing import NoReturn
 
-import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from farm.store_keys import is_folder_of_ours, store_key
 from farm.stored_files import StoredFile, check_has_files, read_at_most, stored_files
@@ -193,31 +188,11 @@ def test_a_store_is_there_if_anything_lies_in_it(tmp_path: Path) -> None:
         check_has_files((tmp_path / "file" / KEY).as_uri())
 
 
-class BotoCoreError(Exception):
-    """As botocore has it: no OSError."""
-
-
-class Unreachable(MemoryFileSystem):
-    """As s3fs is where nobody answers."""
-
-    protocol = "unreachable"
-
-    def ls(self, path: str, detail: bool = True, **_options: object) -> NoReturn:
-        raise BotoCoreError("could not connect to the endpoint")
-
-    def open(self, path: str, *_args: object, **_options: object) -> NoReturn:
-        self.ls(path)
-
-
-def test_a_store_like_s3_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    exceptions = ModuleType("botocore.exceptions")
-    exceptions.BotoCoreError = BotoCoreError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "botocore.exceptions", exceptions)
-    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
-    uri = f"unreachable://images/{KEY}"
+def test_a_store_like_s3_that_does_not_answer_is_one_sentence(unreachable_store: str) -> None:
+    uri = f"{unreachable_store}/{KEY}"
     with pytest.raises(OSError, match="could not connect to the endpoint"):
         read_at_most(uri, 9)
     with pytest.raises(StorageError, match="unreachable://images does not answer: could not connect"):
         check_has_files(uri)
     with pytest.raises(StorageError, match="cannot look through the image store unreachable://images: could not"):
-        list(stored_files("unreachable://images").all())
+        list(stored_files(unreachable_store).all())
