@@ -18,6 +18,7 @@ from farm.inputs import InputStore
 from producer.lora_file import lora_flaw
 from producer.lora_list import lora_items
 from schemas.errors import FieldProblem, InputFileError
+from schemas.printable import shown
 from schemas.settings import Settings
 from schemas.spec import JobSpec
 
@@ -57,7 +58,7 @@ class ResolvedInputs:
         if part == "loras" and self.given:
             number, _, name = rest.partition(".")
             where = [f"number {int(number) + 1}", name] if number else []
-            value = [repr(problem.value)] if number and problem.value is not None else []
+            value = [shown(problem.value)] if number and problem.value is not None else []
             return FieldProblem("loras", self.given["loras"], ": ".join([*where, *value, problem.reason]))
         return problem
 

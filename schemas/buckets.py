@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from schemas.errors import FieldProblem, SpecError
+from schemas.printable import shown
 
 #: A field that no spec keeps: it stands for width and height.
 ASPECT_RATIO: Final = "aspect_ratio"
@@ -125,4 +126,4 @@ def with_sides(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _refusal(value: object, reason: str, beside: Sequence[str] = ()) -> SpecError:
     problem = FieldProblem(ASPECT_RATIO, value, reason, tuple(beside))
-    return SpecError(f"{ASPECT_RATIO}: {value!r}: {reason}", [problem])
+    return SpecError(f"{ASPECT_RATIO}: {shown(value)}: {reason}", [problem])

@@ -28,9 +28,15 @@ def text_flaw(text: str) -> str | None:
     return None
 
 
-def refused(problem: FieldProblem) -> PydanticCustomError:
-    """For a check of several fields together: pydantic would not know which of them to name."""
-    return PydanticCustomError("together", "{reason}", vars(problem))
+class RefusedFieldError(ValueError):
+    """A check of several fields together says which of them is wrong: pydantic would not know which to name.
+
+    It has no text, because pydantic would ask for it, and a value may be anything: half a surrogate pair has no UTF-8.
+    """
+
+    def __init__(self, problem: FieldProblem) -> None:
+        super().__init__()
+        self.problem = problem
 
 
 def _storable(value: object) -> object:

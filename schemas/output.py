@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.errors import FieldProblem
-from schemas.fields import Int, SpecPart, refused
+from schemas.fields import Int, RefusedFieldError, SpecPart
 
 JPEG_QUALITY: Final = 95
 
@@ -26,7 +26,7 @@ class Output(SpecPart):
         image_format = info.data.get("format")
         if image_format == "png" and quality is not None:
             reason = "is nothing that png has: it is lossless; webp and jpeg have one"
-            raise refused(FieldProblem("output.quality", quality, reason, ("output.format",)))
+            raise RefusedFieldError(FieldProblem("output.quality", quality, reason, ("output.format",)))
         return JPEG_QUALITY if image_format == "jpeg" and quality is None else quality
 
     @property

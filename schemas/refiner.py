@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.errors import FieldProblem
-from schemas.fields import Float, Guidance, Int, NegativePrompt, Prompt, SpecPart, refused
+from schemas.fields import Float, Guidance, Int, NegativePrompt, Prompt, RefusedFieldError, SpecPart
 
 Mode = Literal["ensemble", "img2img", "only", "off"]
 
@@ -75,7 +75,7 @@ class Refiner(SpecPart):
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value is not None and (value != default or (name == "start" and self.mode != "off")):
                 reason = f"says nothing with refiner.mode {self.mode}"
-                raise refused(FieldProblem(f"refiner.{name}", value, reason, ("refiner.mode",)))
+                raise RefusedFieldError(FieldProblem(f"refiner.{name}", value, reason, ("refiner.mode",)))
         if self.mode == "ensemble":
             self._check_start()
         return self
@@ -88,7 +88,7 @@ class Refiner(SpecPart):
                                       {"found": found})  # fmt: skip
         if self.handoff == "diffusers" and self.start is None:
             reason = f"knows start only, and not {given[0]}"
-            raise refused(FieldProblem("refiner.handoff", "diffusers", reason, (f"refiner.{given[0]}",)))
+            raise RefusedFieldError(FieldProblem("refiner.handoff", "diffusers", reason, (f"refiner.{given[0]}",)))
 
     def num_base_steps(self, num_inference_steps: int) -> int | None:
         """The whole steps of the base; None where ``start`` says it, which only a scheduler's timesteps can answer."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from schemas.errors import FieldProblem, SpecError
+from schemas.printable import shown
 
 Option = bool | int | str
 #: sorted by name: hashable, and equal options are equal
@@ -192,16 +193,19 @@ def _value(class_name: str, name: str, value: object) -> Option:
     if name not in choices:
         raise _refusal(name, value, f"is no option of {class_name}; it has {', '.join(choices)}")
     for choice in choices[name]:
-        if (type(value) is type(choice) and value == choice) or _stands_for(value, choice):
+        if stands_for(value, choice):
             return choice
     known = ", ".join(str(choice).lower() for choice in choices[name])
     raise _refusal(name, value, f"is not one of {known}")
 
 
-def _stands_for(value: object, choice: Option) -> bool:
-    return isinstance(value, str) and value.strip().lower() == str(choice).lower()
+def stands_for(value: object, choice: Option) -> bool:
+    """Whether the value is the choice, or is how a manifest's cell says it."""
+    if isinstance(value, str):
+        return value.strip().lower() == str(choice).lower()
+    return type(value) is type(choice) and value == choice
 
 
 def _refusal(option: str, value: object, reason: str) -> SpecError:
     problem = FieldProblem(f"scheduler_options.{option}", value, reason, beside=("scheduler",))
-    return SpecError(f"{problem.field}: {value!r}: {reason}", [problem])
+    return SpecError(f"{problem.field}: {shown(value)}: {reason}", [problem])

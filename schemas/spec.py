@@ -1,7 +1,7 @@
 """JobSpec: everything that decides the pixels of one image, and nothing else. Field names are diffusers' names."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,17 +27,21 @@ from schemas.fields import (
     Int,
     NegativePrompt,
     Prompt,
+    RefusedFieldError,
     Seed,
     Sha256,
     Side,
     Size,
     SpecPart,
-    refused,
 )
-from schemas.loras import Loras
+from schemas.loras import MAX_LORAS, Loras
 from schemas.output import Output
+from schemas.printable import printable_start, shown
 from schemas.refiner import Refiner
-from schemas.schedulers import SchedulerOptions, named_scheduler, scheduler_options
+from schemas.schedulers import SchedulerOptions, named_scheduler, scheduler_options, stands_for
+
+#: More than a spec has fields: only what lists more than it may can have more.
+MAX_PROBLEMS: Final = 50
 
 
 def _scheduler(name: str) -> str:
@@ -48,7 +52,13 @@ def _scheduler(name: str) -> str:
 
 
 def _as_tuple(items: Any) -> Any:
-    return tuple(items) if isinstance(items, list) else items
+    if not isinstance(items, list):
+        return items
+    if len(items) > MAX_LORAS:  # before each of them is looked at
+        raise PydanticCustomError(
+            "loras", "should have at most {most} items, not {num}", {"most": MAX_LORAS, "num": len(items)}
+        )
+    return tuple(items)
 
 
 class JobSpec(SpecPart):
@@ -99,7 +109,7 @@ class JobSpec(SpecPart):
         try:
             return with_sides(fields) if isinstance(fields, dict) else fields
         except SpecError as error:
-            raise refused(error.problems[0]) from None
+            raise RefusedFieldError(error.problems[0]) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -115,9 +125,11 @@ class JobSpec(SpecPart):
         if not implied or not isinstance(given, Mapping | None):
             return fields
         for option, value in implied.items():
-            if given and str(given.get(option, value)).lower() != str(value).lower():
+            if given and option in given and not stands_for(given[option], value):
                 reason = f"contradicts the name {fields['scheduler']!r}"
-                raise refused(FieldProblem(f"scheduler_options.{option}", given[option], reason, ("scheduler",)))
+                raise RefusedFieldError(
+                    FieldProblem(f"scheduler_options.{option}", given[option], reason, ("scheduler",))
+                )
         return {**fields, "scheduler": class_name, "scheduler_options": {**(given or {}), **implied}}
 
     @field_validator("scheduler_options", mode="before")
@@ -130,12 +142,12 @@ class JobSpec(SpecPart):
         try:
             return scheduler_options(info.data["scheduler"], given)
         except SpecError as error:
-            raise refused(error.problems[0]) from None
+            raise RefusedFieldError(error.problems[0]) from None
 
     @model_validator(mode="after")
     def _is_of_one_piece(self) -> Self:
         if problem := combination_problem(self):
-            raise refused(problem)
+            raise RefusedFieldError(problem)
         return self
 
     @field_serializer("seed", when_used="json")
@@ -147,13 +159,16 @@ class JobSpec(SpecPart):
         """The spec of these fields.
 
         Raises:
-            SpecError: with ``field: value: reason`` of every field that is wrong, and ``problems`` as data.
+            SpecError: with ``field: value: reason`` of every field that is wrong, and ``problems`` as data. It names
+                the first ``MAX_PROBLEMS``.
         """
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            problems = [_problem(item) for item in error.errors()]
-            raise SpecError("; ".join(map(_sentence, problems)), problems) from None
+            errors = error.errors(include_url=False)
+            problems = [_problem(item) for item in errors[:MAX_PROBLEMS]]
+            more = [f"and {len(errors) - MAX_PROBLEMS} more"] if len(errors) > MAX_PROBLEMS else []
+            raise SpecError("; ".join([*map(_sentence, problems), *more]), problems) from None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -192,16 +207,14 @@ def _problem(item: Any) -> FieldProblem:
         return FieldProblem(field, None, "is missing")
     if item["type"] == "extra_forbidden":
         return FieldProblem(field, None, "is not a field of a spec")
-    if item["type"] == "together":
-        return FieldProblem(**item["ctx"])
+    if isinstance(refusal := item.get("ctx", {}).get("error"), RefusedFieldError):
+        return refusal.problem
     message = item["msg"].removeprefix("Input ").removeprefix("String ")
     return FieldProblem(field, item["input"], message[0].lower() + message[1:])
 
 
 def _sentence(problem: FieldProblem) -> str:
+    field = printable_start(problem.field, 60) or "the spec"
     if problem.value is None:
-        return f"{problem.field}: {problem.reason}"
-    shown = repr(problem.value)
-    if len(shown) > 60:
-        shown = f"{shown[:57]}... ({len(str(problem.value))} characters)"
-    return f"{problem.field}: {shown}: {problem.reason}"
+        return f"{field}: {problem.reason}"
+    return f"{field}: {shown(problem.value)}: {problem.reason}"
