@@ -1,11 +1,9 @@
 """Settings: ``NIGHTSHIFT_…`` variables over ``nightshift.toml`` over defaults. Built once, at the entry point.
 
-``nightshift.toml`` is read from ``$NIGHTSHIFT_CONFIG``, else from the current folder, else from the home folder.
-Its ``[pairs.NAME]`` tables add pairs to the built-in ones.
+``[pairs.NAME]`` tables of ``nightshift.toml`` (``schemas.settings_file``) add pairs to the built-in ones.
 """
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,9 +12,12 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from schemas.errors import PairError, SettingsError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair
+from schemas.printable import printable, printable_start, shown
+from schemas.settings_file import settings_file_content
 
 _PREFIX = "NIGHTSHIFT_"
 _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
+_DAY_SECONDS = 86_400
 
 
 class Settings(BaseSettings):
@@ -42,9 +43,9 @@ class Settings(BaseSettings):
     devices: str = "auto"
     #: keeps two farms on one Redis apart
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
-    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
-    tick_seconds: Annotated[float, Field(gt=0)] = 1.0
-    max_attempts: Annotated[int, Field(ge=1)] = 3
+    lease_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 60.0
+    tick_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 1.0
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
     #: jobs in one pack, at most
     pack_size: Annotated[int, Field(ge=1, le=1024)] = 8
     #: images in one forward pass, at most
@@ -70,7 +71,7 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+        return _expanded(home).absolute()
 
     @field_validator("pairs", mode="before")
     @classmethod
@@ -81,11 +82,16 @@ class Settings(BaseSettings):
             name: table if isinstance(table, ModelPair) else {"name": name, **table} for name, table in pairs.items()
         }
 
+    @field_validator("input_folder", "lora_folder")
+    @classmethod
+    def _absolute_where_given(cls, folder: str) -> str:
+        return str(_expanded(Path(folder)).absolute()) if folder else ""
+
     @model_validator(mode="after")
     def _places_of_home(self) -> Self:
         for name, folder in (("input_folder", self.input_folder), ("lora_folder", self.lora_folder)):
-            place = Path(folder).expanduser().absolute() if folder else self.home / f"{name.removesuffix('_folder')}s"
-            object.__setattr__(self, name, str(place))
+            if not folder:
+                object.__setattr__(self, name, str(self.home / f"{name.removesuffix('_folder')}s"))
         if not self.database_url:
             object.__setattr__(self, "database_url", f"sqlite:///{self.home / 'ledger.sqlite3'}")
         if not self.images_url:
@@ -106,7 +112,7 @@ class Settings(BaseSettings):
         wanted = name or self.pair
         if wanted not in pairs:
             raise PairError(
-                f"unknown pair {wanted!r}; known are {', '.join(sorted(pairs))} (add yours to nightshift.toml)"
+                f"unknown pair {shown(wanted)}; known are {', '.join(sorted(pairs))} (add yours to nightshift.toml)"
             )
         return pairs[wanted]
 
@@ -118,8 +124,12 @@ def load_settings() -> Settings:
         SettingsError: unknown key, malformed value, unreadable file.
     """
     _refuse_unknown_variables()
+    content = settings_file_content(_home_of_the_environment())
+    # Among Settings' arguments are more than its fields: such as ``_env_file``, which reads another file.
+    if unknown := sorted(content.keys() - Settings.model_fields.keys()):
+        raise SettingsError(_unknown(unknown[0]))
     try:
-        return Settings(**_file_content())
+        return Settings(**content)
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(item) for item in error.errors())) from None
 
@@ -128,32 +138,35 @@ def _refuse_unknown_variables() -> None:
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _NOT_FIELDS
     unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
     if unknown:
-        raise SettingsError(
-            f"unknown setting {', '.join(unknown)} in the environment; known are {', '.join(sorted(known))}"
-        )
+        names = printable(", ".join(unknown))
+        raise SettingsError(f"unknown setting {names} in the environment; known are {', '.join(sorted(known))}")
 
 
-def _file_content() -> dict[str, Any]:
-    path = _file_path()
-    if path is None:
-        return {}
+def _home_of_the_environment() -> Path:
+    """Where ``nightshift.toml`` may lie. What it says of the home itself comes too late for that."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from None
+        return _expanded(Path(os.environ.get("NIGHTSHIFT_HOME", "~/.nightshift")))
+    except ValueError as error:
+        raise SettingsError(f"setting home: {error}") from None
 
 
-def _file_path() -> Path | None:
-    named = os.environ.get("NIGHTSHIFT_CONFIG")
-    if named:
-        return Path(named)
-    home = Path(os.environ.get("NIGHTSHIFT_HOME", "~/.nightshift")).expanduser()
-    candidates = (Path("nightshift.toml"), home / "nightshift.toml")
-    return next((path for path in candidates if path.is_file()), None)
+def _expanded(path: Path) -> Path:
+    """The path with ``~`` resolved. Raises ValueError where nobody has that name, or the path is none."""
+    if "\0" in str(path):
+        raise ValueError("contains a NUL character")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"nobody has the home folder {shown(path.parts[0])}; write the whole path") from None
+
+
+def _unknown(name: str) -> str:
+    return f"unknown setting {shown(name)}; known are {', '.join(sorted(Settings.model_fields))}"
 
 
 def _sentence(item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"]) or "settings"
+    name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}; known are {', '.join(sorted(Settings.model_fields))}"
-    return f"setting {name}: {str(item['input'])[:80]!r}: {item['msg']}"
+        return _unknown(name)
+    reason = printable_start(item["msg"].removeprefix("Value error, "), 1000)
+    return f"setting {printable_start(name, 100)}: {shown(item['input'])}: {reason}"

@@ -86,7 +86,7 @@ def test_an_unknown_pair_is_refused_with_the_known_ones() -> None:
     ("content", "sentence"),
     [
         ("leese_seconds = 30", "unknown setting 'leese_seconds'; known are base_seed, "),
-        ("lease_seconds = 0", "setting lease_seconds: '0': "),
+        ("lease_seconds = 0", "setting lease_seconds: 0: "),
         ('pack_size = "many"', "setting pack_size: 'many': "),
         ('log_level = "loud"', "setting log_level: 'loud': "),
         ('broker_prefix = "has space"', "setting broker_prefix: 'has space': "),
