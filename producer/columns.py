@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from producer.rows import shown_value
 from schemas.buckets import ASPECT_RATIO
 from schemas.errors import ManifestError
 from schemas.fields import text_flaw
@@ -21,7 +22,8 @@ GROUPS: Final = MappingProxyType(
         "output": tuple(Output.model_fields),
     }
 )
-_MAX_COLUMNS: Final = 1_000
+MAX_COLUMNS: Final = 1_000
+_SHOWN_NAMES: Final = 30
 
 #: every name that a column, --map and --set may give a value to
 FIELDS: Final = (
@@ -103,8 +105,8 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
     Raises:
         ManifestError: a column has no usable name, or two are read as the same. The sentence does not name the file.
     """
-    if len(names) > _MAX_COLUMNS:
-        raise ManifestError(f"there are {len(names)} columns; {_MAX_COLUMNS} are the most")
+    if len(names) > MAX_COLUMNS:
+        raise ManifestError(f"there are {len(names)} columns; {MAX_COLUMNS} are the most")
     fields: list[tuple[int, str]] = []
     meta: list[tuple[int, str]] = []
     taken: dict[str, str] = {}
@@ -113,7 +115,7 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
         _check_name(normal, place, known=normal in mapping)
         field = mapping.get(normal, _RUNWARE.get(normal, normal))
         if field in taken:
-            raise ManifestError(f"columns {quoted([taken[field], name])} are both read as {printable(field)}")
+            raise ManifestError(f"columns {quoted([taken[field], name])} are both read as {shown_value(field)}")
         taken[field] = name
         if field in FIELDS:
             fields.append((place, field))
@@ -131,7 +133,7 @@ def _check_name(normal: str, place: int, *, known: bool) -> None:
     if group not in GROUPS or known or normal in FIELDS or normal in (*_RUNWARE, _RUNWARE_META):
         return
     fields = ", ".join(f"{group}.{name}" for name in GROUPS[group])
-    raise ManifestError(f'column "{printable(normal)}" is no field of {_SAID[group]}; they are {fields}')
+    raise ManifestError(f'column "{shown_value(normal)}" is no field of {_SAID[group]}; they are {fields}')
 
 
 _SAID: Final = MappingProxyType(
@@ -152,8 +154,11 @@ def spec_fields(values: Mapping[str, object]) -> dict[str, Any]:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """``"Prompt", "Width"``, printable"""
-    return ", ".join(f'"{printable(name)}"' for name in names)
+    """``"Prompt", "Width"``, printable, and of many the first ones."""
+    found = list(names)
+    shown = [f'"{shown_value(name)}"' for name in found[:_SHOWN_NAMES]]
+    more = [f"and {len(found) - _SHOWN_NAMES} more"] if len(found) > _SHOWN_NAMES else []
+    return ", ".join([*shown, *more])
 
 
 def known_fields() -> str:

@@ -10,8 +10,13 @@ from producer.columns import GROUPS, Cells, Columns, columns_of, normal_name, qu
 from producer.lines import Line
 from producer.rows import BadRow, shown_value
 from schemas.errors import ManifestError
+from schemas.nesting import nesting
 
-_MAX_DEPTH: Final = 32
+MAX_NESTING: Final = 32
+
+_TOO_DEEP: Final = f"the line is nested too deep; {MAX_NESTING} levels are the most"
+#: as many shapes of rows as are remembered: each holds the names of its columns
+_REMEMBERED: Final = 16
 
 
 class _LineError(Exception):
@@ -31,7 +36,7 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
     """
     unseen = set(mapping)
 
-    @lru_cache(maxsize=64)
+    @lru_cache(maxsize=_REMEMBERED)
     def columns(names: tuple[str, ...]) -> Columns:
         unseen.difference_update(normal_name(name) for name in names)
         return columns_of(names, mapping)
@@ -68,23 +73,15 @@ def _parsed(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise _LineError(f"the line is not JSON: {error.msg} at character {error.colno}") from None
     except RecursionError:
-        raise _LineError("the line is nested too deep") from None
+        raise _LineError(_TOO_DEEP) from None
     except ValueError:
         raise _LineError("the line has a number of too many digits") from None
     if not isinstance(content, dict):
         raise _LineError("the line is not a JSON object")
     # Brackets are counted first because prompts seldom have so many; the exact depth takes longer.
-    if text.count("[") + text.count("{") > _MAX_DEPTH and _depth(content) > _MAX_DEPTH:
-        raise _LineError("the line is nested too deep")
+    if text.count("[") + text.count("{") > MAX_NESTING and nesting(content) > MAX_NESTING:
+        raise _LineError(_TOO_DEEP)
     return content
-
-
-def _depth(content: object) -> int:
-    depth, level = 0, [content]
-    while level := [value for value in level if isinstance(value, (dict, list))]:
-        depth += 1
-        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
-    return depth
 
 
 def _flat(content: dict[str, Any]) -> dict[str, Any]:

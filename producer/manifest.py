@@ -1,24 +1,23 @@
 """Manifests: files of prompts, read as a stream. TSV, CSV, JSONL or plain text, told apart by their suffix.
 
 A column is a field of the spec when its name is one (without regard to case, and with ``_``, space and ``-`` alike) or
-when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every other column is meta. Files are UTF-8.
+when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every other column is meta.
 """
 
-import codecs
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from producer.axes import Axes, AxisValue, filled, without_replaced
 from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
 from producer.defaults import set_option, with_defaults
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.jsonl import json_rows
-from producer.lines import Line, read_lines
+from producer.lines import Line
+from producer.manifest_file import manifest_lines
 from producer.repeats import Repeats
 from producer.rows import BadRow, Row, finding, shown_value
 from producer.seeds import derived_seed
@@ -26,12 +25,14 @@ from producer.tables import csv_records, table_rows, tsv_records
 from schemas.digest import canonical_json
 from schemas.errors import FieldProblem, ManifestError, SpecError
 from schemas.fields import text_flaw
-from schemas.printable import printable
+from schemas.printable import printable, printable_start
 from schemas.spec import JobSpec
 
 __all__ = ["BadRow", "ReadOptions", "Row", "read_manifest"]
 
-SUFFIXES: Final = (".tsv", ".csv", ".jsonl", ".txt")
+#: More than there are fields. Only meta can have more, where many of a row's columns are wrong in one way.
+_MAX_FINDINGS: Final = 50
+_REASON_CHARACTERS: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
     mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), options.inputs)
     given = defaults.keys() | (_checked_axes(options.axes, defaults, options.inputs).fields if options.axes else ())
-    with _opened(path) as file, Repeats() as repeats:
+    with manifest_lines(path) as lines, Repeats() as repeats:
         maker = _RowMaker(printable(str(path)), defaults, options, repeats)
-        cells = _cells(path, read_lines(file), mapping, needs_prompt="prompt" not in given)
+        cells = _cells(path, lines, mapping, needs_prompt="prompt" not in given)
         first = next(cells, None)
         if first is None:
             raise ManifestError(f"{printable(str(path))} has no rows")
@@ -141,25 +142,6 @@ def _resolved(values: Mapping[str, object], inputs: Inputs | None) -> ResolvedIn
     return inputs.resolve(values)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    name = printable(str(path))
-    try:
-        with open(path, "rb") as file:
-            if path.suffix.lower() not in SUFFIXES:
-                suffix = printable(path.suffix)
-                raise ManifestError(f'{name}: unknown suffix "{suffix}"; manifests are {", ".join(SUFFIXES)}')
-            if file.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise ManifestError(f"{name} is UTF-16; save it as UTF-8")
-            yield file
-    except FileNotFoundError:
-        raise ManifestError(f"there is no file {name}") from None
-    except IsADirectoryError:
-        raise ManifestError(f"{name} is a folder; a manifest is one file") from None
-    except OSError as error:
-        raise ManifestError(f"cannot read {name}: {error.strerror}") from error
-
-
 def _cells(
     path: Path, lines: Iterator[Line], mapping: Mapping[str, str], *, needs_prompt: bool
 ) -> Iterator[Cells | BadRow]:
@@ -168,7 +150,7 @@ def _cells(
         case ".tsv":
             return table_rows(name, tsv_records(lines), mapping, needs_prompt=needs_prompt)
         case ".csv":
-            return table_rows(name, csv_records(lines), mapping, needs_prompt=needs_prompt)
+            return table_rows(name, csv_records(name, lines), mapping, needs_prompt=needs_prompt)
         case ".jsonl":
             return json_rows(name, lines, mapping)
     if mapping:
@@ -245,11 +227,10 @@ class _RowMaker:
         own = _own(cells)
         defaults = {field: value for field, value in self._defaults.items() if field not in own}
         used = without_replaced(defaults, axes_cell)
-        found = [_located(problem, cells.columns, used, axes_cell) for problem in problems]
-        (column, value, reason), others = found[0], found[1:]
-        return BadRow(
-            self._file, cells.line, column, value, "; ".join([reason, *(finding(*other) for other in others)])
-        )
+        found = [_located(problem, cells.columns, used, axes_cell) for problem in problems[:_MAX_FINDINGS]]
+        (column, value, reason), others = found[0], [finding(*other) for other in found[1:]]
+        more = [f"and {len(problems) - _MAX_FINDINGS} more"] if len(problems) > _MAX_FINDINGS else []
+        return BadRow(self._file, cells.line, column, value, "; ".join([reason, *others, *more]))
 
 
 _NO_COLUMNS: Final = Columns((), (), ())
@@ -269,10 +250,11 @@ def _located(
     that the row and the axes leave standing.
     """
     if own := next((axis for axis in axes_cell if problem.field in axis.fields), None):
-        return None, None, f"axis {own}: {problem.reason}"
+        return None, None, f"axis {own}: {printable_start(problem.reason, _REASON_CHARACTERS)}"
     beside = [f"axis {axis}" for axis in axes_cell if not axis.replaced.isdisjoint(problem.beside)]
     beside += [set_option(field, defaults[field]) for field in problem.beside if field in defaults]
-    reason = f"{problem.reason} ({', '.join(beside)})" if beside else problem.reason
+    reason = printable_start(problem.reason, _REASON_CHARACTERS)
+    reason = f"{reason} ({', '.join(beside)})" if beside else reason
     if problem.field in defaults:
         return None, None, f"{set_option(problem.field, defaults[problem.field])}: {reason}"
     value = None if problem.value is None else shown_value(problem.value)

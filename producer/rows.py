@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from schemas.printable import printable
+from schemas.printable import printable, printable_start
 from schemas.spec import JobSpec
 
 _SHOWN_CHARACTERS = 60
@@ -40,14 +40,13 @@ class BadRow:
 
 def finding(column: str | None, value: str | None, reason: str) -> str:
     """``column "Width": "1001": is not ...``, without the parts that are None."""
-    named = [f'column "{printable(column)}"'] if column is not None else []
+    named = [f'column "{shown_value(column)}"'] if column is not None else []
     shown = [f'"{value}"'] if value is not None else []
-    return ": ".join([*named, *shown, reason])
+    return ": ".join([*named, *shown, printable(reason)])
 
 
 def shown_value(value: object) -> str:
     """The value as text, printable and at most about 80 characters; what JSON types other than text stand as JSON."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(text) <= _SHOWN_CHARACTERS:
-        return printable(text)
-    return f"{printable(text[: _SHOWN_CHARACTERS - 3])}... ({len(text)} characters)"
+    return printable_start(
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), _SHOWN_CHARACTERS
+    )

@@ -13,6 +13,9 @@ from schemas.fields import text_flaw
 from schemas.printable import printable
 
 _MAX_ROW_LINES: Final = 1_000  # bounds what is read again after a wrong quote
+#: Characters, after all wrong quotes together: a file may be made so that each of its lines is read a thousand times.
+_MAX_READ_AGAIN: Final = 100_000_000
+_COST_OF_A_LINE: Final = 100  # of any length, as if it had so many characters more
 _OPEN_QUOTE: Final = "has a quote that is never closed"
 _CARRIAGE_RETURN: Final = "has a carriage return inside; lines end in \\n or \\r\\n"
 
@@ -41,10 +44,13 @@ def tsv_records(lines: Iterator[Line]) -> Iterator[Record]:
         yield Record(number, number, row.split("\t"), flaw or (_CARRIAGE_RETURN if "\r" in row else ""))
 
 
-def csv_records(lines: Iterator[Line]) -> Iterator[Record]:
+def csv_records(file: str, lines: Iterator[Line]) -> Iterator[Record]:
     """A record for each row of the csv module. After wrong quotes, reading goes on at the row's second line.
 
     Strict, because otherwise a quote that is not closed swallows the rows up to the next quote, and nobody is told.
+
+    Raises:
+        ManifestError: so many quotes are wrong that reading on would take for ever.
     """
     feed = _CsvFeed(lines)
     reader = csv.reader(feed, strict=True)
@@ -57,6 +63,11 @@ def csv_records(lines: Iterator[Line]) -> Iterator[Record]:
         except (csv.Error, _OpenQuoteError) as error:
             yield Record(feed.row[0].number, feed.row[0].number, [], _csv_flaw(error))
             feed.read_again()
+            if feed.num_read_again > _MAX_READ_AGAIN:
+                where = f"{file}:{feed.row[0].number}"
+                raise ManifestError(
+                    f"{where}: so many quotes up to here are not closed that this is no CSV file"
+                ) from None
         else:
             flaw = next((line.flaw for line in feed.row if line.flaw), "")
             yield Record(feed.row[0].number, feed.row[-1].number, cells, flaw)
@@ -70,6 +81,7 @@ class _CsvFeed:
         self._again: deque[Line] = deque()
         self.row: list[Line] = []
         self._num_characters = 0
+        self.num_read_again = 0
 
     def start_row(self) -> None:
         self.row.clear()
@@ -93,6 +105,7 @@ class _CsvFeed:
     def read_again(self) -> None:
         """The lines of this row but its first are given once more."""
         self._again.extendleft(reversed(self.row[1:]))
+        self.num_read_again += sum(len(line.text) + _COST_OF_A_LINE for line in self.row[1:])
 
 
 def _csv_flaw(error: Exception) -> str:
