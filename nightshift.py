@@ -1,11 +1,13 @@
 """The front door: the ``nightshift`` command, with the commands of producer and worker."""
 
+import io
 import sys
 
 import typer
 
 from producer.cli.app import app as producer_app
 from schemas.errors import NightshiftError
+from schemas.printable import printable
 from worker.cli import app as worker_app
 
 app = typer.Typer(
@@ -21,10 +23,12 @@ app.registered_groups += producer_app.registered_groups
 
 def main() -> None:
     """Exit codes: 0 all well, 1 some jobs failed, 2 bad usage or input, 3 broker or database not reachable."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may have what the terminal's encoding has not
     try:
         app()
     except NightshiftError as error:
-        print(f"nightshift: {error}", file=sys.stderr)
+        print("nightshift: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("nightshift: interrupted", file=sys.stderr)

@@ -26,12 +26,19 @@ from typing import IO, Any, Final, NoReturn
 from PIL import ExifTags, Image
 
 from schemas.errors import InputError, NotFoundError, StorageError
+from schemas.nesting import nesting
 
 PARAMETERS_KEY: Final = "parameters"
 RECORD_KEY: Final = "nightshift"
 XMP_KEY: Final = "XML:com.adobe.xmp"
 #: what a JPEG comment begins with that holds a piece of the record
 COMMENT_PREFIX: Final = b"nightshift:"
+#: A file of 4096 x 4096 pixels without any compression has 50 MB; a WebP is read whole before it is looked at.
+MAX_FILE_BYTES: Final = 200_000_000
+#: A line of a manifest has at most a megabyte, and each of its characters at most six times as many in ASCII.
+MAX_RECORD_CHARACTERS: Final = 8_000_000
+#: of the record's lists and objects; its own have four levels
+MAX_RECORD_NESTING: Final = 32
 #: EXIF's name for UTF-16; big-endian, as A1111 and whoever reads its files have it
 UNICODE_PREFIX: Final = b"UNICODE\0"
 
@@ -42,7 +49,7 @@ UNREADABLE: Final = (
     SyntaxError, LookupError, TypeError, struct.error,
 )  # fmt: skip
 _SOURCE_TYPE: Final = re.compile(
-    rb"""DigitalSourceType(?:\s*=\s*|>|\s+rdf:resource\s*=\s*)["']?\s{0,99}([^"'<>\s]{1,400})"""
+    rb"""DigitalSourceType(?:\s*+=\s*+|>|\s++rdf:resource\s*+=\s*+)["']?\s*+([^"'<>\s]{1,400}+)"""
 )
 
 
@@ -82,6 +89,8 @@ def read_image_file(path: Path) -> ImageFile:
             raise NotFoundError(f"there is no file {path}")
         if not path.is_file():
             raise InputError(f"{path} is no file; name the images in it")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{path} has more than {MAX_FILE_BYTES:,} bytes, which no image of Nightshift has")
         with path.open("rb") as stream:
             return _image_file(stream, str(path))
     except OSError as error:
@@ -155,11 +164,15 @@ def _source_type(xmp: bytes) -> str | None:
 
 
 def _with_record(file: ImageFile, text: str | bytes) -> ImageFile:
+    if len(text) > MAX_RECORD_CHARACTERS:
+        raise InputError(f"the record in {file.name} has more than {MAX_RECORD_CHARACTERS:,} characters")
     try:
         record = json.loads(text, parse_constant=_no_number)
-        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair could never be printed
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # half a surrogate pair could not be printed
     except (ValueError, RecursionError) as error:
         raise InputError(f"the record in {file.name} is broken: it is no JSON in whole characters") from error
+    if nesting(record) > MAX_RECORD_NESTING:
+        raise InputError(f"the record in {file.name} is broken: it has more than {MAX_RECORD_NESTING} levels")
     if not isinstance(record, dict) or not isinstance(record.get("nightshift"), int):
         raise InputError(f"the record in {file.name} is broken: it is no object with its version as nightshift")
     return replace(file, record=record)

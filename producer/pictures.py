@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from farm.image_store import write_atomically
 from producer.caption import Typeface
 from schemas.errors import StorageError
+from schemas.printable import printable, printable_start
 
 MAX_ENLARGEMENT: Final = 2
 RADIUS: Final = 10
@@ -52,8 +53,8 @@ def _opened(file: PictureFile, name: str) -> Image.Image:
         image = Image.open(file if isinstance(file, Path) else io.BytesIO(file()), formats=("PNG", "JPEG", "WEBP"))
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        shown = file if isinstance(file, Path) else name[:60]
-        raise StorageError(f"cannot read the picture {shown} for the sheet: {error}") from error
+        shown = printable(str(file)) if isinstance(file, Path) else printable_start(name, 60)
+        raise StorageError(f"cannot read the picture {shown} for the sheet: {printable(str(error))}") from error
     return image
 
 

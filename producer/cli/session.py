@@ -10,6 +10,7 @@ import typer
 
 from farm.database import Database
 from farm.schema import ensure_schema
+from schemas.printable import json_printable
 from schemas.settings import Settings, load_settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -41,5 +42,5 @@ def open_session() -> Iterator[Session]:
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+    """One JSON document on stdout. What would move a terminal's cursor or turn its text stands as JSON's ``\\u``."""
+    print("\n".join(map(json_printable, json.dumps(content, indent=2, ensure_ascii=False, default=str).split("\n"))))

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from farm.database import Database
 from farm.workers import live_workers
@@ -97,7 +97,7 @@ def _table(summaries: list[BatchSummary]) -> Table:
         counts = (batch.num_running, batch.num_done, batch.num_failed, batch.num_canceled)
         numbers = (batch.priority, batch.num_jobs, batch.num_pending + batch.num_queued, *counts)
         state = "ended" if batch.ended and batch.state == "open" else batch.state
-        table.add_row(str(batch.id), escape(printable(batch.name)), batch.pair, state, *map(str, numbers))
+        table.add_row(str(batch.id), Text(printable(batch.name)), batch.pair, state, *map(str, numbers))
     return table
 
 
