@@ -54,5 +54,5 @@ bench: setup
 	  echo "$$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 
 clean:
-	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

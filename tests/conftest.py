@@ -1,11 +1,23 @@
-"""The servers that tests ask for by name. Each is started when the first test wants it, and ended with the session."""
+"""The servers that tests ask for by name. Each is started when the first test wants it, and ended with the session.
 
+How long hypothesis looks for inputs that break a reader is said by ``HYPOTHESIS_PROFILE``: ``ci`` tries the same few
+each time, ``long`` some thousands of others each time, and keeps what broke something in ``.hypothesis``.
+"""
+
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import PostgresServer, RedisServer, temporary_folder
+
+settings.register_profile(
+    "ci", derandomize=True, database=None, deadline=None, max_examples=60, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session")

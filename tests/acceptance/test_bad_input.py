@@ -46,6 +46,71 @@ def test_a_manifest_without_a_single_good_row(commands: Commands, tmp_path: Path
     assert commands.answer("status")["batches"] == []
 
 
+def test_every_bad_row_is_named_and_nothing_moves_the_terminals_cursor(commands: Commands, tmp_path: Path) -> None:
+    lines = {
+        '{"prompt": "a", "width": 100000}': 'column "width": "100000": should be less than or equal to 4096',
+        '{"prompt": "a", "num_inference_steps": 1000000000}': "should be less than or equal to 999",
+        '{"prompt": "a", "guidance_scale": NaN}': 'column "guidance_scale": "NaN": should be a finite number',
+        '{"prompt": "a", "guidance_scale": 1e400}': "should be a finite number",
+        '{"prompt": "a", "seed": -1}': "is not between 0 and 18446744073709551615",
+        '{"prompt": "a", "prompt": "b"}': 'column "prompt": stands twice in one object',
+        '{"prompt": "a", "x": '
+        + "[" * 10_000
+        + "]" * 10_000
+        + "}": "the line is nested too deep; 32 levels are the most",
+        '{"prompt": "' + "x" * 20_001 + '"}': '(20001 characters)": should have at most 20000 characters',
+        '{"prompt": "a", "aspect_ratio": "\\ud800"}': 'column "aspect_ratio": "\\ud800": is not two positive numbers',
+        '{"prompt": "a", "\u202e\x9b": NaN}': 'column "\\u202e\\x9b": "NaN": is not a finite number',
+        '{"prompt": "a", "loras": [{"name": "\\u001b[31m"}]}': "\\x1b[31m",
+        "x" * 1_100_000: "the line is longer than 1 MB",
+        '{"prompt": "a"': "the line is not JSON",
+    }
+    (tmp_path / "bad.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    done = commands.run("submit", tmp_path / "bad.jsonl")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    first, *said = done.stderr.splitlines()
+    assert first == "nightshift: 13 rows are invalid; nothing was enqueued (--skip-invalid leaves them out)"
+    for number, (line, sentence) in enumerate(zip(said, lines.values(), strict=True), 1):
+        assert line.startswith(f"{tmp_path}/bad.jsonl:{number}: ")
+        assert sentence in line
+        assert line.isprintable()
+    assert commands.answer("status")["batches"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.jsonl.gz", b"\x1f\x8b\x08\0", "a.jsonl.gz is compressed by gzip; unpack it first: gunzip"),
+        ("a.csv", "Prompt\n".encode("utf-16-le"), "a.csv is UTF-16 without a byte order mark"),
+        ("a.csv", b'Prompt\n"a cat\n', "a.csv:2: the line has a quote that is never closed"),
+    ],
+)
+def test_a_file_that_is_no_manifest(
+    commands: Commands, tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert_refused(commands, 2, sentence, "submit", tmp_path / name)
+
+
+def test_settings_that_no_reader_could_hold(commands: Commands) -> None:
+    (commands.home / "nightshift.toml").write_text("a = " + "[" * 10_000)
+    assert_refused(commands, 2, "nightshift.toml: its values are nested too deep", "status")
+
+
+def test_an_error_about_an_odd_name_is_printable(commands: Commands) -> None:
+    done = commands.run("status", NIGHTSHIFT_HOME="/proc/\x1b[31m\u202e")
+    assert done.returncode == 3
+    assert "/proc/\\x1b[31m\\u202e" in done.stderr
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+
+
+def test_a_terminal_without_the_letters_gets_their_numbers(commands: Commands) -> None:
+    done = commands.run("show", "docs/contact-sheet.png", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "\\xd7" in done.stdout
+
+
 def test_an_unknown_pair(commands: Commands, prompts: Path) -> None:
     assert_refused(
         commands, 2, "unknown pair 'juggernaut'; known are full, sdxl, tiny", "submit", prompts, "--pair", "juggernaut"
