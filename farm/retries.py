@@ -4,7 +4,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Final, Self
 
-from schemas.errors import InputError, NightshiftError
+from schemas.errors import NightshiftError
 from schemas.states import JobState
 
 #: Of a long traceback the end is kept: it tells what happened, and where.
@@ -31,7 +31,7 @@ class Failure:
     def of(cls, error: Exception) -> Self:
         where = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
         if isinstance(error, NightshiftError):
-            return cls(error.code, str(error), error.retryable, isinstance(error, InputError), where)
+            return cls(error.code, str(error), error.retryable, error.is_of_the_job, where)
         return cls("unexpected", f"{type(error).__name__}: {error}", retryable=True, traceback=where)
 
 

@@ -1,6 +1,6 @@
 """Every error that Nightshift raises on purpose.
 
-    NightshiftError                 code, retryable, exit_code
+    NightshiftError                 code, retryable, is_of_the_job, exit_code
     ├── InputError                  what the user gave is wrong                      exit 2
     │   ├── SpecError               a spec is out of bounds or contradicts itself
     │   ├── ManifestError           a manifest cannot be read, or has bad rows
@@ -16,9 +16,9 @@
     ├── MessageError                a message on the queue is not one of ours
     ├── LeaseLostError              the pack is somebody else's by now
     └── RenderError                 one job, or one pack, could not be rendered
-        ├── DeviceMemoryError       out of memory
+        ├── DeviceMemoryError       out of memory, for one image in the end
         ├── DeviceLostError         a sticky device error: the process must end
-        └── InvalidImageError       the picture has NaN or infinite values
+        └── InvalidImageError       the picture is black, or has NaN or infinite values
 
 A message says what was wrong, where, and what would be right, in one sentence.
 """
@@ -33,11 +33,14 @@ class NightshiftError(Exception):
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
+    #: the job would fail alone as well as with others: nobody else of its pack is suspected
+    is_of_the_job: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
 
 class InputError(NightshiftError):
     code = "input"
+    is_of_the_job = True
     exit_code = 2
 
 
@@ -121,7 +124,11 @@ class RenderError(NightshiftError):
 
 
 class DeviceMemoryError(RenderError):
+    """The device thread halves larger passes itself; what fails is one image, which nothing makes smaller."""
+
     code = "device_memory"
+    retryable = False
+    is_of_the_job = True
 
 
 class DeviceLostError(RenderError):
@@ -131,3 +138,4 @@ class DeviceLostError(RenderError):
 class InvalidImageError(RenderError):
     code = "invalid_image"
     retryable = False
+    is_of_the_job = True

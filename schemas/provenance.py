@@ -74,6 +74,8 @@ class Provenance(BaseModel):
     refiner_prompt_chunks: Count
     #: how many of the 48 watermark bits the stock decoder read back; None where none was put in
     watermark_bits: Annotated[int, Field(ge=0, le=48)] | None
+    #: the VAE's own dtype gave a black or broken picture; this one was decoded in float32
+    vae_float32_retry: bool = False
 
 
 def handoff_kind(spec: JobSpec) -> Handoff:

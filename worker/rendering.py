@@ -10,7 +10,7 @@ import torch
 from schemas.errors import DeviceLostError, DeviceMemoryError, RenderError, SpecError
 from schemas.refiner import Refiner
 from schemas.spec import JobSpec
-from worker.decoding import pictures
+from worker.decoding import Picture, checked_pictures
 from worker.denoising import Denoised, Stop
 from worker.denoising import denoise as denoise_lossless
 from worker.forward_passes import pass_key
@@ -19,6 +19,8 @@ from worker.loras import set_adapters
 from worker.pipelines import LoadedPair
 from worker.two_pipelines import denoise_by_diffusers
 
+#: PyTorch's allocator on a CPU raises a plain RuntimeError.
+_CPU_MEMORY_SENTENCE: Final = "can't allocate memory"
 #: What libraries beside PyTorch's own allocator call a device error: their errors are plain RuntimeErrors.
 _DEVICE_SENTENCES: Final = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")
 
@@ -27,12 +29,17 @@ _DEVICE_SENTENCES: Final = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS
 class RenderedPass:
     """What came out of one forward pass."""
 
-    #: (height, width, 3) uint8 in the order of the specs; None where the picture has NaN or infinite values
-    images: list[np.ndarray | None]
+    #: in the order of the specs
+    pictures: list[Picture]
     #: see ``worker.denoising.Denoised``
     base_steps: int
     refiner_steps: int
     handoff_sigma: float | None
+
+    @property
+    def images(self) -> list[np.ndarray | None]:
+        """(height, width, 3) uint8; None where the picture is black, or has NaN or infinite values."""
+        return [picture.pixels for picture in self.pictures]
 
 
 def render(
@@ -52,18 +59,27 @@ def render(
     try:
         set_adapters(pair, specs[0].loras, inputs.loras)
         denoised = denoise(pair, specs, stop, inputs)
-        images = pictures(pair.base.vae, denoised.latents)
-        return RenderedPass(images, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma)
-    except torch.OutOfMemoryError:
-        failure: RenderError = DeviceMemoryError(f"{pair.device} has no memory for a pass of {len(specs)} images")
+        pictures = checked_pictures(pair.base.vae, denoised.latents)
+        return RenderedPass(pictures, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma)
+    except (torch.OutOfMemoryError, MemoryError):
+        failure: RenderError = _no_memory(pair, specs)
     except RuntimeError as error:
-        if not _is_device_error(error):
+        if _CPU_MEMORY_SENTENCE in str(error):
+            failure = _no_memory(pair, specs)
+        elif _is_device_error(error):
+            failure = DeviceLostError(f"{pair.device} failed: {str(error).splitlines()[0]}")
+        else:
             raise
-        failure = DeviceLostError(f"{pair.device} failed: {str(error).splitlines()[0]}")
     # here and not above: until an except block ends, its traceback holds the tensors of every frame
     if isinstance(failure, DeviceMemoryError) and pair.device.type == "cuda":
         torch.cuda.empty_cache()
     raise failure
+
+
+def _no_memory(pair: LoadedPair, specs: Sequence[JobSpec]) -> DeviceMemoryError:
+    images = "1 image" if len(specs) == 1 else f"{len(specs)} images"
+    size = f"{specs[0].width} x {specs[0].height}"
+    return DeviceMemoryError(f"{pair.device} has no memory for a forward pass of {images} of {size}")
 
 
 def _check(pair: LoadedPair, specs: Sequence[JobSpec]) -> None:

@@ -74,11 +74,12 @@ class Reproducer:
         """
         specs = [recorded.spec] * recorded.provenance.forward_pass_size
         rendered = render(self.pair, specs, inputs=joined(map(self.inputs.fetch, specs)))
-        pixels = rendered.images[0]
-        if pixels is None:
-            raise InvalidImageError(f"{recorded.name} comes out with NaN or infinite values here")
+        again = rendered.pictures[0]
+        if again.pixels is None:
+            raise InvalidImageError(f"{recorded.name} cannot be made again here: {again.fault}")
         ran = {name: getattr(rendered, name) for name in ("base_steps", "refiner_steps", "handoff_sigma")}
-        made = self.maker.made(recorded.spec, pixels, recorded.provenance.model_copy(update=ran), recorded.meta)
+        ran["vae_float32_retry"] = again.vae_float32_retry
+        made = self.maker.made(recorded.spec, again.pixels, recorded.provenance.model_copy(update=ran), recorded.meta)
         otherwise = (
             *changes_since(recorded, content, made.pixels),
             *differences(recorded.environment, self.maker.environment),

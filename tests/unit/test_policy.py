@@ -7,7 +7,7 @@ import pytest
 from farm.retries import Failure, Verdict, verdict
 from producer.progress import Rate, duration
 from producer.release import BatchShare, Turns, packs_wanted
-from schemas.errors import RenderError, SpecError
+from schemas.errors import DeviceLostError, DeviceMemoryError, InvalidImageError, RenderError, SpecError
 from schemas.states import JobState
 
 
@@ -38,8 +38,10 @@ def test_a_job_that_comes_back_alone_need_not_wait() -> None:
 
 def test_an_error_says_itself_whether_another_try_helps() -> None:
     assert replace(Failure.of(RenderError("too hot")), traceback=None) == Failure("render", "too hot", True)
-    unfit = Failure.of(SpecError("no such thing"))
-    assert replace(unfit, traceback=None) == Failure("spec", "no such thing", False, is_of_the_job=True)
+    assert replace(Failure.of(DeviceLostError("gone")), traceback=None) == Failure("device_lost", "gone", True)
+    for error in (SpecError("no such thing"), DeviceMemoryError("too big"), InvalidImageError("black")):
+        unfit = replace(Failure.of(error), traceback=None)
+        assert unfit == Failure(error.code, str(error), False, is_of_the_job=True)
     assert Failure.of(ZeroDivisionError("division by zero")).code == "unexpected"
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from schemas.errors import PairError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair, ModelSource
 from schemas.spec import JobSpec
-from worker.decoding import decode, pictures
+from worker.decoding import checked_pictures, decode, pictures
 from worker.environment import environment
 from worker.pipelines import load_pair
 from worker.rendering import render
@@ -96,6 +97,29 @@ def test_a_vae_that_overflows_float16_gives_a_picture_all_the_same(base, tmp_pat
     (found,) = pictures(pair.base.vae, latents(4).half())
     assert found is not None
     assert found.std() > 10
+
+
+@pytest.mark.parametrize("offload", ["none", "sequential"])
+def test_a_picture_that_overflows_float16_is_decoded_once_more_in_float32(base, tmp_path, offload):
+    scale(base / "vae", "decoder.conv_in.weight", 2.0**15)
+    edit_json(base / "vae" / "config.json", force_upcast=False)
+    pair = load_pair(base_alone(base, dtype="float16", offload=offload), "cpu", tmp_path)
+    assert pictures(pair.base.vae, latents(4).half()) == [None]
+    kept = {name: tensor.clone() for name, tensor in pair.base.vae.state_dict().items() if not tensor.is_meta}
+    (found,) = checked_pictures(pair.base.vae, latents(4).half())
+    assert found.vae_float32_retry
+    assert found.pixels.std() > 10
+    assert pair.base.vae.dtype == torch.float16
+    assert all(torch.equal(pair.base.vae.state_dict()[name], tensor) for name, tensor in kept.items())
+
+
+def test_latents_with_nan_are_not_decoded_again(tiny):
+    broken = latents(4, images=2)
+    broken[0, 0, 0, 0] = math.nan
+    first, second = checked_pictures(tiny.base.vae, broken)
+    assert (first.pixels, first.vae_float32_retry) == (None, False)
+    assert "latents" in first.fault
+    assert second.pixels is not None
 
 
 def test_a_vae_that_bears_float16_stays_in_it(base, tmp_path):
