@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, exists, update
+from sqlalchemy import ColumnElement, and_, exists, select, update
 
-from farm.database import Transaction, transaction
-from schemas.states import BatchState, PackState
-from schemas.tables import Batch, Pack
+from farm.database import Transaction, question, transaction
+from schemas.records import ClaimedJob, ClaimedPack
+from schemas.states import BatchState, JobState, PackState
+from schemas.tables import Batch, Job, Pack
 
 #: of the pack that a statement is about
 BATCH_IS_OPEN: Final = exists().where(Batch.id == Pack.batch_id, Batch.state == BatchState.OPEN)
@@ -38,3 +39,29 @@ def renew_leases(tx: Transaction, worker_id: str, pack_ids: Sequence[str], lease
     ours = (Pack.id.in_(pack_ids), Pack.worker_id == worker_id, Pack.state == PackState.RUNNING, BATCH_IS_OPEN)
     until = tx.now + timedelta(seconds=lease_seconds)
     return frozenset(tx.execute(update(Pack).where(*ours).values(lease_expires_at=until).returning(Pack.id)).scalars())
+
+
+@question
+def is_known(tx: Transaction, pack_id: str) -> bool:
+    """Whether this ledger ever released such a pack."""
+    return tx.execute(select(Pack.id).where(Pack.id == pack_id)).first() is not None
+
+
+@question
+def has_waited(tx: Transaction, pair: str, seconds: float) -> bool:
+    """Whether a pack of the pair has waited for a worker for so long since its message went out."""
+    waiting = (Pack.pair == pair, Pack.state == PackState.QUEUED, BATCH_IS_OPEN)
+    old = Pack.published_at < tx.now - timedelta(seconds=seconds)
+    return tx.execute(select(Pack.id).where(*waiting, old).limit(1)).first() is not None
+
+
+@question
+def in_rendering(tx: Transaction, worker_id: str) -> ClaimedPack | None:
+    """The pack that this worker's device began last, with those of its jobs that have not ended."""
+    begun = (Pack.worker_id == worker_id, Pack.state == PackState.RUNNING, Pack.rendering_at.is_not(None))
+    pack = tx.execute(select(Pack).where(*begun).order_by(Pack.rendering_at.desc()).limit(1)).one_or_none()
+    if pack is None:
+        return None
+    running = select(Job).where(Job.pack_id == pack.id, Job.state == JobState.RUNNING).order_by(Job.id)
+    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts) for row in tx.execute(running))
+    return ClaimedPack(pack.id, pack.batch_id, pack.pair, worker_id, jobs)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import func, insert, select, update
 
 from farm.database import Transaction, question, transaction
-from schemas.tables import Worker
+from schemas.tables import Result, Worker
 
 WorkerState = Literal["loading", "ready", "stopped", "failed"]
 _LIVE: Final = ("loading", "ready")
@@ -72,4 +72,19 @@ def recent_workers(tx: Transaction, limit: int) -> Sequence[Any]:
 @question
 def was_ready(tx: Transaction, worker_id: str) -> bool:
     """Whether this worker got past its loading."""
-    return tx.execute(select(Worker.state).where(Worker.id == worker_id)).scalar_one_or_none() in ("ready", "stopped")
+    loaded = select(Worker.id).where(Worker.id == worker_id, Worker.pair_fingerprint.is_not(None))
+    return tx.execute(loaded).first() is not None
+
+
+@question
+def last_words(tx: Transaction, worker_id: str) -> str | None:
+    """What a worker that failed said of it itself."""
+    return tx.execute(select(Worker.error).where(Worker.id == worker_id)).scalar_one_or_none()
+
+
+@question
+def has_recorded(tx: Transaction, worker_id: str) -> bool:
+    """Whether this worker recorded any image."""
+    started = select(Worker.started_at).where(Worker.id == worker_id).scalar_subquery()
+    by_it = select(Result.job_id).where(Result.worker_id == worker_id, Result.finished_at >= started)
+    return tx.execute(by_it.limit(1)).first() is not None

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 60.0
     tick_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 1.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
+    #: a stopping worker may take this long for the packs in its hands, then they go back
+    stop_seconds: Annotated[float, Field(ge=0, le=_DAY_SECONDS)] = 20.0
+    #: a forward pass of which no step ends for this long counts as hung; 0: by what earlier ones of its kind took
+    render_budget_seconds: Annotated[float, Field(ge=0, le=_DAY_SECONDS)] = 0.0
+    #: a worker that is idle for this long while packs wait in Redis starts afresh
+    deaf_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 60.0
     #: jobs in one pack, at most
     pack_size: Annotated[int, Field(ge=1, le=1024)] = 8
     #: images in one forward pass, at most

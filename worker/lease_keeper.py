@@ -18,8 +18,8 @@ class LeaseKeeper:
     """Keeps leases from ``start`` to ``stop``. Three renewals fit into one lease, so one may be late."""
 
     def __init__(self, database: Database, worker_id: str, lease_seconds: float) -> None:
+        self.worker_id = worker_id
         self._database = database
-        self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._held: dict[str, Event] = {}
         self._lock = Lock()
@@ -53,12 +53,12 @@ class LeaseKeeper:
                 log.warning("leases are not renewed: %s", error)
 
     def _renew(self) -> None:
-        note_seen(self._database, self._worker_id)
+        note_seen(self._database, self.worker_id)
         with self._lock:
             held = dict(self._held)
         if not held:
             return
-        go_on = packs.renew_leases(self._database, self._worker_id, list(held), self._lease_seconds)
+        go_on = packs.renew_leases(self._database, self.worker_id, list(held), self._lease_seconds)
         for pack_id, lost in held.items():
             if pack_id not in go_on:
                 lost.set()

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import warnings
+from functools import partial
 from typing import Any
 
 from celery.exceptions import SecurityWarning
@@ -26,12 +27,20 @@ from schemas.errors import NightshiftError
 from schemas.messages import TASK_NAME
 from schemas.pair import queue_name
 from schemas.settings import Settings, load_settings
+from worker.budget import StepBudget
+from worker.device_thread import DeviceThread
 from worker.environment import environment
+from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST, EXIT_HUNG
 from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
+from worker.last_words import end_process
 from worker.lease_keeper import LeaseKeeper
-from worker.pack_runner import NUM_PACK_THREADS, PackRunner
+from worker.pack_runner import NUM_PACK_THREADS, PackRunner, Stages
+from worker.pass_limits import PassLimits
 from worker.pipelines import load_pair
+from worker.preparing import Preparer
+from worker.progress_watchdog import Listening, ProgressWatchdog
+from worker.watchdog import Watchdog
 
 log = logging.getLogger("nightshift.worker")
 
@@ -77,27 +86,36 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     register_worker(database, identity)
     leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
     leases.start()
+    end = partial(end_process, database, worker_id)
+    watchdog = Watchdog(StepBudget(settings.render_budget_seconds), partial(end, EXIT_HUNG))
+    watchdog.start()
     try:
-        runner = _runner(database, settings, leases, arguments)
-        note_fingerprint(database, worker_id, runner.pair_fingerprint)
+        stages = _stages(settings, arguments, watchdog)
+        runner = PackRunner(database, stages, leases, settings, partial(end, EXIT_DEVICE_LOST))
+        note_fingerprint(database, worker_id, stages.finisher.maker.environment.pair_fingerprint)
         note_worker(database, worker_id, "ready")
-        _consume(open_broker(settings), runner, arguments.pair, worker_id)
+        broker = open_broker(settings)
+        listening = Listening(database, broker, arguments.pair, runner.hands, settings.deaf_seconds)
+        ProgressWatchdog(listening, partial(end, EXIT_DEAF), runner.stopping.gently).start()
+        _consume(broker, runner, arguments.pair, worker_id)
         note_worker(database, worker_id, "stopped")
     except NightshiftError as error:
         note_worker(database, worker_id, "failed", str(error))
         raise
     finally:
+        watchdog.stop()
         leases.stop()
     return 0
 
 
-def _runner(database: Database, settings: Settings, leases: LeaseKeeper, arguments: argparse.Namespace) -> PackRunner:
+def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdog) -> Stages:
     store = ImageStore(settings.images_url)
     store.check()
     pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
     finisher = Finisher(store, FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level))
     inputs = InputFetcher(InputStore(settings.images_url), settings.home / "cache")
-    return PackRunner(database, pair, finisher, inputs, leases, settings)
+    limits = PassLimits(settings.forward_pass_size)
+    return Stages(Preparer(pair, inputs, limits), DeviceThread(pair, limits, watchdog), finisher)
 
 
 def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> None:
@@ -105,11 +123,10 @@ def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> N
 
     @broker.app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
     def render_pack(**content: Any) -> None:
-        runner.run(worker_id, content)
+        runner.run(content)
 
     def stop(**_: Any) -> None:
-        log.info("stopping: the pack in hand is finished, what has not begun goes back")
-        runner.stopping.set()
+        runner.stopping.ask()
 
     worker_shutting_down.connect(stop, weak=False)
     warnings.simplefilter("ignore", SecurityWarning)  # of root: meant for pickle, and this app takes JSON alone

@@ -85,7 +85,7 @@ def test_sigterm_finishes_the_pack_in_hand_and_gives_back_the_rest(postgres_farm
     farm = postgres_farm
     farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=200", "--set", "width=64")
     farm.start("dispatcher")
-    worker = farm.start("worker", "--pair", "tiny")
+    worker = farm.start("worker", "--pair", "tiny", NIGHTSHIFT_STOP_SECONDS="60")
     wait_until(lambda: bool(rows(farm, select(Pack).where(Pack.rendering_at.is_not(None)))))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
@@ -99,15 +99,46 @@ def test_a_second_signal_gives_the_pack_in_hand_back_at_once(postgres_farm: Comm
     farm = postgres_farm
     farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=999", "--set", "width=512")
     farm.start("dispatcher")
-    worker = farm.start("worker", "--pair", "tiny")
+    worker = farm.start("worker", "--pair", "tiny", NIGHTSHIFT_STOP_SECONDS="3600")
     wait_until(lambda: bool(rows(farm, select(Pack).where(Pack.rendering_at.is_not(None)))))
     worker.send_signal(signal.SIGTERM)
-    wait_until(lambda: "Warm shutdown" in farm.log("worker") or "stopping" in farm.log("worker"))
+    wait_until(lambda: "stopping" in farm.log("worker"))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
+    assert {state for (state,) in rows(farm, select(Pack.state)) if state != "queued"} == {"returned"}
     assert states(farm)["running"] == 0
     assert set(rows(farm, select(Job.attempts, Job.isolated))) == {(0, False)}
     assert rows(farm, select(Worker.state)) == [("stopped",)]
+
+
+DEAF = """
+import os, pathlib, sys
+
+heard = pathlib.Path(os.environ["NIGHTSHIFT_HOME"], "heard")
+if "worker.process" in sys.orig_argv and not heard.exists():
+    heard.touch()
+    from celery.apps.worker import Worker
+
+    setup = Worker.setup_instance
+    Worker.setup_instance = lambda self, queues=None, **options: setup(self, queues=["elsewhere"], **options)
+"""
+
+
+def test_a_worker_whose_consumer_went_deaf_is_replaced_and_the_batch_ends(
+    postgres_farm: Commands, manifest: Path
+) -> None:
+    """The first process listens to another queue. Python reads ``sitecustomize`` by itself."""
+    farm = postgres_farm
+    (farm.home / "sitecustomize.py").write_text(DEAF)
+    path = os.pathsep.join([str(farm.home), farm.environment.get("PYTHONPATH", "")])
+    farm.start("dispatcher")
+    farm.start("worker", "--pair", "tiny", PYTHONPATH=path, NIGHTSHIFT_DEAF_SECONDS="5")
+    farm.answer("submit", manifest, *SMALL)
+    assert farm.run("watch").returncode == 0
+    assert_each_image_once(farm, 12)
+    first, *_, last = rows(farm, select(Worker).order_by(Worker.started_at))
+    assert (first.state, last.state) == ("failed", "ready")
+    assert first.error.startswith("the consumer is deaf")
 
 
 def test_workers_end_with_a_supervisor_that_was_killed(postgres_farm: Commands) -> None:

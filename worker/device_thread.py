@@ -1,0 +1,104 @@
+"""The one thread that touches the device: renders forward passes, pack after pack."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from schemas.errors import DeviceLostError, DeviceMemoryError, InputError
+from worker.denoising import Stop
+from worker.pass_limits import PassLimits
+from worker.pipelines import LoadedPair
+from worker.preparing import Pass
+from worker.rendering import RenderedPass, render
+from worker.stopping import DrainedError
+from worker.watchdog import Watchdog
+
+
+class PassOutcome(NamedTuple):
+    """A forward pass and what came of it: its images, or the error that is its jobs' own."""
+
+    one: Pass
+    result: RenderedPass | InputError | DeviceMemoryError
+    seconds: float
+
+
+class DeviceThread:
+    """Packs are rendered in the order in which they were asked for."""
+
+    def __init__(self, pair: LoadedPair, limits: PassLimits, watchdog: Watchdog) -> None:
+        self._pair = pair
+        self._limits = limits
+        self._watchdog = watchdog
+        self._is_lost = False
+        self._thread = ThreadPoolExecutor(1, "device")
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def rendered(self, passes: Sequence[Pass], begin: Callable[[], None], stop: Stop) -> Iterator[PassOutcome]:
+        """Renders the passes of a pack, no other pack's between them. Yields each when it is done, while the device
+        goes on; one that was halved as its halves.
+
+        begin: called on the device thread when it is the pack's turn; what it raises ends the pack.
+        stop: asked after every evaluation.
+
+        Raises:
+            DrainedError: the device was lost before it was the pack's turn.
+            DeviceLostError: it was lost with this pack.
+            LeaseLostError: ``stop`` answered yes.
+        """
+        outcomes: SimpleQueue[PassOutcome | None] = SimpleQueue()
+        end = self._thread.submit(self._render_all, passes, begin, stop, outcomes)
+        while (outcome := outcomes.get()) is not None:
+            yield outcome
+        end.result()
+
+    def _render_all(
+        self, passes: Sequence[Pass], begin: Callable[[], None], stop: Stop,
+        outcomes: "SimpleQueue[PassOutcome | None]",
+    ) -> None:  # fmt: skip
+        try:
+            if self._is_lost:
+                raise DrainedError("the device is lost")
+            begin()
+            waiting = deque(passes)
+            while waiting:
+                outcome = self._outcome(waiting.popleft(), stop)
+                if isinstance(outcome, PassOutcome):
+                    outcomes.put(outcome)
+                else:
+                    waiting.extendleft(reversed(outcome))
+        except DeviceLostError:
+            self._is_lost = True  # here, on the device thread: the next pack in line must not be blamed
+            raise
+        finally:
+            outcomes.put(None)
+
+    def _outcome(self, one: Pass, stop: Stop) -> PassOutcome | tuple[Pass, Pass]:
+        """The two halves of a pass that the device's memory does not hold, to be rendered in its place."""
+        if len(one) > self._limits.most(one.size):
+            return one.halves()
+        started = time.monotonic()
+        result: RenderedPass | InputError | DeviceMemoryError
+        try:
+            result = self._watched(one, stop)
+        except DeviceMemoryError as error:
+            if len(one) > 1:
+                self._limits.halve(one.size, len(one))
+                return one.halves()
+            result = error
+        except InputError as error:
+            result = error
+        return PassOutcome(one, result, time.monotonic() - started)
+
+    def _watched(self, one: Pass, stop: Stop) -> RenderedPass:
+        with self._watchdog.watching(one.shape) as sign_of_life:
+
+            def alive_and_stop() -> bool:
+                sign_of_life()
+                return stop()
+
+            return render(self._pair, one.specs, stop=alive_and_stop, inputs=one.inputs)

@@ -1,0 +1,30 @@
+"""How a worker stops: gently at first, the packs in hand finish; then at once, they go back."""
+
+import logging
+from threading import Event, Timer
+
+log = logging.getLogger("nightshift.worker")
+
+
+class DrainedError(Exception):
+    """The worker is stopping, or its device is lost: the pack goes back, and no try of its jobs is counted."""
+
+
+class Stopping:
+    """``gently``: nothing new begins. ``at_once``: what has begun stops, too. Each once set stays set."""
+
+    def __init__(self, limit_seconds: float) -> None:
+        self.gently = Event()
+        self.at_once = Event()
+        self._limit = Timer(limit_seconds, self.at_once.set)
+        self._limit.daemon = True
+
+    def ask(self) -> None:
+        """The first time gently, and at once when the limit is over; the second time at once."""
+        if self.gently.is_set():
+            log.info("stopping at once: the packs in hand go back")
+            self.at_once.set()
+            return
+        log.info("stopping: the pack in hand is finished, what has not begun goes back")
+        self.gently.set()
+        self._limit.start()
