@@ -7,7 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
@@ -120,15 +120,11 @@ class LocalFarm:
             raise StorageError(f"cannot write {self.log_file}: {error.strerror}") from error
 
     def _end_workers(self) -> None:
-        """Lets the packs in hand finish. A second Ctrl-C while waiting gives them back."""
-        if self._workers is None or self._workers.poll() is not None:
-            return
-        self._workers.send_signal(signal.SIGTERM)
-        try:
-            self._workers.wait()
-        except KeyboardInterrupt:
+        """Lets the packs in hand finish, for ``stop_seconds`` at the most. Another Ctrl-C meanwhile gives them back."""
+        while self._workers is not None and self._workers.poll() is None:
             self._workers.send_signal(signal.SIGTERM)
-            self._workers.wait()
+            with suppress(KeyboardInterrupt):
+                self._workers.wait()
 
     def _death(self, code: int) -> NightshiftError:
         said = _last_line(self.log_file)

@@ -12,6 +12,7 @@ import yaml
 
 from nightshift import app
 from schemas.settings import Settings
+from worker.supervisor import KILL_SECONDS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -117,8 +118,9 @@ def test_no_password_is_written_down() -> None:
     )
 
 
-def test_the_worker_reserves_gpus_and_has_time_to_finish_its_pack() -> None:
+def test_the_worker_reserves_gpus_and_has_time_to_give_back_its_pack() -> None:
     (device,) = SERVICES["worker"]["deploy"]["resources"]["reservations"]["devices"]
 
     assert "gpu" in device["capabilities"]
-    assert SERVICES["worker"]["stop_grace_period"] == "2m"
+    grace_seconds = int(SERVICES["worker"]["stop_grace_period"].removesuffix("s"))
+    assert grace_seconds > Settings.model_fields["stop_seconds"].default + KILL_SECONDS
