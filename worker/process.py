@@ -140,7 +140,7 @@ def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> N
         without_mingle=True,
         without_heartbeat=True,
         quiet=True,
-        loglevel="WARNING",
+        loglevel=logging.getLogger().level,  # which Celery would set otherwise; it is quiet by ``log_to_stderr``
     ).start()
     runner.close()
     broker.close()
