@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from farm.secrets import hide_in_tracebacks
 from producer.cli.app import app as producer_app
 from schemas.errors import NightshiftError
 from schemas.printable import printable
@@ -25,6 +26,7 @@ def main() -> None:
     """Exit codes: 0 all well, 1 some jobs failed, 2 bad usage or input, 3 broker or database not reachable."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may have what the terminal's encoding has not
+    hide_in_tracebacks()
     try:
         app()
     except NightshiftError as error:

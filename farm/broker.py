@@ -6,7 +6,6 @@ Redis keys: one list for each pair's queue (``nightshift.PAIR``), behind ``broke
 
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import kombu.exceptions
 import redis
@@ -15,8 +14,10 @@ from celery import Celery
 from farm.embedded_redis import embedded_url
 from farm.reconnection import SoonAMQP
 from farm.redis_client import redis_client
+from farm.transport import NAME, TRANSPORT_OPTIONS, OnRefused
 from schemas.errors import BrokerUnavailableError
 from schemas.messages import TASK_NAME, PackMessage
+from schemas.safe_url import safe_url
 from schemas.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 5
@@ -26,11 +27,11 @@ _DOWN: Final = (kombu.exceptions.OperationalError, redis.RedisError, ConnectionE
 class Broker:
     """The Redis behind a URL. Nothing connects before the first call."""
 
-    def __init__(self, url: str, prefix: str = "") -> None:
+    def __init__(self, url: str, prefix: str = "", on_refused: OnRefused | None = None) -> None:
         self._redis = redis_client(url)
-        self.app = celery_app(url, prefix)
+        self.app = celery_app(url, prefix, on_refused)
         self._prefix = prefix
-        self.safe_url = _without_password(url)
+        self.safe_url = safe_url(url)
 
     def publish(self, queue: str, pack_ids: Sequence[str]) -> None:
         """Tells the queue's workers about packs. After an error some of them may have been told all the same.
@@ -71,15 +72,24 @@ class Broker:
         return BrokerUnavailableError(f"Redis at {self.safe_url} {verb}: {' '.join(str(error).split())}")
 
 
-def open_broker(settings: Settings) -> Broker:
-    """The Redis of the settings, else the embedded one of the home folder, whether or not it runs."""
-    return Broker(settings.broker_url or embedded_url(settings.home), settings.broker_prefix)
+def open_broker(settings: Settings, on_refused: OnRefused | None = None) -> Broker:
+    """The Redis of the settings, else the embedded one of the home folder, whether or not it runs.
+
+    ``on_refused`` is told, on the consumer's thread, of every message that is not one of ours.
+    """
+    return Broker(settings.broker_url or embedded_url(settings.home), settings.broker_prefix, on_refused)
 
 
-def celery_app(url: str, prefix: str) -> Celery:
+def celery_app(url: str, prefix: str, on_refused: OnRefused | None = None) -> Celery:
     """JSON only, no results, no events, early acknowledgement: leases in SQL stand where others rely on redelivery."""
-    app = Celery("nightshift", broker=url, amqp=SoonAMQP, set_as_current=False)
+    ours = url.replace("redis+socket:", f"{NAME}+socket:", 1)
+    app = Celery("nightshift", broker=ours, amqp=SoonAMQP, set_as_current=False)
     app.conf.update(
+        broker_transport=NAME,
+        # kombu would not look at the server's certificate; what a URL says of it (?ssl_ca_certs=...) takes its place
+        broker_use_ssl={"ssl_cert_reqs": "required"} if url.startswith("rediss:") else None,
+        broker_channel_error_retry=True,  # what Redis refuses (it is read-only) may go as lost connections do
+        worker_redirect_stdouts=False,
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
@@ -97,14 +107,8 @@ def celery_app(url: str, prefix: str) -> Celery:
             "max_retries": 0,  # of one publish; consumers reconnect for ever all the same
             "socket_timeout": _TIMEOUT_SECONDS,
             "socket_connect_timeout": _TIMEOUT_SECONDS,
+            **TRANSPORT_OPTIONS,
+            **({"on_refused": on_refused} if on_refused else {}),
         },
     )
     return app
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = f"{parts.username}:" if parts.username else ":"
-    return parts._replace(netloc=f"{user}***@{parts.netloc.rpartition('@')[2]}").geturl()

@@ -24,6 +24,7 @@ from sqlalchemy.exc import (
 )
 
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
+from schemas.safe_url import safe_url
 from schemas.tables import Table
 
 P = ParamSpec("P")
@@ -93,7 +94,7 @@ class Database:
     @property
     def safe_url(self) -> str:
         """The URL without its password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return safe_url(self.engine.url.render_as_string(hide_password=True))
 
     @contextmanager
     def begin(self, *, read_only: bool = False) -> Iterator[Transaction]:
@@ -163,7 +164,7 @@ def _state(error: DBAPIError) -> str | None:
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the port
         raise SettingsError("database_url is no SQLAlchemy URL; sqlite:////path/ledger.sqlite3 would be one") from None
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed.database)
@@ -175,6 +176,7 @@ def _engine(url: str) -> Engine:
             pool_pre_ping=True,
             pool_size=4,
             connect_args=_POSTGRESQL,
+            hide_parameters=True,  # errors would quote them: prompts, names, and whatever else a row says
         )
     except (ImportError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None
@@ -187,7 +189,9 @@ def _sqlite_engine(path: str | None) -> Engine:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make the folder of the ledger {path}: {error.strerror}") from None
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None})
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def pragmas(connection: Any, _record: Any) -> None:

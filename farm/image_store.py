@@ -5,19 +5,24 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 
 from farm.store_errors import os_errors_alone
 from schemas.errors import SettingsError, StorageError
+from schemas.safe_url import require_no_secrets
+
+#: URIs of images are recorded and shown
+_CREDENTIALS: Final = "give them where the store's package looks for them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
 
 
 class ImageStore:
     """Images below one fsspec URL. Not thread-bound: any finisher may put."""
 
     def __init__(self, url: str) -> None:
+        require_no_secrets("images_url", url, _CREDENTIALS)
         self.url = url.rstrip("/")
         self._folder = local_path(self.url)
         if self._folder is not None:

@@ -8,8 +8,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from schemas.errors import SettingsError
+from schemas.safe_url import is_readable, safe_url
 
 _CLIENT_SECONDS: Final = 5.0
+_SCHEMES: Final = ("redis", "rediss", "redis+socket")
 
 
 def redis_client(url: str) -> Redis:
@@ -18,8 +20,9 @@ def redis_client(url: str) -> Redis:
     It waits 5 s for an answer at most, and tries twice, so that a connection that broke while idle goes unnoticed.
 
     Raises:
-        SettingsError: the URL is of another kind.
+        SettingsError: the URL is of another kind, or cannot be read.
     """
+    check_broker_url(url)
     retry = Retry(NoBackoff(), 1)
     parts = urlsplit(url)
     try:
@@ -29,7 +32,22 @@ def redis_client(url: str) -> Redis:
             )
         database = int(parse_qs(parts.query).get("virtual_host", ["0"])[0])
     except ValueError:
-        raise SettingsError(
-            f"broker_url starts with {parts.scheme!r}; redis://HOST:6379/0 or redis+socket:///PATH would be right"
-        ) from None
+        raise SettingsError(f"broker_url {safe_url(url)} has a query that cannot be read") from None
     return Redis(unix_socket_path=unquote(parts.path), db=database, retry=retry, socket_timeout=_CLIENT_SECONDS)
+
+
+def check_broker_url(url: str) -> None:
+    """Raises SettingsError for what is no URL of a Redis, and tells nothing of its password.
+
+    A character of the password that ends the host's part of a URL (/, ?, #) would otherwise be said by whoever reads
+    the rest as a port.
+    """
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme not in _SCHEMES:
+        raise SettingsError(
+            f"broker_url starts with {scheme[:20]!r}; redis://HOST:6379/0 or redis+socket:///PATH would be right"
+        )
+    if not is_readable(url):
+        raise SettingsError(
+            f"broker_url {scheme}://… cannot be read; in a password, signs like / # ? @ [ are written as %2F %23 %3F…"
+        )

@@ -4,6 +4,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Final, Self
 
+from farm.secrets import without_secrets
 from schemas.errors import NightshiftError
 from schemas.states import JobState
 
@@ -29,10 +30,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        where = "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+        where = without_secrets("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
         if isinstance(error, NightshiftError):
             return cls(error.code, str(error), error.retryable, error.is_of_the_job, where)
-        return cls("unexpected", f"{type(error).__name__}: {error}", retryable=True, traceback=where)
+        sentence = without_secrets(f"{type(error).__name__}: {error}")
+        return cls("unexpected", sentence, retryable=True, traceback=where)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def note_seen(tx: Transaction, worker_id: str) -> None:
 
 
 @transaction
-def count_refused(tx: Transaction, worker_id: str) -> None:
-    """One more message that was not ours, or of another version."""
-    tx.execute(update(Worker).where(Worker.id == worker_id).values(num_refused=Worker.num_refused + 1))
+def count_refused(tx: Transaction, worker_id: str, num_messages: int = 1) -> None:
+    """So many more messages that were not ours, or of another version."""
+    tx.execute(update(Worker).where(Worker.id == worker_id).values(num_refused=Worker.num_refused + num_messages))
 
 
 @question

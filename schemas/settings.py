@@ -18,6 +18,10 @@ from schemas.settings_file import settings_file_content
 _PREFIX = "NIGHTSHIFT_"
 _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
 _DAY_SECONDS = 86_400
+#: they may carry a password, so neither a repr nor an error quotes them
+_SECRET = frozenset({"database_url", "broker_url", "images_url"})
+
+SecretUrl = Annotated[str, Field(repr=False)]
 
 
 class Settings(BaseSettings):
@@ -28,11 +32,11 @@ class Settings(BaseSettings):
     #: ledger, images, caches and logs of a farm on one machine
     home: Path = Path("~/.nightshift")
     #: SQLAlchemy URL; empty: a SQLite file in the home folder
-    database_url: str = ""
+    database_url: SecretUrl = ""
     #: Redis URL; empty: an embedded Redis that `render` and `up` start
-    broker_url: str = ""
+    broker_url: SecretUrl = ""
     #: fsspec URL of the image store; empty: a folder in the home folder
-    images_url: str = ""
+    images_url: SecretUrl = ""
     #: where the init images lie that manifests may name; empty: ``inputs`` in the home folder
     input_folder: str = ""
     #: where the LoRAs lie that manifests may name, as ``NAME.safetensors``; empty: ``loras`` in the home folder
@@ -175,4 +179,6 @@ def _sentence(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return _unknown(name)
     reason = printable_start(item["msg"].removeprefix("Value error, "), 1000)
+    if name == "settings" or name in _SECRET:
+        return f"setting {name}: {reason}"
     return f"setting {printable_start(name, 100)}: {shown(item['input'])}: {reason}"

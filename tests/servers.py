@@ -74,15 +74,18 @@ class Server:
 
 
 class RedisServer:
-    """A Redis on a loopback port, with a password and without persistence: ``kill`` and ``start`` loses everything."""
+    """A Redis on a loopback port, with a password and without persistence: ``kill`` and ``start`` loses everything.
 
-    def __init__(self, folder: Path) -> None:
-        self._port, password = _free_port(), secrets.token_hex(16)
-        self.url = f"redis://:{password}@127.0.0.1:{self._port}/0"
+    ``more``: further lines of its configuration.
+    """
+
+    def __init__(self, folder: Path, more: str = "") -> None:
+        self.port, password = _free_port(), secrets.token_hex(16)
+        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0"
         configuration = folder / "redis.conf"  # a file, because a command line shows the password to everybody
         configuration.write_text(
-            f'bind 127.0.0.1\nport {self._port}\nrequirepass {password}\nsave ""\ndir "{folder}"\n'
-            "appendonly no\nmaxmemory-policy noeviction\n"
+            f'bind 127.0.0.1\nport {self.port}\nrequirepass {password}\nsave ""\ndir "{folder}"\n'
+            f"appendonly no\nmaxmemory-policy noeviction\n{more}"
         )
         configuration.chmod(0o600)
         self._server = Server(tethered([str(redis_executable()), str(configuration)]), folder / "redis.log")

@@ -40,6 +40,7 @@ from worker.pass_limits import PassLimits
 from worker.pipelines import load_pair
 from worker.preparing import Preparer
 from worker.progress_watchdog import Listening, ProgressWatchdog
+from worker.refusals import Refusals
 from worker.watchdog import Watchdog
 
 log = logging.getLogger("nightshift.worker")
@@ -94,10 +95,12 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
         runner = PackRunner(database, stages, leases, settings, partial(end, EXIT_DEVICE_LOST))
         note_fingerprint(database, worker_id, stages.finisher.maker.environment.pair_fingerprint)
         note_worker(database, worker_id, "ready")
-        broker = open_broker(settings)
+        refusals = Refusals(database, worker_id)
+        broker = open_broker(settings, refusals)
         listening = Listening(database, broker, arguments.pair, runner.hands, settings.deaf_seconds)
         ProgressWatchdog(listening, partial(end, EXIT_DEAF), runner.stopping.gently).start()
         _consume(broker, runner, arguments.pair, worker_id)
+        refusals.close()
         note_worker(database, worker_id, "stopped")
     except NightshiftError as error:
         note_worker(database, worker_id, "failed", str(error))
