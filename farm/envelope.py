@@ -34,7 +34,8 @@ def pack_message(entry: bytes) -> PackMessage:
     if not isinstance(body, list) or len(body) != 3 or body[0] != []:
         raise MessageError(f"the body of a message is [[], a pack message, {{}}], not {_shown(body)}")
     followers = _object(body[2], "the third part of its body")
-    if asks := next((name for name, value in followers.items() if not _says_nothing(value)), None):
+    asks = next((name for name, value in followers.items() if not _says_nothing(value)), None)
+    if asks is not None:
         raise MessageError(f"a message has nothing to run after it; this one has {_shown(asks)}")
     return PackMessage.decode(_object(body[1], "the second part of its body"))
 

@@ -27,6 +27,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _SOME_SHA256: Final = "0" * 64
 _MAX_IMAGE_BYTES: Final = 200_000_000
 _REMEMBERED: Final = 4096
+#: no name of a file that anybody offers: a newline would forge lines of what quotes it
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def offered_file(folder: Path, name: str) -> Path:
         inside, path = folder.resolve(), (folder / name).resolve()
         if not path.is_relative_to(inside):
             raise outside
-        if path.is_file():
+        if path.is_file() and not _CONTROL.search(name):
             return path
     except (OSError, ValueError, RuntimeError):  # a loop of links, no right to look, a NUL, half a surrogate pair
         pass

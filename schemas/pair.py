@@ -15,6 +15,8 @@ SYNTHETIC: Final = "synthetic:"
 SAFETENSORS: Final = ".safetensors"
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+){0,2}")
+_PATH: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 _PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
@@ -25,12 +27,21 @@ def _plain_name(name: str) -> str:
 
 
 def _no_pickle(source: str) -> str:
-    if source.endswith(_PICKLES):
+    if source.lower().endswith(_PICKLES):
         raise ValueError("a pickle can run code, so only .safetensors files are read: convert it")
     return source
 
 
-WeightSource = Annotated[str, Field(min_length=1), AfterValidator(_no_pickle)]
+def _hub_id_or_path(source: str) -> str:
+    """The hub's client would take a URL apart, and a path upwards is one that nobody meant to offer."""
+    plain = source.removeprefix(SYNTHETIC)
+    if ".." in PurePath(plain).parts or not (_PATH if PurePath(plain).is_absolute() else _HUB_ID).fullmatch(plain):
+        raise ValueError("should be a hub id (owner/name), or an absolute path without ..")
+    return source
+
+
+Source = Annotated[str, Field(min_length=1), AfterValidator(_hub_id_or_path)]
+WeightSource = Annotated[Source, AfterValidator(_no_pickle)]
 
 
 class ModelSource(BaseModel):
@@ -45,7 +56,7 @@ class ModelSource(BaseModel):
     revision: str | None = None
     variant: str | None = None
     #: of a file: the hub id or absolute folder that has its configs and tokenizers; None: those of SDXL
-    config: Annotated[str, Field(min_length=1)] | None = None
+    config: Source | None = None
 
     @property
     def is_file(self) -> bool:
@@ -79,7 +90,10 @@ class TextualInversion(BaseModel):
     #: the word that stands for it in prompts
     token: Annotated[str, Field(pattern=r"^\S+$", max_length=100)]
     #: of a hub id: the file in it
-    weight_name: Annotated[str, Field(pattern=r"\.safetensors$")] | None = None
+    weight_name: (
+        Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_][A-Za-z0-9_. -]*/)*[A-Za-z0-9_][A-Za-z0-9_. -]*\.safetensors$")]
+        | None
+    ) = None
     revision: str | None = None
 
     @property

@@ -14,13 +14,13 @@ from farm.file_digests import file_sha256
 from schemas.digest import canonical_json, sha256_hex
 from schemas.pair import ModelPair
 from worker.model_files import ModelFiles, PairFiles
+from worker.weight_files import weight_files
 
 #: What the pipelines load from each folder; the refiner is given the base's other parts.
 BASE_PARTS: Final = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "unet", "vae")
 REFINER_PARTS: Final = ("unet",)
 _SHORT: Final = 10  # hexadecimal digits
 
-_WEIGHTS: Final = ".safetensors"
 _TEXTS: Final = frozenset({".json", ".txt"})
 # who wrote a config, and from where, changes no pixel
 _SIGNATURES: Final = frozenset({"_diffusers_version", "_name_or_path", "name_or_path", "transformers_version"})
@@ -60,22 +60,6 @@ def pair_fingerprint(pair: ModelPair, dtype: str, files: PairFiles, cache: Path)
         vae_hash=files.vae and _short_hash(files.vae.folder, files.vae, cache),
         textual_inversion_hashes=tuple(digest[:_SHORT] for digest in inversions),
     )
-
-
-def weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """The safetensors files that diffusers reads from a part's folder: those of the variant, where there are any."""
-    files = sorted(path for path in folder.iterdir() if path.suffix == _WEIGHTS)
-    if has_variant(folder, variant):
-        return [path for path in files if _is_of(path, variant)]
-    return [path for path in files if path.name.count(".") == 1]
-
-
-def has_variant(folder: Path, variant: str | None) -> bool:
-    return variant is not None and any(_is_of(path, variant) for path in folder.iterdir() if path.suffix == _WEIGHTS)
-
-
-def _is_of(path: Path, variant: str) -> bool:
-    return path.name.split(".")[1].startswith(variant)  # diffusers' own rule
 
 
 def _model_digests(files: ModelFiles, parts: Iterable[str], cache: Path) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ from schemas.errors import InputFileError, SpecError
 from schemas.loras import Lora
 from worker.adapter_config import refuse_unsafe_adapter
 from worker.pipelines import LoadedPair
+from worker.weight_files import require_honest_file
 
 #: Adapters that stay loaded for the next passes; one takes 20 MB to 1 GB on the device.
 MAX_LOADED: Final = 4
@@ -99,6 +100,7 @@ def _make_room(base: StableDiffusionXLPipeline, unused: list[str], num_kept: int
 def _load(base: StableDiffusionXLPipeline, lora: Lora, file: Path) -> None:
     """All of it or nothing: after an error all adapters are gone, for some layers may have got this one."""
     try:
+        require_honest_file(file)
         refuse_unsafe_adapter(file)
         with warnings.catch_warnings():  # peft warns of a second LoRA beside the first
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)

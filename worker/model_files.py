@@ -13,10 +13,13 @@ from huggingface_hub import hf_hub_download, snapshot_download
 
 from schemas.pair import SAFETENSORS, SYNTHETIC, ModelSource, TextualInversion
 from worker.synthetic import synthetic_pair_folder
+from worker.weight_files import require_honest_file, require_honest_folder
 
 #: What the refiner is given by the base.
 SHARED_PARTS: Final = ("text_encoder_2", "tokenizer_2", "vae")
 
+#: what has weights, and is loaded from the model's own folder
+_WEIGHTS_OF: Final = {"base": ("text_encoder", "text_encoder_2", "unet", "vae"), "refiner": ("unet",)}
 _DEFAULT_CONFIGS: Final = {
     "base": "stabilityai/stable-diffusion-xl-base-1.0",
     "refiner": "stabilityai/stable-diffusion-xl-refiner-1.0",
@@ -55,22 +58,29 @@ def locate_model(source: ModelSource, part: str, cache: Path) -> ModelFiles:
     """The ``part``: base or refiner.
 
     Raises:
-        OSError: the files cannot be had; or an error of the hub's client. So do the others here.
+        OSError: the files cannot be had; or an error of the hub's client.
+        ValueError: one is a pickle, cut off, or has a header that lies. So do the others here.
     """
     if not source.is_file:
-        return ModelFiles(_model_folder(source, part, cache), source.variant)
+        folder = _model_folder(source, part, cache)
+        require_honest_folder(folder, _WEIGHTS_OF[part], source.variant)
+        return ModelFiles(folder, source.variant)
+    file = _honest(Path(source.source))
     configs = ModelSource(source=source.config or _DEFAULT_CONFIGS[part], revision=source.revision)
-    return ModelFiles(_config_folder(configs, part, cache), file=_existing(Path(source.source)))
+    return ModelFiles(_config_folder(configs, part, cache), file=file)
 
 
 def locate_vae(source: ModelSource, base: ModelFiles, cache: Path) -> ModelFiles:
     """A single file without ``config`` is understood by the config of the base's VAE."""
     if not source.is_file:
-        return ModelFiles(_vae_folder(_vae_home(source, cache)), source.variant)
+        folder = _vae_folder(_vae_home(source, cache))
+        require_honest_folder(folder.parent, [folder.name], source.variant)
+        return ModelFiles(folder, source.variant)
+    file = _honest(Path(source.source))
     if source.config is None:
-        return ModelFiles(base.folder / "vae", file=_existing(Path(source.source)))
+        return ModelFiles(base.folder / "vae", file=file)
     home = _vae_home(ModelSource(source=source.config, revision=source.revision), cache)
-    return ModelFiles(_vae_folder(home), file=_existing(Path(source.source)))
+    return ModelFiles(_vae_folder(home), file=file)
 
 
 def locate_textual_inversion(inversion: TextualInversion) -> Path:
@@ -133,6 +143,11 @@ def _in_layout(folder: Path) -> Path:
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError("the folder has no model_index.json, so it is no model in diffusers' layout")
     return folder
+
+
+def _honest(file: Path) -> Path:
+    require_honest_file(_existing(file))
+    return file
 
 
 def _existing(file: Path) -> Path:

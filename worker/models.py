@@ -10,10 +10,10 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel
 
-from worker.fingerprint import has_variant
 from worker.missing_weights import require_complete, require_none_missing
 from worker.model_files import SHARED_PARTS, ModelFiles
 from worker.single_file import base_of_file, refiner_of_file
+from worker.weight_files import has_variant
 
 _TEXT_ENCODERS: Final = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 

@@ -12,6 +12,8 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer, PreTrainedModel
 
+from worker.weight_files import require_honest_file
+
 #: The keys of SDXL's files → the parts of the pipeline that they are for.
 _PARTS: Final = {"clip_l": ("tokenizer", "text_encoder"), "clip_g": ("tokenizer_2", "text_encoder_2")}
 
@@ -22,6 +24,7 @@ def load_textual_inversion(base: StableDiffusionXLPipeline, token: str, file: Pa
     Raises:
         ValueError: the file is not one for this base, or its tokenizers have the token already.
     """
+    require_honest_file(file)
     found = load_file(file)
     for key in _PARTS:
         if key not in found:
