@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from farm.image_store import ImageStore, local_path
 from farm.schema import current_revision, ensure_schema
 from farm.workers import recent_workers
 from producer.queries import workers_seen
+from producer.versions import redis_flaw, sqlite_flaw
 from schemas.errors import NightshiftError, StorageError
 from schemas.printable import printable
 from schemas.settings import Settings
@@ -37,6 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
     checks: dict[str, Callable[[Settings], str]] = {
         "ledger": _ledger,
         "redis": _redis,
+        "redis version": _redis_version,
         "image store": _image_store,
         "disk": _disk,
         "pair": _pair,
@@ -55,7 +58,9 @@ def _finding(subject: str, check: Callable[[Settings], str], settings: Settings)
 def _ledger(settings: Settings) -> str:
     with closing(Database(settings.database_url)) as database:
         ensure_schema(database)
-        return f"{database.safe_url} answers, tables at {current_revision(database)}"
+        flaw = sqlite_flaw(sqlite3.sqlite_version_info) if database.engine.dialect.name == "sqlite" else None
+        said = f"; {flaw}" if flaw else ""
+        return f"{database.safe_url} answers, tables at {current_revision(database)}{said}"
 
 
 def _redis(settings: Settings) -> str:
@@ -64,6 +69,17 @@ def _redis(settings: Settings) -> str:
     with closing(open_broker(settings)) as broker:
         info = broker.info()
         return f"{broker.safe_url} answers, version {info['redis_version']}, policy {info.get('maxmemory_policy', '?')}"
+
+
+def _redis_version(settings: Settings) -> str:
+    """One on a socket in a private folder is reached by its owner alone."""
+    if not settings.broker_url.startswith(("redis://", "rediss://")):
+        return "only this user can reach it"
+    with closing(open_broker(settings)) as broker:
+        flaw = redis_flaw(str(broker.info()["redis_version"]))
+    if flaw:
+        raise NightshiftError(flaw)
+    return "no known way to run code in it"
 
 
 def _image_store(settings: Settings) -> str:
@@ -116,5 +132,6 @@ def _seat(worker: Any) -> tuple[str, str, str]:
 def _worker(worker: Any, *, judged: bool) -> Finding:
     said = f": {worker.error}" if worker.error else ""
     seen = "" if judged else f", last seen {worker.seen_at:%Y-%m-%d %H:%M} UTC"
-    sentence = f"{worker.device} of {worker.host}, pair {worker.pair}, {worker.state}{seen}{said}"
+    refused = f", {worker.num_refused} messages refused (see its log)" if worker.num_refused else ""
+    sentence = f"{worker.device} of {worker.host}, pair {worker.pair}, {worker.state}{seen}{refused}{said}"
     return Finding("worker", not judged or worker.state != "failed", printable(sentence))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,13 @@ class Consumer:
     def num_refused(self) -> int:
         with self.database.begin(read_only=True) as tx:
             return int(tx.execute(select(Worker.num_refused).where(Worker.id == self.worker_id)).scalar_one())
+
+    def wait_for_refusals(self, num_refused: int) -> None:
+        """They are counted beside the thread that refuses."""
+        while self.num_refused < num_refused:
+            assert self.process.poll() is None, self.log
+            time.sleep(0.01)
+        assert self.num_refused == num_refused
 
     @property
     def log(self) -> str:

@@ -15,7 +15,10 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from farm.broker import Broker
 from farm.redis_client import redis_client
+from producer.doctor import examine
+from producer.versions import redis_flaw
 from schemas.errors import BrokerUnavailableError, SettingsError
+from schemas.settings import Settings
 from tests.integration.consumers import QUEUE, running_consumer
 from tests.integration.tls_proxy import Certificates, tls_proxy
 from tests.servers import RedisServer, temporary_folder
@@ -78,7 +81,7 @@ def test_a_worker_consumes_and_cannot_publish(server: RedisServer, tmp_path: Pat
         assert consumer.takes_a_hint()
         consumer.redis.lpush(consumer.key, b"spam")
         assert consumer.takes_a_hint()
-        assert consumer.num_refused == 1
+        consumer.wait_for_refusals(1)
         assert consumer.stop() == 0
         assert "NOPERM" not in consumer.log
     with (
@@ -104,6 +107,16 @@ def test_a_password_with_signs_of_urls_is_said_to_want_quoting_and_not_repeated(
         Broker(f"redis://:{password}@127.0.0.1:6379/0")
     assert "b@" not in str(error.value)
     assert Broker(f"redis://:{quote(password, safe='')}@127.0.0.1:6379/0").safe_url == "redis://:***@127.0.0.1:6379/0"
+
+
+def test_the_doctor_judges_a_redis_that_others_can_reach_by_its_version(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with closing(redis_client(redis_server.url)) as client:
+        version = client.info()["redis_version"]
+    findings = {finding.subject: finding for finding in examine(Settings(home=tmp_path, broker_url=redis_server.url))}
+    assert findings["redis"].ok
+    assert findings["redis version"].ok == (redis_flaw(version) is None)
 
 
 # TLS

@@ -1,6 +1,7 @@
 """The doctor judges this machine, and tells of the others."""
 
 import socket
+import sqlite3
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,9 @@ import pytest
 
 from farm.database import Database
 from farm.schema import upgrade
-from farm.workers import WorkerIdentity, note_worker, register_worker
+from farm.workers import WorkerIdentity, count_refused, note_worker, register_worker
 from producer.doctor import Finding, examine
+from producer.versions import redis_flaw, sqlite_flaw
 from schemas.settings import Settings
 
 HERE = socket.gethostname()
@@ -59,6 +61,46 @@ def test_this_hosts_worker_is_found_among_many_others(settings: Settings) -> Non
     for number in range(12):
         failed_worker(settings, f"other-{number}")
     assert [finding.ok for finding in workers(settings) if HERE in finding.sentence] == [False]
+
+
+def test_messages_that_a_worker_refused_are_told(settings: Settings) -> None:
+    with closing(Database(settings.database_url)) as database:
+        upgrade(database)
+        worker = WorkerIdentity(uuid.uuid4().hex, HERE, 1, "cuda:0", "tiny")
+        register_worker(database, worker)
+        count_refused(database, worker.id, 3)
+    (finding,) = workers(settings)
+    assert finding.ok
+    assert "loading, 3 messages refused" in finding.sentence
+
+
+def finding(settings: Settings, subject: str) -> Finding:
+    (found,) = [finding for finding in examine(settings) if finding.subject == subject]
+    return found
+
+
+def test_our_own_redis_is_not_judged_by_its_version(settings: Settings) -> None:
+    assert finding(settings, "redis version").ok
+
+
+@pytest.mark.parametrize(
+    ("version", "ok"),
+    [("6.2.14", False), ("6.2.20", True), ("7.0.15", False), ("7.2.11", True), ("8.2.1", False), ("8.2.2", True),
+     ("8.4.0", False), ("8.6.2", False), ("8.6.3", True), ("9.0.0", True), ("unknown", True)],
+)  # fmt: skip
+def test_versions_of_redis_that_can_be_made_to_run_code_are_known(version: str, ok: bool) -> None:
+    assert (redis_flaw(version) is None) == ok
+
+
+@pytest.mark.parametrize(("version", "ok"), [((3, 40, 1), False), ((3, 51, 2), False), ((3, 51, 3), True)])
+def test_versions_of_sqlite_that_can_damage_a_file_are_known(version: tuple[int, int, int], ok: bool) -> None:
+    assert (sqlite_flaw(version) is None) == ok
+
+
+def test_the_ledgers_sqlite_is_told_of_and_is_no_fault(settings: Settings) -> None:
+    found = finding(settings, "ledger")
+    assert found.ok
+    assert ("very rarely" in found.sentence) == (sqlite_flaw(sqlite3.sqlite_version_info) is not None)
 
 
 def test_a_disk_that_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
