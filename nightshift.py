@@ -28,7 +28,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a prompt may have what the terminal's encoding has not
     hide_in_tracebacks()
     try:
-        app()
+        typer.main.get_command(app)()  # app() would put typer's own printing of tracebacks in the place of ours
     except NightshiftError as error:
         print("nightshift: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         sys.exit(error.exit_code)

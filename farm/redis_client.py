@@ -1,7 +1,7 @@
 """redis-py clients for the broker URLs that kombu reads."""
 
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -11,7 +11,13 @@ from schemas.errors import SettingsError
 from schemas.safe_url import is_readable, safe_url
 
 _CLIENT_SECONDS: Final = 5.0
-_SCHEMES: Final = ("redis", "rediss", "redis+socket")
+#: what a URL may say behind its question mark, of which both clients make the same
+_QUERY: Final = {
+    "redis": frozenset[str](),
+    "rediss": frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_check_hostname", "ssl_certfile", "ssl_keyfile"}),
+    "redis+socket": frozenset({"virtual_host"}),
+}
+_CERT_REQS: Final = ("required", "optional", "none")
 
 
 def redis_client(url: str) -> Redis:
@@ -43,7 +49,7 @@ def check_broker_url(url: str) -> None:
     the rest as a port.
     """
     scheme = url.partition("://")[0] if "://" in url else ""
-    if scheme not in _SCHEMES:
+    if scheme not in _QUERY:
         raise SettingsError(
             f"broker_url starts with {scheme[:20]!r}; redis://HOST:6379/0 or redis+socket:///PATH would be right"
         )
@@ -51,3 +57,9 @@ def check_broker_url(url: str) -> None:
         raise SettingsError(
             f"broker_url {scheme}://… cannot be read; in a password, signs like / # ? @ [ are written as %2F %23 %3F…"
         )
+    query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    if unknown := sorted(query.keys() - _QUERY[scheme]):
+        known = ", ".join(sorted(_QUERY[scheme])) or "nothing"
+        raise SettingsError(f"broker_url has {unknown[0][:20]!r} in its query; of {scheme}:// it may have {known}")
+    if query.get("ssl_cert_reqs", "required") not in _CERT_REQS:
+        raise SettingsError(f"ssl_cert_reqs of broker_url is one of {', '.join(_CERT_REQS)}")
