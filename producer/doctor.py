@@ -132,6 +132,6 @@ def _seat(worker: Any) -> tuple[str, str, str]:
 def _worker(worker: Any, *, judged: bool) -> Finding:
     said = f": {worker.error}" if worker.error else ""
     seen = "" if judged else f", last seen {worker.seen_at:%Y-%m-%d %H:%M} UTC"
-    refused = f", {worker.num_refused} messages refused (see its log)" if worker.num_refused else ""
+    refused = f", messages refused: {worker.num_refused} (see its log)" if worker.num_refused else ""
     sentence = f"{worker.device} of {worker.host}, pair {worker.pair}, {worker.state}{seen}{refused}{said}"
     return Finding("worker", not judged or worker.state != "failed", printable(sentence))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import MetaData, create_engine, select
 
+from farm.redis_client import redis_client
 from tests.acceptance.conftest import SMALL, Commands
 from tests.servers import RedisServer
 
@@ -33,7 +34,7 @@ def files_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file() and "cache" not in path.parts)
 
 
-def test_a_farm_keeps_its_secrets(
+def test_a_farm_keeps_its_secrets_and_renders_on_whatever_strangers_write(
     commands: Commands, postgres_url: str, redis_server: RedisServer, prompts: Path
 ) -> None:
     password = redis_server.url.split(":")[2].split("@")[0]
@@ -47,6 +48,8 @@ def test_a_farm_keeps_its_secrets(
         "NIGHTSHIFT_LOG_LEVEL": "debug",
     }
     assert commands.run("db", "upgrade").returncode == 0
+    with redis_client(redis_server.url) as client:
+        client.lpush("secrets:nightshift.tiny", b"a stranger was here")
     rendered = commands.run("render", prompts, "--pair", "tiny", *SMALL, "--set", "width=64")
     assert rendered.returncode == 0, rendered.stderr
     runs = [rendered, *(commands.run(*words) for words in (
@@ -56,6 +59,7 @@ def test_a_farm_keeps_its_secrets(
     said = "".join(run.stdout + run.stderr for run in runs)
     recorded = everything_in(postgres_url)
     kept = files_in(commands.home)
+    assert ", messages refused: 1 " in said
     assert "a cat" in recorded
     assert b"a cat" in kept
     assert b"DEBUG" in kept or b"INFO" in kept

@@ -27,12 +27,13 @@ SECURITY = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 PACK_ID = "0123456789abcdef0123456789abcdef"
 #: as the document has them, each with a password
 USERS = "".join(re.findall(r"^user .*\n", SECURITY, re.M))
+(BOUND,) = re.findall(r"^proto-max-bulk-len .*\n", SECURITY, re.M)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
     with temporary_folder() as folder:
-        server = RedisServer(folder, USERS.replace("user default off\n", ""))
+        server = RedisServer(folder, BOUND + USERS.replace("user default off\n", ""))
         try:
             server.start()
             yield server
@@ -89,6 +90,11 @@ def test_a_worker_consumes_and_cannot_publish(server: RedisServer, tmp_path: Pat
         pytest.raises(BrokerUnavailableError, match="permissions"),
     ):
         broker.publish(QUEUE, [PACK_ID])
+
+
+def test_nobody_can_make_a_worker_hold_a_message_of_megabytes(server: RedisServer) -> None:
+    with closing(redis_client(url_of(server, "producer"))) as client, pytest.raises(RedisError):
+        client.lpush(QUEUE, b"x" * (2 << 20))
 
 
 @pytest.mark.parametrize("user", ["", "default", "producer"])

@@ -71,7 +71,7 @@ def test_messages_that_a_worker_refused_are_told(settings: Settings) -> None:
         count_refused(database, worker.id, 3)
     (finding,) = workers(settings)
     assert finding.ok
-    assert "loading, 3 messages refused" in finding.sentence
+    assert "loading, messages refused: 3 " in finding.sentence
 
 
 def finding(settings: Settings, subject: str) -> Finding:
