@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from farm.broker import Broker
 from farm.database import Database
+from farm.redis_client import redis_client
 from schemas.tables import Image, Job, Pack, Result, Worker
 from tests.acceptance.conftest import SMALL, Commands, wait_until
 
@@ -154,12 +155,14 @@ def test_messages_of_strangers_are_refused_and_the_worker_goes_on(postgres_farm:
     broker.app.send_task("nightshift.render_pack", args=[1, 2], queue="nightshift.tiny")
     broker.publish("nightshift.tiny", ["0" * 32])
     broker.close()
+    with redis_client(farm.environment["NIGHTSHIFT_BROKER_URL"]) as client:
+        client.lpush("nightshift.tiny", b"not JSON", b"x" * 100_000)
     farm.start("dispatcher")
     farm.answer("submit", manifest, *SMALL)
     assert farm.run("watch").returncode == 0
     assert_each_image_once(farm, 12)
-    assert "message refused" in farm.log("worker")
-    assert len(rows(farm, select(Worker.id))) == 1
+    assert "messages refused" in farm.log("worker")
+    wait_until(lambda: [row.num_refused for row in rows(farm, select(Worker.num_refused))] == [8])
 
 
 def test_cancel_stops_a_batch_that_is_rendering(postgres_farm: Commands, manifest: Path) -> None:
