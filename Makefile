@@ -30,9 +30,10 @@ demo: setup
 	rm -rf .demo
 	NIGHTSHIFT_HOME=.demo/home $(BIN)/nightshift render examples/demo.tsv --pair tiny --out .demo/images
 
-# Several processes render beside each other: OpenMP's threads must not spin while they wait.
+# Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm
+# (tests/acceptance/conftest.py) run in one process.
 test: setup
-	GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2
+	GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 # The exactness tests on the GPU, in float32 and float16. Without a GPU they are skipped, and say so.
 test-gpu: setup

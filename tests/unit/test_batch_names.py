@@ -1,0 +1,35 @@
+"""What a batch may be called: the commands that submit refuse the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from producer.cli.manifest_options import batch_request
+from schemas.errors import InputError
+from schemas.settings import Settings
+
+
+def name_of(manifest: str, name: str | None = None) -> str:
+    return batch_request(Settings(), Path(manifest), None, name, priority=5, skip_invalid=False).name
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a\x1b[31mb", '--name "a\\x1b[31mb": contains a control character'),
+        ("a\udcffb", '--name "a\\udcffb": contains half a surrogate pair'),
+        ("x" * 201, "has more than 200 characters"),
+        (" ", "is empty"),
+    ],
+)
+def test_a_name_that_no_terminal_could_show_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(InputError) as refused:
+        name_of("prompts.tsv", name)
+    assert sentence in str(refused.value)
+
+
+def test_a_batch_without_a_name_is_called_as_its_manifest_whatever_that_is_called() -> None:
+    assert name_of("folder/cats.tsv") == "cats"
+    assert name_of("folder/cats.tsv", "dogs") == "dogs"
+    assert name_of("a\x1b[31m\udcff.txt") == "a\\x1b[31m\\udcff"
+    assert name_of("x" * 201 + ".txt") == "x" * 200
