@@ -638,7 +638,7 @@ def test_a_limit_below_one_is_refused(tsv: Path) -> None:
 
 def test_memory_does_not_grow_with_the_manifest(txt: Path) -> None:
     peaks = []
-    for num_rows in (1_000, 10_000):
+    for num_rows in (500, 4_000):  # 100 kB are 29 bytes a row: nothing is kept of any
         txt.write_text("".join(f"a painting of cat number {n}\n" for n in range(num_rows)))
         peaks.append(_peak_bytes(read_manifest(txt, ReadOptions())))
     assert peaks[1] < peaks[0] + 100_000
