@@ -4,8 +4,11 @@ A step may take several evaluations (Heun looks ahead, PNDM begins with two), so
 than at the first step, does so between whole steps only.
 """
 
+import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import diffusers
@@ -19,6 +22,7 @@ from worker.pipelines import LoadedPair
 #: Its noise is a path drawn from a seed, and not by a generator.
 _DRAWS_FROM_SEEDS: Final = "DPMSolverSDEScheduler"
 _PNDM_RUNGE_KUTTA_STEPS: Final = 3
+_REMEMBERED_SCHEDULERS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,13 @@ def new_scheduler(pair: LoadedPair, specs: Sequence[JobSpec]) -> SchedulerMixin:
         options["noise_sampler_seed"] = [spec.seed for spec in specs]
     if name == "DPMSolverSinglestepScheduler" and _last_sigma(pair, options) == "zero":
         options["lower_order_final"] = True  # diffusers switches it on itself, and warns in each pass
-    return getattr(diffusers, name).from_config(pair.scheduler_config, **options)
+    return copy.deepcopy(_unused_scheduler(name, json.dumps(dict(pair.scheduler_config)), json.dumps(options)))
+
+
+@lru_cache(maxsize=_REMEMBERED_SCHEDULERS)
+def _unused_scheduler(name: str, config: str, options: str) -> SchedulerMixin:
+    """``config``, ``options``: as JSON. To be copied: making KDPM2's takes 0.4 s, copying it half a millisecond."""
+    return getattr(diffusers, name).from_config(json.loads(config), **json.loads(options))
 
 
 def _last_sigma(pair: LoadedPair, options: dict[str, Any]) -> str:
