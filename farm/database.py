@@ -12,7 +12,7 @@ from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
@@ -42,6 +42,8 @@ _POSTGRESQL: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 50_000,
 }
+#: A client that vanished or was stopped in mid-transaction keeps its rows locked, and nobody could take its pack back.
+_IDLE_IN_TRANSACTION: Final = "SET idle_in_transaction_session_timeout = '10s'"
 _RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _RETRIES: Final = 5
 _DISK_SENTENCES: Final = ("readonly database", "database or disk is full", "disk I/O error", "could not extend file")
@@ -171,15 +173,27 @@ def _engine(url: str) -> Engine:
     if parsed.get_backend_name() != "postgresql":
         raise SettingsError(f"the ledger is SQLite or PostgreSQL, not {parsed.get_backend_name()!r}")
     try:
-        return create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            pool_size=4,
-            connect_args=_POSTGRESQL,
-            hide_parameters=True,  # errors would quote them: prompts, names, and whatever else a row says
-        )
+        return _postgresql_engine(parsed)
     except (ImportError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_size=4,
+        connect_args=_POSTGRESQL,
+        hide_parameters=True,  # errors would quote them: prompts, names, and whatever else a row says
+    )
+
+    @event.listens_for(engine, "connect")
+    def limits(connection: Any, _record: Any) -> None:
+        connection.autocommit = True  # or the first rollback would take it back
+        connection.execute(_IDLE_IN_TRANSACTION)
+        connection.autocommit = False
+
+    return engine
 
 
 def _sqlite_engine(path: str | None) -> Engine:
