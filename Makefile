@@ -1,11 +1,11 @@
-# The same words at home and in CI. Everything stays inside this folder: .venv, .demo and tool caches.
+# The same words at home and in CI. Everything stays inside this folder: .venv, .demo, .chaos and tool caches.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
-.PHONY: setup demo test test-gpu check bench bench-gpu clean
+.PHONY: setup demo test chaos test-gpu check bench bench-gpu clean
 
 setup: $(READY)
 
@@ -31,9 +31,13 @@ demo: setup
 	NIGHTSHIFT_HOME=.demo/home $(BIN)/nightshift render examples/demo.tsv --pair tiny --out .demo/images
 
 # Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm
-# (tests/acceptance/conftest.py) run in one process.
+# (tests/acceptance/conftest.py, tests/chaos) run in one process.
 test: setup
 	GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+# Hours. It may be cut short: what is finished stands in .chaos/finished.jsonl, and the next call goes on from there.
+chaos: setup
+	GOMP_SPINCOUNT=0 $(BIN)/python -m tests.chaos
 
 # The exactness tests on the GPU, in float32 and float16. Without a GPU they are skipped, and say so.
 test-gpu: setup
@@ -55,5 +59,5 @@ bench: setup
 	  echo "$$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 
 clean:
-	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .demo .chaos build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

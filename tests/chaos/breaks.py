@@ -1,0 +1,37 @@
+"""Breaks one of the product's promises in this process: the suite must notice (``test_negative_controls``)."""
+
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+import farm.image_store
+from farm import ledger
+from schemas.tables import Job
+
+
+def apply(name: str) -> None:
+    """``fence``: finishing compares nothing. ``release``: no lost pack comes back. ``rename``: files grow in place."""
+    match name:
+        case "":
+            return
+        case "fence":
+            ledger._fence = lambda *_: None
+            ledger._jobs_of = _whoever_has_them
+        case "release":
+            ledger.expire_leases = lambda *_, **__: 0
+        case "rename":
+            farm.image_store.writing_atomically = _in_place
+        case _:
+            raise AssertionError(f"nothing to break is called {name!r}")
+
+
+def _whoever_has_them(_: Any, job_ids: Any) -> tuple[ColumnElement[bool], ...]:
+    return (Job.id.in_(job_ids),)
+
+
+@contextmanager
+def _in_place(path: Any) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        yield stream
