@@ -1,0 +1,176 @@
+"""The hours in which a batch, or a farm, may render: ``22:00-06:00 Europe/Berlin``. Pure policy: the time is given.
+
+Local times become instants by the zone's rules, so a night is 7, 8 or 9 hours long. A time that the clock jumps over in
+spring is the moment of the jump; one that it shows twice in autumn is the first of the two.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from typing import Final, Self
+from zoneinfo import ZoneInfo
+
+from schemas.errors import SettingsError
+
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SPAN: Final = re.compile(r"(?:(?P<days>[a-z][a-z,-]*) )?(?P<start>\d\d:\d\d) ?- ?(?P<end>\d\d:\d\d)")
+_ALL_DAY: Final = timedelta(days=1)
+#: A window that opens on one day of the week opens within so many days, whatever the time of day.
+_WEEK: Final = 8
+_EXAMPLE: Final = "such as '22:00-06:00 Europe/Berlin' or 'mon-fri 22:00-06:00, sat-sun 00:00-24:00 Europe/Berlin'"
+
+
+@dataclass(frozen=True)
+class Hours:
+    """From ``opens`` to ``closes``, both UTC; the second is outside."""
+
+    opens: datetime
+    closes: datetime
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Begins on these weekdays (0: Monday). ``start`` and ``end`` since midnight; an end not after it is tomorrow's."""
+
+    weekdays: frozenset[int]
+    start: timedelta
+    end: timedelta
+
+    def hours(self, day: date, zone: ZoneInfo) -> Hours:
+        end = self.end if self.end > self.start else self.end + _ALL_DAY
+        return Hours(_instant(day, self.start, zone), _instant(day, end, zone))
+
+
+@dataclass(frozen=True)
+class Window:
+    """One or more spans of hours in one time zone. ``text``: as it was written."""
+
+    text: str
+    zone: ZoneInfo
+    spans: tuple[_Span, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``[DAYS ]HH:MM-HH:MM[, ...] ZONE``.
+
+        Raises:
+            SettingsError: it is not of that form, or there is no such time or zone.
+        """
+        spans, _, zone = text.strip().rpartition(" ")
+        if not spans or ":" in zone:
+            raise SettingsError(f"window {text!r} names no time zone; write it {_EXAMPLE}")
+        found = tuple(_span(part.strip(), text) for part in _parts(spans))
+        return cls(text, _zone(zone, text), found)
+
+    def open_hours(self, now: datetime) -> Hours | None:
+        """The hours that are open at ``now``; None where it is closed."""
+        return next((hours for hours in self._around(now) if hours.opens <= now < hours.closes), None)
+
+    def next_hours(self, now: datetime) -> Hours:
+        """The first hours that end after ``now``: the open ones, or the next to open."""
+        return next(hours for hours in self._around(now) if hours.closes > now)
+
+    def _around(self, now: datetime) -> Iterator[Hours]:
+        """The hours of the days about ``now``, in order, those that touch made one."""
+        today = now.astimezone(self.zone).date()
+        days = [today + timedelta(days=n) for n in range(-2, _WEEK + 1)]
+        return _joined(
+            span.hours(day, self.zone) for day in days for span in self.spans if day.weekday() in span.weekdays
+        )
+
+
+def open_until(windows: Iterable[Window], now: datetime) -> datetime | None:
+    """When the first of the windows closes, if all of them are open at ``now``; None where one is closed.
+
+    Without windows it is always open: the end of time.
+    """
+    closes = datetime.max.replace(tzinfo=UTC)
+    for window in windows:
+        hours = window.open_hours(now)
+        if hours is None:
+            return None
+        closes = min(closes, hours.closes)
+    return closes
+
+
+def next_opening(windows: Iterable[Window], now: datetime) -> datetime | None:
+    """When all of the windows are open for the first time from ``now`` on; None where they never are together."""
+    windows, end = list(windows), now + timedelta(days=2 * _WEEK)
+    while now < end:
+        opens = max((window.next_hours(now).opens for window in windows), default=now)
+        if opens <= now:
+            return now
+        now = opens
+    return None
+
+
+def _parts(spans: str) -> list[str]:
+    """``mon,wed 22:00-06:00, sat 00:00-24:00`` at the commas that follow a time."""
+    return re.split(r"(?<=\d),", spans.lower())
+
+
+def _span(part: str, text: str) -> _Span:
+    match = _SPAN.fullmatch(part)
+    if match is None:
+        raise SettingsError(f"window {text!r}: {part!r} is no span of hours; write it {_EXAMPLE}")
+    start, end = _since_midnight(match["start"], text), _since_midnight(match["end"], text)
+    if start in (end, _ALL_DAY):
+        raise SettingsError(f"window {text!r}: {part!r} holds no time; all day is 00:00-24:00")
+    return _Span(_weekdays(match["days"] or "mon-sun", text), start, end)
+
+
+def _since_midnight(clock: str, text: str) -> timedelta:
+    hours, minutes = map(int, clock.split(":"))
+    since = timedelta(hours=hours, minutes=minutes)
+    if minutes > 59 or since > _ALL_DAY:
+        raise SettingsError(f"window {text!r}: there is no time {clock}; times go from 00:00 to 24:00")
+    return since
+
+
+def _weekdays(days: str, text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in days.split(","):
+        first, _, last = part.partition("-")
+        if first not in _DAYS or (last or first) not in _DAYS:
+            raise SettingsError(f"window {text!r}: {part!r} is no weekday; they are {', '.join(_DAYS)}")
+        start, end = _DAYS.index(first), _DAYS.index(last or first)
+        found |= {(start + n) % 7 for n in range((end - start) % 7 + 1)}
+    return frozenset(found)
+
+
+def _zone(name: str, text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, OSError, ValueError):  # not found; a folder; a path that leaves the zones
+        raise SettingsError(f"window {text!r}: there is no time zone {name!r}; such as Europe/Berlin or UTC") from None
+
+
+@cache
+def _instant(day: date, since_midnight: timedelta, zone: ZoneInfo) -> datetime:
+    """The first instant (UTC) at which the zone's clock shows this time of this day, or has jumped over it."""
+    wall = datetime.combine(day, time()) + since_midnight
+    early, late = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if late >= early:  # shown once, or twice
+        return early
+    early, late = late, early
+    offset = early.astimezone(zone).utcoffset()
+    while late - early > timedelta(seconds=1):
+        middle = early + (late - early) / 2
+        early, late = (middle, late) if middle.astimezone(zone).utcoffset() == offset else (early, middle)
+    return late.replace(microsecond=0)
+
+
+def _joined(hours: Iterable[Hours]) -> Iterator[Hours]:
+    """In order; those that overlap or touch are one."""
+    last: Hours | None = None
+    for one in sorted(hours, key=lambda one: one.opens):
+        if last is not None and one.opens <= last.closes:
+            last = Hours(last.opens, max(last.closes, one.closes))
+            continue
+        if last is not None:
+            yield last
+        last = one
+    if last is not None:
+        yield last
