@@ -5,10 +5,10 @@ Tables: batches, jobs, packs, images, results. Locks are taken in this order: pa
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
 
 from farm.database import Transaction, transaction
 from farm.packs import BATCH_IS_OPEN, held
@@ -23,15 +23,7 @@ SWEEP_CHUNK: Final = 10_000
 _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry_at": None}
 
 
-# --- batches -----------------------------------------------------------------------------------------------------
-
-
-@transaction
-def create_batch(tx: Transaction, name: str, pair: str, priority: int) -> int:
-    """A batch in ``staging``: nothing of it is released until ``open_batch``. Returns its id."""
-    row = {"name": name, "pair": pair, "priority": priority, "state": BatchState.STAGING}
-    inserted = insert(Batch).values(**row, created_at=tx.now, staged_at=tx.now)
-    return int(tx.execute(inserted.returning(Batch.id)).scalar_one())
+# --- a batch -----------------------------------------------------------------------------------------------------
 
 
 @transaction
@@ -44,26 +36,6 @@ def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int
     _count(tx, batch_id, {JobState.PENDING: new})
     tx.execute(update(Batch).where(Batch.id == batch_id).values(staged_at=tx.now))
     return new
-
-
-@transaction
-def open_batch(tx: Transaction, batch_id: int) -> None:
-    """staging → open: from here on every job of it is accepted."""
-    _set_batch(tx, batch_id, BatchState.STAGING, BatchState.OPEN, opened_at=tx.now)
-
-
-@transaction
-def discard_batch(tx: Transaction, batch_id: int) -> None:
-    """Forgets a batch that was never opened."""
-    staging = exists().where(Batch.id == batch_id, Batch.state == BatchState.STAGING)
-    tx.execute(delete(Job).where(Job.batch_id == batch_id, staging))
-    tx.execute(delete(Batch).where(Batch.id == batch_id, Batch.state == BatchState.STAGING))
-
-
-@transaction
-def cancel_batch(tx: Transaction, batch_id: int) -> None:
-    """open → canceled, at once: no pack of it is released or claimed any more; ``sweep_canceled`` moves the jobs."""
-    _set_batch(tx, batch_id, BatchState.OPEN, BatchState.CANCELED)
 
 
 @transaction
@@ -89,9 +61,10 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
 
 
 @transaction
-def release_pack(tx: Transaction, batch_id: int, pack_size: int) -> ReleasedPack | None:
+def release_pack(tx: Transaction, batch_id: int, pack_size: int, start_before: datetime | None = None
+                 ) -> ReleasedPack | None:  # fmt: skip
     """pending → queued: the oldest pending jobs of an open batch that share a pack key, but for those whose next try
-    has to wait. Isolated jobs come last, each in a pack of its own.
+    has to wait. Isolated jobs come last, each in a pack of its own. ``start_before``: it is not claimed any later.
     """
     batch = tx.execute(select(Batch).where(Batch.id == batch_id)).one_or_none()
     in_time = or_(Job.retry_at.is_(None), Job.retry_at <= tx.now)
@@ -113,9 +86,24 @@ def release_pack(tx: Transaction, batch_id: int, pack_size: int) -> ReleasedPack
         return None
     pack_id = uuid.uuid4().hex
     row = {"id": pack_id, "batch_id": batch_id, "pair": batch.pair, "pack_key": oldest.pack_key}
-    tx.execute(insert(Pack).values(**row, state=PackState.QUEUED, num_jobs=len(job_ids), released_at=tx.now))
+    times = {"released_at": tx.now, "start_before": start_before}
+    tx.execute(insert(Pack).values(**row, state=PackState.QUEUED, num_jobs=len(job_ids), **times))
     _move(tx, batch_id, JobState.PENDING, JobState.QUEUED, Job.id.in_(job_ids), pack_id=pack_id)
-    return ReleasedPack(pack_id, len(job_ids))
+    return ReleasedPack(pack_id, len(job_ids), oldest.pack_key)
+
+
+@transaction
+def return_queued(tx: Transaction, pair: str | None = None) -> int:
+    """queued → pending: packs that may no longer begin, for their window has closed or their batch was paused; or every
+    queued pack of a pair, for the order of its batches has changed. Returns how many packs."""
+    idle = or_(Pack.start_before <= tx.now, Pack.batch_id.in_(select(Batch.id).where(Batch.state == BatchState.PAUSED)))
+    which = idle if pair is None else Pack.pair == pair
+    queued = select(Pack.id, Pack.batch_id).where(Pack.state == PackState.QUEUED, which)
+    packs = tx.execute(queued.order_by(Pack.id).with_for_update()).all()
+    for pack in packs:
+        _end_packs(tx, PackState.RETURNED, Pack.id == pack.id)
+        _move(tx, pack.batch_id, JobState.QUEUED, JobState.PENDING, Job.pack_id == pack.id)
+    return len(packs)
 
 
 # --- a worker's pack ----------------------------------------------------------------------------------------------
@@ -276,9 +264,3 @@ def _count(tx: Transaction, batch_id: int, changes: dict[JobState, int]) -> None
     counters = {f"num_{state}": getattr(Batch, f"num_{state}") + change for state, change in changes.items() if change}
     if counters:
         tx.execute(update(Batch).where(Batch.id == batch_id).values(counters))
-
-
-def _set_batch(tx: Transaction, batch_id: int, old: BatchState, new: BatchState, **values: Any) -> None:
-    moved = update(Batch).where(Batch.id == batch_id, Batch.state == old).values(state=new, **values)
-    if not tx.execute(moved).rowcount:
-        raise NotFoundError(f"batch {batch_id} is not {old}; only such a batch can become {new}")

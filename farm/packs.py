@@ -13,6 +13,8 @@ from schemas.tables import Batch, Job, Pack
 
 #: of the pack that a statement is about
 BATCH_IS_OPEN: Final = exists().where(Batch.id == Pack.batch_id, Batch.state == BatchState.OPEN)
+#: what renders may be finished: its batch was not canceled at once
+MAY_FINISH: Final = exists().where(Batch.id == Pack.batch_id, Batch.stops_running.is_(False))
 
 
 def held(pack_id: str, worker_id: str) -> ColumnElement[bool]:
@@ -28,7 +30,7 @@ def note_published(tx: Transaction, pack_ids: Sequence[str]) -> None:
 
 @transaction
 def begin_rendering(tx: Transaction, pack_id: str, worker_id: str) -> bool:
-    """Notes that the attempt begins. False where the worker has lost the pack, or its batch was canceled."""
+    """Notes that the attempt begins. False where the worker has lost the pack, or its batch was canceled or paused."""
     noted = update(Pack).where(held(pack_id, worker_id), BATCH_IS_OPEN).values(rendering_at=tx.now)
     return bool(tx.execute(noted).rowcount)
 
@@ -36,7 +38,7 @@ def begin_rendering(tx: Transaction, pack_id: str, worker_id: str) -> bool:
 @transaction
 def renew_leases(tx: Transaction, worker_id: str, pack_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
     """Extends the leases of this worker's packs. Returns those that go on; the others must stop."""
-    ours = (Pack.id.in_(pack_ids), Pack.worker_id == worker_id, Pack.state == PackState.RUNNING, BATCH_IS_OPEN)
+    ours = (Pack.id.in_(pack_ids), Pack.worker_id == worker_id, Pack.state == PackState.RUNNING, MAY_FINISH)
     until = tx.now + timedelta(seconds=lease_seconds)
     return frozenset(tx.execute(update(Pack).where(*ours).values(lease_expires_at=until).returning(Pack.id)).scalars())
 

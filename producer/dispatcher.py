@@ -6,23 +6,26 @@ Any number of them may run; the lease ``dispatcher`` in the ledger lets one act.
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event
 from typing import Final
 
-from farm import ledger, packs
+from farm import batches, ledger, packs
 from farm.broker import Broker
 from farm.database import Database
 from farm.leases import DISPATCHER, drop_lease, hold_lease, ledger_time
 from farm.workers import live_workers
 from producer import queries
-from producer.release import BatchShare, Turns, packs_wanted
+from producer.outlook import outlook
+from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
 from producer.steadiness import Steadiness
 from schemas.errors import UnavailableError
 from schemas.pair import queue_name
+from schemas.printable import printable
 from schemas.settings import Settings
+from schemas.windows import Window
 
 log = logging.getLogger("nightshift.dispatcher")
 
@@ -52,6 +55,7 @@ class Dispatcher:
         self._broker = broker
         self._settings = settings
         self._holder = uuid.uuid4().hex
+        self._said_late: set[int] = set()
         self._steadiness = Steadiness(settings.lease_seconds, settings.tick_seconds)
 
     def run(self, stop: Event) -> None:
@@ -86,6 +90,7 @@ class Dispatcher:
             return Tick()
         num_expired = self._expire() if renewals_count else 0
         num_canceled = self._sweep()
+        self._say_what_will_be_late()
         waiting = queries.queued_packs(self._database)
         num_republished = self._republish(waiting)
         return Tick(self._release(waiting), num_republished, num_expired, num_canceled)
@@ -93,9 +98,17 @@ class Dispatcher:
     def _sweep(self) -> int:
         for batch_id in queries.abandoned_batches(self._database, ABANDONED_SECONDS):
             log.warning("batch %d is discarded: no row of it came for a day, and it was never opened", batch_id)
-            ledger.discard_batch(self._database, batch_id)
+            batches.discard_batch(self._database, batch_id)
+        ledger.return_queued(self._database)
         canceled = queries.batches_to_sweep(self._database)
         return sum(ledger.sweep_canceled(self._database, batch_id) for batch_id in canceled)
+
+    def _say_what_will_be_late(self) -> None:
+        for batch in queries.batches_with_deadline(self._database):
+            late = outlook(self._database, batch, self._settings.window).late
+            if late is not None and batch.id not in self._said_late:
+                log.warning("batch %d (%s) %s", batch.id, printable(batch.name), late)
+                self._said_late.add(batch.id)
 
     def _expire(self) -> int:
         num_expired = ledger.expire_leases(self._database, self._settings.max_attempts)
@@ -120,16 +133,28 @@ class Dispatcher:
         num_released = 0
         for pair in {batch.pair for batch in batches}:
             wanted = packs_wanted(workers.get(pair, 0), queued[pair], self._settings.queued_packs_per_worker)
-            pack_ids = self._release_packs([batch for batch in batches if batch.pair == pair], wanted)
+            pack_ids = self._release_packs(self._in_time(pair, batches), wanted)
             self._publish(pair, pack_ids)
             num_released += len(pack_ids)
         return num_released
 
-    def _release_packs(self, batches: Sequence[BatchShare], wanted: int) -> list[str]:
-        turns, pack_ids = Turns(batches), list[str]()
-        while len(pack_ids) < wanted and (batch_id := turns.next()) is not None:
-            pack = ledger.release_pack(self._database, batch_id, self._settings.pack_size)
-            turns.took(batch_id, pack.num_jobs if pack else 0)
+    def _in_time(self, pair: str, batches: Sequence[BatchShare]) -> dict[BatchShare, datetime | None]:
+        """The pair's batches of which a pack may begin now, each with the time until which it may; None: always."""
+        shares = [batch for batch in batches if batch.pair == pair]
+        if not any(batch.window or self._settings.window for batch in shares):
+            return dict.fromkeys(shares)
+        now, seconds = ledger_time(self._database), queries.pack_seconds(self._database, pair)
+        untils = {batch: start_before(self._windows(batch), now, seconds) for batch in shares}
+        return {batch: until for batch, until in untils.items() if until is not None}
+
+    def _windows(self, batch: BatchShare) -> list[Window]:
+        return [Window.parse(text) for text in (batch.window, self._settings.window) if text]
+
+    def _release_packs(self, batches: Mapping[BatchShare, datetime | None], wanted: int) -> list[str]:
+        turns, untils, pack_ids = Turns(batches), {batch.id: until for batch, until in batches.items()}, list[str]()
+        while len(pack_ids) < wanted and (batch := turns.next()) is not None:
+            pack = ledger.release_pack(self._database, batch.id, self._settings.pack_size, untils[batch.id])
+            turns.took(batch, pack.num_jobs if pack else 0, work_of(pack.pack_key, pack.num_jobs) if pack else 0)
             if pack:
                 pack_ids.append(pack.id)
         return pack_ids

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from farm.database import Database
 from farm.workers import live_workers
+from producer.outlook import GOES_ON, Outlook, outlook
 from producer.queries import BatchSummary, batch_summary
 from schemas.errors import UnavailableError
+from schemas.settings import Settings
 
 _POLL_SECONDS: Final = 0.5
 _RATE_SECONDS: Final = 60.0
@@ -54,10 +56,11 @@ class Sight:
     batch: BatchSummary
     num_workers: int
     tended: bool = False
+    outlook: Outlook = GOES_ON
 
 
 def follow(
-    database: Database, batch_id: int, lease_seconds: float, tend: Callable[[], None] | None = None
+    database: Database, batch_id: int, settings: Settings, tend: Callable[[], None] | None = None
 ) -> Iterator[Sight]:
     """The batch twice a second, until it has ended. ``tend`` is called each time; what it raises ends the following.
 
@@ -67,14 +70,15 @@ def follow(
     while True:
         try:
             batch = batch_summary(database, batch_id)
-            workers = live_workers(database, lease_seconds)
+            workers = live_workers(database, settings.lease_seconds)
+            ahead = outlook(database, batch, settings.window)
         except UnavailableError as error:
             if answers:
                 print(f"{error}; trying again", file=sys.stderr, flush=True)
             answers = False
         else:
             answers = True
-            yield Sight(batch, workers.get(batch.pair, 0), tend is not None)
+            yield Sight(batch, workers.get(batch.pair, 0), tend is not None, ahead)
             if batch.ended:
                 return
             if tend is not None:
@@ -129,12 +133,16 @@ def status_line(sight: Sight, rate: Rate) -> str:
             parts.append(f"{duration((batch.num_jobs - batch.num_ended) / rate.per_second)} left")
     elif not batch.ended:
         parts += _why_nothing_ends(sight)
+    if sight.outlook.late:
+        parts.append(sight.outlook.late)
     if batch.num_failed:
         parts.append(f"{batch.num_failed} failed")
     return ", ".join(parts)
 
 
 def _why_nothing_ends(sight: Sight) -> list[str]:
+    if sight.outlook.waits:
+        return [sight.outlook.waits]
     if not sight.tended and not sight.num_workers:
         return [nobody_serves(sight.batch.pair)]
     if sight.batch.num_ended:

@@ -1,5 +1,6 @@
 """Questions to the ledger. Nothing here changes a row."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -8,13 +9,15 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, Select, exists, func, or_, select
 
 from farm.database import Database, Transaction, question
-from producer.release import BatchShare
+from producer.release import BatchShare, work_of
 from schemas.errors import NotFoundError
 from schemas.fields import text_flaw
 from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, Image, Job, Pack, Result, Worker
 
 _PAGE: Final = 500
+_LAST_PACKS: Final = 50
+_RATE_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class BatchSummary:
     pair: str
     state: str
     priority: int
+    weight: float
+    window: str | None
+    not_before: datetime | None
+    deadline: datetime | None
     created_at: datetime
     num_pending: int
     num_queued: int
@@ -57,9 +64,10 @@ class BatchSummary:
         return self.state != BatchState.STAGING and self.num_ended == self.num_jobs
 
     def as_json(self) -> dict[str, Any]:
+        times = ("created_at", "not_before", "deadline")
         return {
             **asdict(self),
-            "created_at": self.created_at.isoformat(),
+            **{name: time.isoformat() for name in times if (time := getattr(self, name))},
             "num_jobs": self.num_jobs,
             "ended": self.ended,
         }
@@ -78,11 +86,31 @@ def queued_packs(tx: Transaction) -> list[QueuedPack]:
 
 @question
 def releasable_batches(tx: Transaction) -> list[BatchShare]:
-    """Open batches that have pending jobs."""
-    live = Batch.num_queued + Batch.num_running
-    columns = (Batch.id, Batch.pair, Batch.priority, Batch.num_pending, live.label("num_live"))
-    rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0))
-    return [BatchShare(**row._mapping) for row in rows]
+    """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
+    columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
+    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.now)
+    rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
+    work = _work_under_way(tx)
+    return [BatchShare(**row._mapping, work=work[row.id]) for row in rows]
+
+
+def _work_under_way(tx: Transaction) -> dict[int, float]:
+    """batch → the work in its packs that are queued or running."""
+    live = Pack.state.in_((PackState.QUEUED, PackState.RUNNING))
+    num_jobs = func.sum(Pack.num_jobs).label("num_jobs")
+    rows = tx.execute(select(Pack.batch_id, Pack.pack_key, num_jobs).where(live).group_by(Pack.batch_id, Pack.pack_key))
+    work = defaultdict[int, float](float)
+    for row in rows:
+        work[row.batch_id] += work_of(row.pack_key, row.num_jobs)
+    return work
+
+
+@question
+def pack_seconds(tx: Transaction, pair: str) -> float:
+    """What the longest of the pair's last packs took from its beginning to its end; 0.0 where there was none."""
+    finished = (Pack.pair == pair, Pack.state == PackState.FINISHED, Pack.rendering_at.is_not(None))
+    last = select(Pack.rendering_at, Pack.ended_at).where(*finished).order_by(Pack.ended_at.desc()).limit(_LAST_PACKS)
+    return max(((row.ended_at - row.rendering_at).total_seconds() for row in tx.execute(last)), default=0.0)
 
 
 @question
@@ -108,6 +136,24 @@ def batch_summary(tx: Transaction, batch_id: int) -> BatchSummary:
     if found is None:
         raise NotFoundError(f"no batch {batch_id}; `nightshift status` lists them")
     return found
+
+
+@question
+def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
+    """Those of the open and paused ones that are not done."""
+    live = (Batch.state.in_((BatchState.OPEN, BatchState.PAUSED)), Batch.deadline.is_not(None))
+    rows = tx.execute(select(*_SUMMARY).where(*live))
+    return [batch for row in rows if not (batch := BatchSummary(**row._mapping)).ended]
+
+
+@question
+def images_per_second(tx: Transaction, batch_id: int) -> float | None:
+    """Of this batch over the last ten minutes; None where nothing of it was done in them."""
+    since = tx.now - timedelta(seconds=_RATE_SECONDS)
+    done = select(func.count().label("num"), func.min(Result.finished_at).label("first")).join_from(Result, Job)
+    row = tx.execute(done.where(Result.finished_at > since, Job.batch_id == batch_id)).one()
+    seconds = (tx.now - row.first).total_seconds() if row.num else 0.0
+    return row.num / seconds if seconds > 0 else None
 
 
 @question

@@ -2,17 +2,23 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from schemas.windows import Window, open_until
 
 
 @dataclass(frozen=True)
 class BatchShare:
-    """What the dispatcher knows of an open batch when it decides. ``num_live``: its jobs queued or running."""
+    """What the dispatcher knows of an open batch when it decides. ``work``: of its jobs that are queued or running, as
+    ``work_of`` counts it."""
 
     id: int
     pair: str
     priority: int
+    weight: float
     num_pending: int
-    num_live: int
+    work: float
+    window: str | None = None
 
 
 def packs_wanted(num_workers: int, num_queued: int, packs_per_worker: int) -> int:
@@ -21,25 +27,40 @@ def packs_wanted(num_workers: int, num_queued: int, packs_per_worker: int) -> in
     return max(0, max(1, num_workers) * packs_per_worker - num_queued)
 
 
+def work_of(pack_key: str, num_jobs: int) -> float:
+    """What a pack costs a device, for comparing: megapixels × steps. ``pack_key``: ``JobSpec.pack_key``."""
+    size, steps, *_ = pack_key.split("/")
+    width, height = size.split("x")
+    return int(width) * int(height) * 1e-6 * int(steps) * num_jobs
+
+
+def start_before(windows: Iterable[Window], now: datetime, pack_seconds: float) -> datetime | None:
+    """Until when a pack may begin so that it ends before the first window closes; None where now is too late.
+
+    ``pack_seconds``: what a pack takes, as measured; 0 where nothing is known.
+    """
+    closes = open_until(windows, now)
+    if closes is None or closes - now <= timedelta(seconds=pack_seconds):
+        return None
+    return closes - timedelta(seconds=pack_seconds)
+
+
 class Turns:
-    """Whose turn it is: highest priority first, then the batch with the fewest jobs under way (fair share), then the
-    oldest."""
+    """Whose turn it is: highest priority first, then the batch whose packs hold the least work for its weight (the
+    queue is first in, first out, so equal shares of it are equal shares of the devices' time), then the oldest."""
 
     def __init__(self, batches: Iterable[BatchShare]) -> None:
         self._waiting = {batch.id: batch for batch in batches if batch.num_pending > 0}
 
-    def next(self) -> int | None:
-        """The id of the batch to take a pack from; None where nothing is pending."""
+    def next(self) -> BatchShare | None:
+        """The batch to take a pack from; None where nothing is pending."""
         if not self._waiting:
             return None
-        return min(self._waiting.values(), key=lambda batch: (-batch.priority, batch.num_live, batch.id)).id
+        return min(self._waiting.values(), key=lambda batch: (-batch.priority, batch.work / batch.weight, batch.id))
 
-    def took(self, batch_id: int, num_jobs: int) -> None:
+    def took(self, batch: BatchShare, num_jobs: int, work: float) -> None:
         """So many jobs went from the batch into a pack; 0 where it had none to give."""
-        batch = self._waiting[batch_id]
         if num_jobs == 0 or num_jobs >= batch.num_pending:
-            del self._waiting[batch_id]
+            del self._waiting[batch.id]
             return
-        self._waiting[batch_id] = replace(
-            batch, num_pending=batch.num_pending - num_jobs, num_live=batch.num_live + num_jobs
-        )
+        self._waiting[batch.id] = replace(batch, num_pending=batch.num_pending - num_jobs, work=batch.work + work)

@@ -12,11 +12,12 @@ from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
-from farm import ledger
+from farm import batches, ledger
 from farm.database import Database
 from producer.manifest import BadRow, Row
 from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
 from schemas.records import StagedJob
+from schemas.timing import ANY_TIME, Timing
 
 _CHUNK: Final = 1_000
 _SHOWN_BAD_ROWS: Final = 20
@@ -30,6 +31,8 @@ class BatchRequest:
     pair: str
     priority: int = 5
     invalid_folder: Path | None = None
+    weight: float = 1.0
+    timing: Timing = ANY_TIME
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
         ManifestError: bad rows, each named; or no good row at all. Nothing is enqueued.
         UnavailableError: the ledger went away. Its sentence says where the batch may have been accepted all the same.
     """
-    batch_id = ledger.create_batch(database, request.name, request.pair, request.priority)
+    batch_id = batches.create_batch(
+        database, request.name, request.pair, request.priority, request.weight, request.timing
+    )
     bad = _BadRows(request.invalid_folder, batch_id)
     try:
         num_jobs = _stage(database, batch_id, bad.filter(rows))
@@ -58,7 +63,7 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
             raise ManifestError(f"no row of the manifest is valid; {bad.num} are not: {bad.first[0]}")
     except BaseException:
         bad.remove_file()
-        ledger.discard_batch(database, batch_id)
+        batches.discard_batch(database, batch_id)
         raise
     _open(database, batch_id)
     return Submission(batch_id, num_jobs, bad.num, bad.file)
@@ -79,13 +84,13 @@ def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
 def _open(database: Database, batch_id: int) -> None:
     """Not discarded where the ledger does not answer: the commit may have been done, and only its answer lost."""
     try:
-        ledger.open_batch(database, batch_id)
+        batches.open_batch(database, batch_id)
     except UnavailableError as error:
         raise type(error)(
             f"{error}; batch {batch_id} may have been accepted: `nightshift status {batch_id}` tells"
         ) from error
     except BaseException:
-        ledger.discard_batch(database, batch_id)  # which leaves an opened one alone
+        batches.discard_batch(database, batch_id)  # which leaves an opened one alone
         raise
 
 

@@ -33,6 +33,7 @@ class ReleasedPack:
 
     id: str
     num_jobs: int
+    pack_key: str
 
 
 @dataclass(frozen=True)

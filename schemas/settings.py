@@ -14,6 +14,7 @@ from schemas.errors import PairError, SettingsError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair
 from schemas.printable import printable, printable_start, shown
 from schemas.settings_file import settings_file_content
+from schemas.windows import Window
 
 _PREFIX = "NIGHTSHIFT_"
 _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
@@ -47,6 +48,8 @@ class Settings(BaseSettings):
     devices: str = "auto"
     #: keeps two farms on one Redis apart
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
+    #: the hours in which the farm renders, such as "22:00-06:00 Europe/Berlin"; empty: always
+    window: str = ""
     lease_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 60.0
     tick_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 1.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -82,6 +85,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return _expanded(home).absolute()
+
+    @field_validator("window")
+    @classmethod
+    def _hours(cls, window: str) -> str:
+        if window:
+            Window.parse(window)
+        return window
 
     @field_validator("pairs", mode="before")
     @classmethod

@@ -26,6 +26,7 @@ class PackState(StrEnum):
 class BatchState(StrEnum):
     STAGING = "staging"  #: its rows are being read; nothing of it is released
     OPEN = "open"  #: its jobs are released, by priority
+    PAUSED = "paused"  #: nothing of it is released or begun; what renders is finished
     CANCELED = "canceled"
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -66,6 +68,14 @@ class Batch(Table):
     pair: Mapped[str] = mapped_column(String(63))
     state: Mapped[str] = mapped_column(String(10))
     priority: Mapped[int] = mapped_column(default=5)
+    #: its share of the devices beside other batches of its priority
+    weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
+    #: the hours in which it may be rendered (``schemas.windows``)
+    window: Mapped[str | None] = mapped_column(Text)
+    not_before: Mapped[datetime | None] = mapped_column(Utc)
+    deadline: Mapped[datetime | None] = mapped_column(Utc)
+    #: canceled at once: what renders is stopped, too
+    stops_running: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(Utc)
     #: when rows last came; a batch in ``staging`` that gets none any more has lost its producer
     staged_at: Mapped[datetime | None] = mapped_column(Utc)
@@ -110,6 +120,7 @@ class Pack(Table):
     __table_args__ = (
         Index("ix_packs_live", "pair", "state", sqlite_where=text("state IN ('queued', 'running')"),
               postgresql_where=text("state IN ('queued', 'running')")),
+        Index("ix_packs_ended", "pair", "ended_at"),
     )  # fmt: skip
 
 

@@ -61,8 +61,10 @@ class Window:
         spans, _, zone = text.strip().rpartition(" ")
         if not spans or ":" in zone:
             raise SettingsError(f"window {text!r} names no time zone; write it {_EXAMPLE}")
-        found = tuple(_span(part.strip(), text) for part in _parts(spans))
-        return cls(text, _zone(zone, text), found)
+        try:
+            return cls(text, zone_named(zone), tuple(_span(part.strip()) for part in _parts(spans)))
+        except ValueError as error:
+            raise SettingsError(f"window {text!r}: {error}") from None
 
     def open_hours(self, now: datetime) -> Hours | None:
         """The hours that are open at ``now``; None where it is closed."""
@@ -106,45 +108,57 @@ def next_opening(windows: Iterable[Window], now: datetime) -> datetime | None:
     return None
 
 
+def finishing(windows: Iterable[Window], now: datetime, work: timedelta) -> datetime | None:
+    """When so much work is done that goes on only while all of the windows are open; None where it takes a year."""
+    windows, last = list(windows), now + timedelta(days=366)
+    while now < last and (opens := next_opening(windows, now)) is not None:
+        closes = open_until(windows, opens)
+        if closes is None or work <= closes - opens:
+            return opens + work
+        work, now = work - (closes - opens), closes
+    return None
+
+
 def _parts(spans: str) -> list[str]:
     """``mon,wed 22:00-06:00, sat 00:00-24:00`` at the commas that follow a time."""
     return re.split(r"(?<=\d),", spans.lower())
 
 
-def _span(part: str, text: str) -> _Span:
+def _span(part: str) -> _Span:
     match = _SPAN.fullmatch(part)
     if match is None:
-        raise SettingsError(f"window {text!r}: {part!r} is no span of hours; write it {_EXAMPLE}")
-    start, end = _since_midnight(match["start"], text), _since_midnight(match["end"], text)
+        raise ValueError(f"{part!r} is no span of hours; write it {_EXAMPLE}")
+    start, end = _since_midnight(match["start"]), _since_midnight(match["end"])
     if start in (end, _ALL_DAY):
-        raise SettingsError(f"window {text!r}: {part!r} holds no time; all day is 00:00-24:00")
-    return _Span(_weekdays(match["days"] or "mon-sun", text), start, end)
+        raise ValueError(f"{part!r} holds no time; all day is 00:00-24:00")
+    return _Span(_weekdays(match["days"] or "mon-sun"), start, end)
 
 
-def _since_midnight(clock: str, text: str) -> timedelta:
+def _since_midnight(clock: str) -> timedelta:
     hours, minutes = map(int, clock.split(":"))
     since = timedelta(hours=hours, minutes=minutes)
     if minutes > 59 or since > _ALL_DAY:
-        raise SettingsError(f"window {text!r}: there is no time {clock}; times go from 00:00 to 24:00")
+        raise ValueError(f"there is no time {clock}; times go from 00:00 to 24:00")
     return since
 
 
-def _weekdays(days: str, text: str) -> frozenset[int]:
+def _weekdays(days: str) -> frozenset[int]:
     found: set[int] = set()
     for part in days.split(","):
         first, _, last = part.partition("-")
         if first not in _DAYS or (last or first) not in _DAYS:
-            raise SettingsError(f"window {text!r}: {part!r} is no weekday; they are {', '.join(_DAYS)}")
+            raise ValueError(f"{part!r} is no weekday; they are {', '.join(_DAYS)}")
         start, end = _DAYS.index(first), _DAYS.index(last or first)
         found |= {(start + n) % 7 for n in range((end - start) % 7 + 1)}
     return frozenset(found)
 
 
-def _zone(name: str, text: str) -> ZoneInfo:
+def zone_named(name: str) -> ZoneInfo:
+    """Raises ValueError with a sentence for a name that is no zone's."""
     try:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError):  # not found; a folder; a path that leaves the zones
-        raise SettingsError(f"window {text!r}: there is no time zone {name!r}; such as Europe/Berlin or UTC") from None
+        raise ValueError(f"there is no time zone {name!r}; such as Europe/Berlin or UTC") from None
 
 
 @cache

@@ -14,7 +14,6 @@ from producer.cli.manifest_options import (
     ManifestArgument,
     MapOption,
     NameOption,
-    PriorityOption,
     SetOption,
     SkipOption,
     batch_request,
@@ -23,6 +22,7 @@ from producer.cli.manifest_options import (
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
+from producer.cli.timing_options import PriorityOption
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
 from producer.queries import BatchSummary
@@ -95,6 +95,6 @@ def _report(session: Session, run: LocalRun, made: dict[str, object], as_json: b
     if as_json:
         print_json({**run.summary.as_json(), "warnings": warnings_as_json(run.advised), **made})
         return
-    show_batch(session.database, run.summary, as_json=False)
+    show_batch(session, run.summary, as_json=False)
     for label in ("page", "sheets", "images", "ledger"):
         print(f"{label + ':':8}{made[label]}")

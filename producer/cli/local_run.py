@@ -44,7 +44,7 @@ def run_here(session: Session, manifest: Path, options: ReadOptions, request: Ba
 def _follow_to_end(session: Session, farm: LocalFarm, batch_id: int) -> bool:
     """Until the batch has ended; False where Ctrl-C came before."""
     try:
-        show_progress(follow(session.database, batch_id, session.settings.lease_seconds, farm.tend))
+        show_progress(follow(session.database, batch_id, session.settings, farm.tend))
     except KeyboardInterrupt:
         print("\nstopping after the pack in hand (Ctrl-C again: at once)", file=sys.stderr, flush=True)
         return False

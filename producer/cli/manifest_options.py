@@ -29,7 +29,6 @@ MapOption = Annotated[
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows.")]
 SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows out instead of refusing all.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="The batch's name; else the manifest's.")]
-PriorityOption = Annotated[int, typer.Option("--priority", min=0, max=9, help="9 is rendered before 0.")]
 
 
 def read_options(settings: Settings, fields: list[str] | None, columns: list[str] | None,

@@ -13,7 +13,6 @@ from producer.cli.manifest_options import (
     ManifestArgument,
     MapOption,
     NameOption,
-    PriorityOption,
     SetOption,
     SkipOption,
     batch_request,
@@ -22,6 +21,7 @@ from producer.cli.manifest_options import (
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
+from producer.cli.timing_options import PriorityOption
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
 from producer.queries import BatchSummary
@@ -99,7 +99,7 @@ def _report(session: Session, outcome: _Outcome, advised: CountedAdvice, as_json
     if as_json:
         print_json({**outcome.summary.as_json(), **paths, "warnings": warnings_as_json(advised)})
         return
-    show_batch(session.database, outcome.summary, as_json=False)
+    show_batch(session, outcome.summary, as_json=False)
     for label, path in paths.items():
         if path is not None:
             print(f"{label + ':':8}{path}")

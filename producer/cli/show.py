@@ -11,6 +11,7 @@ from rich.text import Text
 from farm.database import Database
 from farm.workers import live_workers
 from producer.cli.session import JsonOption, Session, open_session, print_json
+from producer.outlook import outlook
 from producer.progress import follow, nobody_serves, show_progress
 from producer.queries import BatchSummary, batch_summaries, failures, find_batch, waiting_pairs
 from schemas.errors import NotFoundError
@@ -32,7 +33,7 @@ def status(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
             _show_all(session, as_json)
             return
         summary = find_batch(session.database, batch)
-        show_batch(session.database, summary, as_json)
+        show_batch(session, summary, as_json)
     raise typer.Exit(1 if summary.num_failed else 0)
 
 
@@ -42,21 +43,25 @@ def watch(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
     with open_session() as session:
         try:
             watched = _watched(session.database, batch)
-            summary = show_progress(follow(session.database, watched.id, session.settings.lease_seconds))
+            summary = show_progress(follow(session.database, watched.id, session.settings))
         except KeyboardInterrupt:
             print("no longer watching; the batch goes on", file=sys.stderr)
             raise typer.Exit(130) from None
-        show_batch(session.database, summary, as_json)
+        show_batch(session, summary, as_json)
     raise typer.Exit(1 if summary.num_failed else 0)
 
 
-def show_batch(database: Database, summary: BatchSummary, as_json: bool) -> None:
-    """One batch with the reasons of its failures."""
-    reasons = failures(database, summary.id, _SHOWN_FAILURES)
+def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
+    """One batch with the reasons of its failures, and what it waits for."""
+    reasons = failures(session.database, summary.id, _SHOWN_FAILURES)
+    ahead = outlook(session.database, summary, session.settings.window)
     if as_json:
-        print_json({**summary.as_json(), "failures": [{"reason": reason, "num_jobs": num} for reason, num in reasons]})
+        reasons_as_json = [{"reason": reason, "num_jobs": num} for reason, num in reasons]
+        print_json({**summary.as_json(), **vars(ahead), "failures": reasons_as_json})
         return
     print(_sentence(summary))
+    for sentence in filter(None, (ahead.waits, ahead.late)):
+        print(f"  {sentence}")
     for reason, num in reasons:
         print(f"  {num} failed: {printable(reason)}")
 
@@ -82,6 +87,9 @@ def _show_all(session: Session, as_json: bool) -> None:
         print("no batches yet; `nightshift submit MANIFEST` makes one")
         return
     Console().print(_table(summaries))
+    for summary in summaries:
+        if ahead := str(outlook(session.database, summary, session.settings.window)):
+            print(f"batch {summary.id}: {ahead}")
     print("live workers: " + (", ".join(f"{num} × {pair}" for pair, num in sorted(workers.items())) or "none"))
     for pair in unserved:
         print(nobody_serves(pair))

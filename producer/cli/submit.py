@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import typer
 
@@ -13,7 +13,6 @@ from producer.cli.manifest_options import (
     ManifestArgument,
     MapOption,
     NameOption,
-    PriorityOption,
     SetOption,
     SkipOption,
     batch_request,
@@ -21,10 +20,12 @@ from producer.cli.manifest_options import (
     submit_manifest,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
 from producer.dispatcher import Dispatcher
 from producer.submit import Submission
 from schemas.errors import BrokerUnavailableError
+from schemas.timing import Timing
 
 app = typer.Typer()
 
@@ -38,6 +39,10 @@ def submit(
     limit: LimitOption = None,
     name: NameOption = None,
     priority: PriorityOption = 5,
+    weight: WeightOption = 1.0,
+    window: WindowOption = None,
+    not_before: NotBeforeOption = None,
+    deadline: DeadlineOption = None,
     skip_invalid: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,6 +50,7 @@ def submit(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        request = replace(request, weight=weight, timing=Timing.parse(window, not_before, deadline))
         advised = CountedAdvice(session.settings.model_pair(pair))
         submission = submit_manifest(session.database, manifest, options, request, advised)
         if as_json:

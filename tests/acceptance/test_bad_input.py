@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from farm import ledger
+from farm import batches, ledger
 from farm.schema import head_revision
 from tests.acceptance.conftest import Commands
 from tests.integration.ledger_farm import new_ledger, staged
@@ -201,7 +201,7 @@ def test_the_doctor_says_what_is_wrong(commands: Commands) -> None:
 def test_a_batch_that_a_killed_submit_left_behind_is_discarded_by_cancel(commands: Commands) -> None:
     with closing(new_ledger(f"sqlite:///{commands.home / 'ledger.sqlite3'}")) as database:
         for _ in range(2):
-            ledger.stage_jobs(database, ledger.create_batch(database, "cats", "tiny", 5), [staged(1)])
+            ledger.stage_jobs(database, batches.create_batch(database, "cats", "tiny", 5), [staged(1)])
     done = commands.run("cancel", "2")
     assert (done.returncode, done.stdout) == (0, "batch 2 was never opened; it is discarded with its 1 jobs\n")
     assert commands.answer("cancel", "cats")["state"] == "discarded"

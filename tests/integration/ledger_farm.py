@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 
-from farm import ledger
+from farm import batches, ledger
 from farm.database import Database
 from farm.schema import upgrade
 from farm.workers import WorkerIdentity, register_worker
@@ -59,9 +59,9 @@ def staged(number: int, **fields: object) -> StagedJob:
 
 
 def open_batch(database: Database, num_jobs: int = 4, priority: int = 5, pair: str = "tiny", **fields: object) -> int:
-    batch_id = ledger.create_batch(database, "cats", pair, priority)
+    batch_id = batches.create_batch(database, "cats", pair, priority)
     ledger.stage_jobs(database, batch_id, [staged(n, **fields) for n in range(1, num_jobs + 1)])
-    ledger.open_batch(database, batch_id)
+    batches.open_batch(database, batch_id)
     return batch_id
 
 

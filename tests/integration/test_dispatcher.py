@@ -2,22 +2,37 @@
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import select
 
-from farm import ledger, packs
+from farm import batches, ledger, packs
 from farm.broker import Broker
 from farm.database import Database
 from farm.reconnection import MAX_WAIT_SECONDS
 from farm.redis_client import redis_client
+from farm.workers import note_seen
+from producer import queries
 from producer.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
 from schemas.errors import BrokerUnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState
 from schemas.tables import Batch, Job, Pack
-from tests.integration.ledger_farm import TestClock, claimed_pack, new_ledger, new_worker, open_batch, staged, states
+from schemas.timing import Timing
+from tests.integration.ledger_farm import (
+    ENVIRONMENT,
+    TestClock,
+    claimed_pack,
+    images_of,
+    new_ledger,
+    new_worker,
+    open_batch,
+    staged,
+    states,
+)
 from tests.servers import RedisServer, temporary_folder
 
 QUEUE = "nightshift.tiny"
@@ -168,7 +183,7 @@ def test_a_lease_is_taken_back_although_redis_is_away(database: Database, settin
 def test_a_batch_whose_producer_died_is_discarded_after_a_day_without_a_row(
     dispatcher: Dispatcher, database: Database, clock: TestClock
 ) -> None:
-    slow, dead = (ledger.create_batch(database, name, "tiny", 5) for name in ("slow", "dead"))
+    slow, dead = (batches.create_batch(database, name, "tiny", 5) for name in ("slow", "dead"))
     ledger.stage_jobs(database, dead, [staged(1)])
     clock.advance(ABANDONED_SECONDS - 60)
     dispatcher.tick()
@@ -210,7 +225,7 @@ def test_a_worker_waits_a_few_seconds_between_two_tries_of_a_redis_that_is_away(
 def test_a_canceled_batch_is_swept(dispatcher: Dispatcher, database: Database) -> None:
     batch_id = open_batch(database, 20)
     dispatcher.tick()
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     assert dispatcher.tick().num_canceled == 20
     assert states(database, batch_id) == {JobState.CANCELED: 20}
 
@@ -249,10 +264,115 @@ def test_isolated_jobs_fill_the_queue_in_one_tick_like_any_others(dispatcher: Di
 def test_a_queued_pack_left_in_a_canceled_batch_is_ended(dispatcher: Dispatcher, database: Database) -> None:
     batch_id = open_batch(database, 2)
     dispatcher.tick()
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     with database.begin() as tx:  # as a release leaves it that commits in the middle of a sweep
         tx.execute(Job.__table__.update().values(state="canceled"))
         tx.execute(Batch.__table__.update().values(num_queued=0, num_canceled=2))
     dispatcher.tick()
     with database.begin(read_only=True) as tx:
         assert tx.execute(select(Pack.state)).scalars().all() == ["canceled"]
+
+
+def night_settings(tmp_path: Path, **values: object) -> Settings:
+    return Settings(home=tmp_path, pack_size=2, queued_packs_per_worker=2, **values)  # type: ignore[arg-type]
+
+
+def begun_in_four_days(
+    dispatcher: Dispatcher, database: Database, clock: TestClock, batch_id: int, pack_seconds: float
+) -> list[datetime]:
+    """Ticks every half hour of four days; a worker takes what is queued, a pack after the other. When each began."""
+    worker_id, begun, end = new_worker(database), list[datetime](), clock.now + timedelta(days=4)
+    while clock.now < end:
+        note_seen(database, worker_id)
+        dispatcher.tick()
+        for pack in queries.queued_packs(database):
+            claimed = ledger.claim_pack(database, pack.id, worker_id, 3600)
+            if claimed is not None and packs.begin_rendering(database, pack.id, worker_id):
+                begun.append(clock.now)
+                clock.advance(pack_seconds)
+                ledger.finish_jobs(database, claimed, ENVIRONMENT, images_of(claimed))
+        clock.advance(1800)
+    return begun
+
+
+@pytest.mark.parametrize(("month", "day"), [(11, 20), (3, 27), (10, 23)], ids=["a week", "spring", "autumn"])
+def test_packs_begin_in_the_nights_alone_and_end_before_the_morning(
+    sqlite_url: str, broker: Broker, tmp_path: Path, clock: TestClock, month: int, day: int
+) -> None:
+    clock.now = datetime(2026, month, day, 9, tzinfo=UTC)
+    timing = Timing.parse("fri-sun 23:00-05:00 Europe/Berlin", None, None)
+    with closing(new_ledger(sqlite_url, clock)) as database:
+        batch_id = batches.create_batch(database, "cats", "tiny", 5, timing=timing)
+        ledger.stage_jobs(database, batch_id, [staged(n) for n in range(1, 200)])
+        batches.open_batch(database, batch_id)
+        dispatcher = Dispatcher(database, broker, night_settings(tmp_path))
+        begun = begun_in_four_days(dispatcher, database, clock, batch_id, pack_seconds=1500)
+        left = states(database, batch_id)
+    berlin = ZoneInfo("Europe/Berlin")
+    measured = begun[1:]  # before the first nobody knows how long a pack takes
+    last = [moment + timedelta(seconds=1500) for moment in measured]
+    assert {moment.astimezone(berlin).hour for moment in begun} <= {23, 0, 1, 2, 3, 4}
+    assert {moment.astimezone(berlin).hour for moment in last} <= {23, 0, 1, 2, 3, 4, 5}
+    assert all(moment.astimezone(berlin).time() <= time(5) for moment in last if moment.astimezone(berlin).hour == 5)
+    assert len({(moment - timedelta(hours=12)).date() for moment in begun}) == 3
+    assert left[JobState.PENDING] + left[JobState.DONE] == 199
+
+
+def test_the_farms_window_holds_for_every_batch(
+    database: Database, broker: Broker, tmp_path: Path, clock: TestClock
+) -> None:
+    open_batch(database, 2)  # it is 22:00 UTC
+    dispatcher = Dispatcher(database, broker, night_settings(tmp_path, window="23:00-05:00 UTC"))
+    assert dispatcher.tick().num_released == 0
+    clock.advance(3600)
+    assert dispatcher.tick().num_released == 1
+
+
+def test_nothing_of_a_batch_is_released_before_its_time(
+    dispatcher: Dispatcher, database: Database, clock: TestClock
+) -> None:
+    later = Timing(not_before=clock.now + timedelta(hours=1))
+    batch_id = batches.create_batch(database, "cats", "tiny", 5, timing=later)
+    ledger.stage_jobs(database, batch_id, [staged(1)])
+    batches.open_batch(database, batch_id)
+    assert dispatcher.tick().num_released == 0
+    clock.advance(3600)
+    assert dispatcher.tick().num_released == 1
+
+
+def test_a_batch_that_will_be_late_is_said_once_before_it_is(
+    dispatcher: Dispatcher, database: Database, clock: TestClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    due = Timing(deadline=clock.now + timedelta(hours=1))
+    batch_id = batches.create_batch(database, "cats", "tiny", 5, timing=due)
+    ledger.stage_jobs(database, batch_id, [staged(n) for n in range(1, 101)])
+    batches.open_batch(database, batch_id)
+    worker_id = new_worker(database)
+    for _ in range(2):
+        pack = claimed_pack(database, batch_id, worker_id, 1)
+        ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+        clock.advance(60)
+        dispatcher.tick()
+    assert [record.message for record in caplog.records if "late" in record.message] == [
+        next(record.message for record in caplog.records if "batch 1 (cats) will be late" in record.message)
+    ]
+
+
+def test_a_paused_batch_takes_back_what_waits_in_redis(dispatcher: Dispatcher, database: Database) -> None:
+    batch_id = open_batch(database, 4)
+    dispatcher.tick()
+    batches.pause_batch(database, batch_id)
+    dispatcher.tick()
+    assert states(database, batch_id) == {JobState.PENDING: 4}
+
+
+def test_another_priority_holds_for_the_next_claim(dispatcher: Dispatcher, database: Database) -> None:
+    first, second = open_batch(database, 20), open_batch(database, 20, priority=4)
+    dispatcher.tick()
+    batches.reprioritise(database, second, 9, None)
+    ledger.return_queued(database, "tiny")
+    dispatcher.tick()
+    queued = {pack.id for pack in queries.queued_packs(database)}
+    with database.begin(read_only=True) as tx:
+        assert set(tx.execute(select(Pack.batch_id).where(Pack.id.in_(queued))).scalars()) == {second}
+    assert states(database, first) == {JobState.PENDING: 20}

@@ -5,11 +5,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select
 
-from farm import ledger, packs
+from farm import batches, ledger, packs
 from farm.database import Database
 from farm.retries import Failure
 from schemas.errors import DatabaseUnavailableError, LeaseLostError, NotFoundError, RenderError, SpecError
@@ -45,28 +46,28 @@ def database(database_url: str, clock: TestClock) -> Iterator[Database]:
 
 
 def test_nothing_of_a_batch_is_released_before_it_is_opened(database: Database) -> None:
-    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
     ledger.stage_jobs(database, batch_id, [staged(1)])
     assert ledger.release_pack(database, batch_id, 8) is None
-    ledger.open_batch(database, batch_id)
+    batches.open_batch(database, batch_id)
     assert ledger.release_pack(database, batch_id, 8) is not None
 
 
 def test_a_discarded_batch_leaves_no_row(database: Database) -> None:
-    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
     ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
-    ledger.discard_batch(database, batch_id)
+    batches.discard_batch(database, batch_id)
     assert job_rows(database, batch_id) == []
 
 
 def test_an_open_batch_cannot_be_discarded(database: Database) -> None:
     batch_id = open_batch(database, 2)
-    ledger.discard_batch(database, batch_id)
+    batches.discard_batch(database, batch_id)
     assert states(database, batch_id) == {JobState.PENDING: 2}
 
 
 def test_a_job_that_the_batch_has_already_is_not_staged_twice(database: Database) -> None:
-    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
     assert ledger.stage_jobs(database, batch_id, [staged(1), staged(2)]) == 2
     assert ledger.stage_jobs(database, batch_id, [staged(2), staged(3)]) == 1
     assert states(database, batch_id) == {JobState.PENDING: 3}
@@ -86,10 +87,10 @@ def test_a_pack_goes_from_pending_to_done_with_one_result_for_each_job(database:
 
 
 def test_a_pack_holds_only_jobs_of_one_size(database: Database) -> None:
-    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
     jobs = [staged(n, width=64 if n % 2 else 128) for n in range(1, 7)]
     ledger.stage_jobs(database, batch_id, jobs)
-    ledger.open_batch(database, batch_id)
+    batches.open_batch(database, batch_id)
     pack = claimed_pack(database, batch_id, new_worker(database))
     assert [job.number for job in job_rows(database, batch_id) if job.pack_id == pack.id] == [1, 3, 5]
 
@@ -275,30 +276,86 @@ def test_cancel_holds_for_every_claim_after_it(database: Database) -> None:
     running = claimed_pack(database, batch_id, worker_id, size=2)
     queued = ledger.release_pack(database, batch_id, 2)
     assert queued is not None
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     assert ledger.claim_pack(database, queued.id, worker_id, LEASE_SECONDS) is None
     assert ledger.release_pack(database, batch_id, 2) is None
     assert not packs.begin_rendering(database, running.id, worker_id)
-    assert packs.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == frozenset()
     while ledger.sweep_canceled(database, batch_id):
         pass
     ledger.give_back_pack(database, running)
     assert states(database, batch_id) == {JobState.CANCELED: 6}
 
 
+def test_what_renders_goes_on_after_a_cancel_unless_it_is_stopped_too(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    running = claimed_pack(database, batch_id, worker_id)
+    batches.stop_running(database, batch_id)  # of a batch that is open it stops nothing
+    batches.cancel_batch(database, batch_id)
+    assert packs.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == {running.id}
+    batches.stop_running(database, batch_id)
+    assert packs.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == frozenset()
+
+
+def test_pause_holds_for_every_claim_after_it_and_resume_goes_on(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 6), new_worker(database)
+    running = claimed_pack(database, batch_id, worker_id, size=2)
+    packs.begin_rendering(database, running.id, worker_id)
+    queued = ledger.release_pack(database, batch_id, 2)
+    assert queued is not None
+    batches.pause_batch(database, batch_id)
+    assert ledger.claim_pack(database, queued.id, worker_id, LEASE_SECONDS) is None
+    assert ledger.release_pack(database, batch_id, 2) is None
+    assert ledger.return_queued(database) == 1
+    assert packs.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == {running.id}
+    ledger.finish_jobs(database, running, ENVIRONMENT, images_of(running))
+    assert states(database, batch_id) == {JobState.DONE: 2, JobState.PENDING: 4}
+    batches.resume_batch(database, batch_id)
+    assert len(claimed_pack(database, batch_id, worker_id).jobs) == 4
+
+
+def test_a_paused_batch_can_be_canceled_and_only_an_open_one_paused(database: Database) -> None:
+    batch_id = open_batch(database, 2)
+    with pytest.raises(NotFoundError, match="is not paused"):
+        batches.resume_batch(database, batch_id)
+    batches.pause_batch(database, batch_id)
+    with pytest.raises(NotFoundError, match="is not open"):
+        batches.pause_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
+    with pytest.raises(NotFoundError, match="neither open nor paused"):
+        batches.reprioritise(database, batch_id, 9, None)
+
+
+def test_a_pack_goes_back_when_its_window_has_closed(database: Database, clock: TestClock) -> None:
+    batch_id = open_batch(database, 3)
+    assert ledger.release_pack(database, batch_id, 2, clock.now + timedelta(seconds=60))
+    assert ledger.return_queued(database) == 0
+    clock.advance(60)
+    assert ledger.return_queued(database) == 1
+    assert states(database, batch_id) == {JobState.PENDING: 3}
+
+
+def test_the_queued_packs_of_one_pair_go_back_for_a_new_order(database: Database) -> None:
+    ours, other = open_batch(database, 2), open_batch(database, 2, pair="old")
+    for batch_id in (ours, other):
+        ledger.release_pack(database, batch_id, 2)
+    batches.reprioritise(database, ours, None, 2.5)
+    assert ledger.return_queued(database, "tiny") == 1
+    assert states(database, other) == {JobState.QUEUED: 2}
+
+
 def test_a_pack_that_is_done_when_its_batch_is_canceled_is_still_recorded(database: Database) -> None:
     batch_id, worker_id = open_batch(database, 2), new_worker(database)
     pack = claimed_pack(database, batch_id, worker_id)
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
     assert states(database, batch_id) == {JobState.DONE: 2}
 
 
 def test_a_canceled_batch_cannot_be_canceled_again(database: Database) -> None:
     batch_id = open_batch(database, 1)
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     with pytest.raises(NotFoundError, match="is not open"):
-        ledger.cancel_batch(database, batch_id)
+        batches.cancel_batch(database, batch_id)
 
 
 def test_retry_gives_failed_jobs_all_their_attempts_anew(database: Database) -> None:
@@ -351,7 +408,7 @@ def test_a_commit_whose_answer_was_lost_may_be_repeated(database: Database) -> N
 
 def test_a_release_that_finds_the_batch_canceled_leaves_no_pack(database: Database) -> None:
     batch_id = open_batch(database, 2)
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     assert ledger.release_pack(database, batch_id, 8) is None
     with database.begin(read_only=True) as tx:
         assert tx.execute(select(func.count()).select_from(Pack)).scalar_one() == 0
@@ -359,6 +416,6 @@ def test_a_release_that_finds_the_batch_canceled_leaves_no_pack(database: Databa
 
 def test_retry_refuses_a_batch_that_is_not_open(database: Database) -> None:
     batch_id = open_batch(database, 1)
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     with pytest.raises(NotFoundError, match="is not open"):
         ledger.retry_failed(database, batch_id)

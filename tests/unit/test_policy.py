@@ -1,14 +1,17 @@
 """Retry decisions and release order: pure policy."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from farm.retries import Failure, Verdict, verdict
 from producer.progress import Rate, duration
-from producer.release import BatchShare, Turns, packs_wanted
+from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
 from schemas.errors import DeviceLostError, DeviceMemoryError, InvalidImageError, RenderError, SpecError
+from schemas.spec import JobSpec
 from schemas.states import JobState
+from schemas.windows import Window
 
 
 @pytest.mark.parametrize("retryable", [True, False])
@@ -64,18 +67,18 @@ def test_a_queue_is_filled_to_a_few_packs_for_each_worker(workers: int, queued: 
     assert packs_wanted(workers, queued, 4) == wanted
 
 
-def share(batch_id: int, priority: int = 5, pending: int = 100, live: int = 0) -> BatchShare:
-    return BatchShare(batch_id, "tiny", priority, pending, live)
+def share(batch_id: int, priority: int = 5, pending: int = 100, work: float = 0, weight: float = 1) -> BatchShare:
+    return BatchShare(batch_id, "tiny", priority, weight, pending, work)
 
 
-def order(batches: list[BatchShare], num_packs: int, pack_size: int = 8) -> list[int]:
+def order(batches: list[BatchShare], num_packs: int, pack_size: int = 8, key: str = "1000x1000/1/x") -> list[int]:
     """The batches from which the first packs come, each pack taking ``pack_size`` jobs while there are so many."""
     turns, pending, taken = Turns(batches), {batch.id: batch.num_pending for batch in batches}, []
-    while len(taken) < num_packs and (batch_id := turns.next()) is not None:
-        num_jobs = min(pack_size, pending[batch_id])
-        pending[batch_id] -= num_jobs
-        turns.took(batch_id, num_jobs)
-        taken.append(batch_id)
+    while len(taken) < num_packs and (batch := turns.next()) is not None:
+        num_jobs = min(pack_size, pending[batch.id])
+        pending[batch.id] -= num_jobs
+        turns.took(batch, num_jobs, work_of(key, num_jobs))
+        taken.append(batch.id)
     return taken
 
 
@@ -84,7 +87,7 @@ def test_a_lower_priority_waits_until_the_higher_one_has_nothing_left() -> None:
 
 
 def test_batches_of_one_priority_take_turns_and_the_busier_one_waits() -> None:
-    assert order([share(1, live=16), share(2)], 5) == [2, 2, 1, 2, 1]
+    assert order([share(1, work=16), share(2)], 5) == [2, 2, 1, 2, 1]
 
 
 def test_a_small_batch_is_not_starved_by_a_big_one_that_came_first() -> None:
@@ -97,8 +100,46 @@ def test_a_batch_whose_packs_hold_one_job_each_still_fills_the_queue() -> None:
 
 def test_a_batch_that_had_nothing_to_give_is_not_asked_again() -> None:
     turns = Turns([share(1)])
-    turns.took(1, 0)
+    turns.took(share(1), 0, 0)
     assert turns.next() is None
+
+
+def test_a_batch_of_twice_the_weight_gets_twice_the_turns() -> None:
+    assert order([share(1), share(2, weight=2)], 6).count(2) == 4
+
+
+def test_shares_are_of_the_devices_time_and_not_of_the_number_of_jobs() -> None:
+    dear, cheap = share(1), share(2)
+    turns, taken = Turns([dear, cheap]), []
+    for _ in range(10):
+        batch = turns.next()
+        assert batch is not None
+        turns.took(batch, 8, work_of("1024x1024/40/x" if batch.id == 1 else "512x512/40/x", 8))
+        taken.append(batch.id)
+    assert taken.count(2) == 4 * taken.count(1)
+
+
+def test_work_is_megapixels_times_steps() -> None:
+    assert work_of("1024x1024/40/EulerDiscreteScheduler", 8) == pytest.approx(1.048576 * 40 * 8)
+    assert work_of(JobSpec(prompt="cat", seed=1, loras=[]).pack_key, 1) == pytest.approx(1.048576 * 40)
+
+
+@pytest.mark.parametrize(
+    ("hour", "minute", "seconds", "until"),
+    [(21, 0, 60, None), (22, 0, 60, 479), (5, 58, 60, 1), (5, 59, 60, None), (5, 59, 0, 1)],
+)
+def test_no_pack_begins_that_would_not_end_before_the_window_does(
+    hour: int, minute: int, seconds: int, until: int | None
+) -> None:
+    now = datetime(2026, 11, 21, hour, minute, tzinfo=UTC)
+    latest = start_before([Window.parse("00:00-06:00, 22:00-04:00 UTC")], now, seconds)
+    assert latest == (None if until is None else now + timedelta(minutes=until))
+
+
+def test_without_a_window_a_pack_may_begin_at_any_time() -> None:
+    latest = start_before([], datetime(2026, 11, 21, tzinfo=UTC), 3600)
+    assert latest is not None
+    assert latest.year == 9999
 
 
 def test_the_rate_leaves_out_the_loading_before_the_first_images() -> None:

@@ -9,12 +9,15 @@ from threading import Timer
 
 import pytest
 
-from farm import ledger
+from farm import batches, ledger
 from farm.database import Database
 from producer.progress import Rate, Sight, follow, show_progress, status_line
 from producer.queries import BatchSummary, batch_summary
 from schemas.errors import DatabaseUnavailableError
+from schemas.settings import Settings
 from tests.integration.ledger_farm import LEASE_SECONDS, new_ledger, new_worker, open_batch
+
+SETTINGS = Settings(lease_seconds=LEASE_SECONDS)
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def batch(database: Database) -> BatchSummary:
 
 
 def end(database: Database, batch_id: int) -> None:
-    ledger.cancel_batch(database, batch_id)
+    batches.cancel_batch(database, batch_id)
     ledger.sweep_canceled(database, batch_id)
 
 
@@ -43,7 +46,7 @@ def test_an_outage_of_the_ledger_is_said_once_and_waited_out(
         away.rename(file)
 
     tended: list[float] = []
-    sights = follow(database, batch.id, LEASE_SECONDS, lambda: tended.append(time.monotonic()))
+    sights = follow(database, batch.id, SETTINGS, lambda: tended.append(time.monotonic()))
     next(sights)
     database.close()
     file.rename(away)
@@ -64,11 +67,11 @@ def test_what_tending_raises_ends_the_following(database: Database, batch: Batch
         raise DatabaseUnavailableError("the workers ended")
 
     with pytest.raises(DatabaseUnavailableError, match="the workers ended"):
-        list(follow(database, batch.id, LEASE_SECONDS, tend))
+        list(follow(database, batch.id, SETTINGS, tend))
 
 
 def test_live_workers_of_the_pair_are_seen(database: Database, batch: BatchSummary) -> None:
-    sights = follow(database, batch.id, LEASE_SECONDS)
+    sights = follow(database, batch.id, SETTINGS)
     assert next(sights) == Sight(batch, num_workers=0)
     new_worker(database, pair="other")
     new_worker(database)

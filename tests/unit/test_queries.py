@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from farm import ledger
+from farm import batches
 from farm.database import Database
 from producer.queries import batch_summary, find_batch, waiting_pairs
 from schemas.errors import NotFoundError
@@ -20,14 +20,14 @@ def database(sqlite_url: str) -> Iterator[Database]:
 
 def test_a_number_is_a_batchs_number_even_if_another_has_it_as_its_name(database: Database) -> None:
     first = open_batch(database)
-    second = ledger.create_batch(database, str(first), "tiny", 5)
+    second = batches.create_batch(database, str(first), "tiny", 5)
     assert find_batch(database, str(first)).id == first
     assert batch_summary(database, first).id == first
     assert find_batch(database, str(second)).name == str(first)
 
 
 def test_a_number_that_no_batch_has_may_be_a_name(database: Database) -> None:
-    batch_id = ledger.create_batch(database, "2026", "tiny", 5)
+    batch_id = batches.create_batch(database, "2026", "tiny", 5)
     assert find_batch(database, "2026").id == batch_id
     with pytest.raises(NotFoundError, match="no batch 2026"):
         batch_summary(database, 2026)
@@ -50,6 +50,6 @@ def test_the_pairs_of_all_open_batches_are_waited_for_however_old(database: Data
     open_batch(database, pair="old")
     for _ in range(25):
         open_batch(database, 1)
-    ledger.cancel_batch(database, open_batch(database, pair="canceled"))
-    ledger.create_batch(database, "cats", "staging", 5)
+    batches.cancel_batch(database, open_batch(database, pair="canceled"))
+    batches.create_batch(database, "cats", "staging", 5)
     assert waiting_pairs(database) == {"old", "tiny"}

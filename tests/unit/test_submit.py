@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from farm import ledger
+from farm import batches
 from farm.database import Database
 from producer.manifest import BadRow, ReadOptions, Row, read_manifest
 from producer.queries import batch_summaries, batch_summary
@@ -81,7 +81,7 @@ def test_a_batch_that_is_discarded_while_its_rows_are_read_is_said_in_a_sentence
 ) -> None:
     def discarded() -> Iterator[Row | BadRow]:
         yield from rows(1_001)
-        ledger.discard_batch(database, 1)
+        batches.discard_batch(database, 1)
 
     with pytest.raises(InputError, match="batch 1 was canceled while its rows were read"):
         submit(database, discarded(), skipping)

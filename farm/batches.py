@@ -1,0 +1,79 @@
+"""Batches as wholes: opened, paused, canceled, put in another order.
+
+Each is one write to a batch's row, so it answers at once however many jobs there are; ``farm/ledger.py`` moves those.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import delete, exists, insert, update
+
+from farm.database import Transaction, transaction
+from schemas.errors import NotFoundError
+from schemas.states import BatchState
+from schemas.tables import Batch, Job
+from schemas.timing import ANY_TIME, Timing
+
+
+@transaction
+def create_batch(tx: Transaction, name: str, pair: str, priority: int, weight: float = 1.0,
+                 timing: Timing = ANY_TIME) -> int:  # fmt: skip
+    """A batch in ``staging``: nothing of it is released until ``open_batch``. Returns its id."""
+    row = {"name": name, "pair": pair, "priority": priority, "weight": weight, **vars(timing)}
+    inserted = insert(Batch).values(**row, state=BatchState.STAGING, created_at=tx.now, staged_at=tx.now)
+    return int(tx.execute(inserted.returning(Batch.id)).scalar_one())
+
+
+@transaction
+def open_batch(tx: Transaction, batch_id: int) -> None:
+    """staging → open: from here on every job of it is accepted."""
+    _move(tx, batch_id, (BatchState.STAGING,), BatchState.OPEN, opened_at=tx.now)
+
+
+@transaction
+def discard_batch(tx: Transaction, batch_id: int) -> None:
+    """Forgets a batch that was never opened."""
+    staging = exists().where(Batch.id == batch_id, Batch.state == BatchState.STAGING)
+    tx.execute(delete(Job).where(Job.batch_id == batch_id, staging))
+    tx.execute(delete(Batch).where(Batch.id == batch_id, Batch.state == BatchState.STAGING))
+
+
+@transaction
+def cancel_batch(tx: Transaction, batch_id: int) -> None:
+    """open | paused → canceled, at once: no pack of it is released or begun any more; what renders is finished."""
+    _move(tx, batch_id, (BatchState.OPEN, BatchState.PAUSED), BatchState.CANCELED)
+
+
+@transaction
+def pause_batch(tx: Transaction, batch_id: int) -> None:
+    """open → paused: no pack of it is released or begun any more; what renders is finished."""
+    _move(tx, batch_id, (BatchState.OPEN,), BatchState.PAUSED)
+
+
+@transaction
+def resume_batch(tx: Transaction, batch_id: int) -> None:
+    """paused → open."""
+    _move(tx, batch_id, (BatchState.PAUSED,), BatchState.OPEN)
+
+
+@transaction
+def stop_running(tx: Transaction, batch_id: int) -> None:
+    """Of a canceled batch: what renders is stopped too, within a third of a lease."""
+    canceled = (Batch.id == batch_id, Batch.state == BatchState.CANCELED)
+    tx.execute(update(Batch).where(*canceled).values(stops_running=True))
+
+
+@transaction
+def reprioritise(tx: Transaction, batch_id: int, priority: int | None, weight: float | None) -> None:
+    """Changes its place among the batches; what is None stays. It holds for every claim after ``ledger.return_queued``
+    of its pair."""
+    values = {name: value for name, value in (("priority", priority), ("weight", weight)) if value is not None}
+    live = (Batch.id == batch_id, Batch.state.in_((BatchState.OPEN, BatchState.PAUSED)))
+    if not tx.execute(update(Batch).where(*live).values(**values)).rowcount:
+        raise NotFoundError(f"batch {batch_id} is neither open nor paused; there is nothing of it to put in order")
+
+
+def _move(tx: Transaction, batch_id: int, old: Collection[BatchState], new: BatchState, **values: Any) -> None:
+    moved = update(Batch).where(Batch.id == batch_id, Batch.state.in_(old)).values(state=new, **values)
+    if not tx.execute(moved).rowcount:
+        raise NotFoundError(f"batch {batch_id} is not {' or '.join(old)}; only such a batch can become {new}")

@@ -1,0 +1,62 @@
+"""`nightshift pause`, `resume` and `reprioritise`."""
+
+from typing import Annotated
+
+import typer
+
+from farm import batches, ledger
+from producer.cli.change import BatchArgument
+from producer.cli.session import JsonOption, open_session, print_json
+from producer.cli.timing_options import PRIORITY, WEIGHT
+from producer.queries import batch_summary, find_batch
+from schemas.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: nightshift pause 3")
+def pause(batch: BatchArgument, as_json: JsonOption = False) -> None:
+    """Begin nothing more of a batch until it is resumed. What renders is finished."""
+    with open_session() as session:
+        found = find_batch(session.database, batch)
+        batches.pause_batch(session.database, found.id)
+        ledger.return_queued(session.database)
+        summary = batch_summary(session.database, found.id)
+        if as_json:
+            print_json(summary.as_json())
+        else:
+            running = f"; {summary.num_running} are being finished" if summary.num_running else ""
+            print(f"batch {summary.id} is paused with {summary.num_pending} jobs{running}")
+
+
+@app.command(epilog="Example: nightshift resume 3")
+def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
+    """Go on with a batch that was paused."""
+    with open_session() as session:
+        found = find_batch(session.database, batch)
+        batches.resume_batch(session.database, found.id)
+        if as_json:
+            print_json(batch_summary(session.database, found.id).as_json())
+        else:
+            print(f"batch {found.id} goes on with {found.num_pending} jobs")
+
+
+@app.command(epilog="Example: nightshift reprioritise 3 --priority 9")
+def reprioritise(
+    batch: BatchArgument,
+    priority: Annotated[int | None, PRIORITY] = None,
+    weight: Annotated[float | None, WEIGHT] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a batch before or behind others. It holds for every pack that is begun from now on."""
+    if priority is None and weight is None:
+        raise InputError("reprioritise takes --priority, --weight, or both")
+    with open_session() as session:
+        found = find_batch(session.database, batch)
+        batches.reprioritise(session.database, found.id, priority, weight)
+        ledger.return_queued(session.database, found.pair)
+        summary = batch_summary(session.database, found.id)
+        if as_json:
+            print_json(summary.as_json())
+        else:
+            print(f"batch {summary.id} has priority {summary.priority} and weight {summary.weight:g}")

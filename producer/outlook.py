@@ -1,0 +1,75 @@
+"""Why nothing of a batch begins just now, and whether it will be late."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from farm.database import Database
+from farm.leases import ledger_time
+from producer.queries import BatchSummary, images_per_second
+from schemas.states import BatchState
+from schemas.windows import Window, finishing, next_opening
+
+_TIME: Final = "%a %Y-%m-%d %H:%M"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """``waits``: why nothing of it begins; ``late``: what to say of its deadline. None where all is well."""
+
+    waits: str | None = None
+    late: str | None = None
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.waits, self.late)))
+
+
+GOES_ON: Final = Outlook()
+
+
+def outlook(database: Database, batch: BatchSummary, farm_window: str) -> Outlook:
+    """Of the batch now, by the ledger's clock and the images of the last minutes."""
+    per_second = images_per_second(database, batch.id) if batch.deadline is not None else None
+    return outlook_at(ledger_time(database), batch, farm_window, per_second)
+
+
+def outlook_at(now: datetime, batch: BatchSummary, farm_window: str, per_second: float | None = None) -> Outlook:
+    """``per_second``: images a second of this batch lately; None where there were none."""
+    if batch.ended:
+        return GOES_ON
+    windows = [Window.parse(text) for text in (batch.window, farm_window) if text]
+    return Outlook(_waits(batch, windows, now), _late(batch, windows, now, per_second))
+
+
+def _waits(batch: BatchSummary, windows: Sequence[Window], now: datetime) -> str | None:
+    if batch.state == BatchState.PAUSED:
+        return f"paused; `nightshift resume {batch.id}` goes on"
+    if batch.not_before is not None and now < batch.not_before:
+        return f"begins {_local(batch.not_before, windows)}"
+    opens = next_opening(windows, now)
+    if opens is None:
+        return "its window and the farm's are never open together"
+    return f"its window opens {_local(opens, windows)}" if opens > now else None
+
+
+def _late(batch: BatchSummary, windows: Sequence[Window], now: datetime, per_second: float | None) -> str | None:
+    if batch.deadline is None:
+        return None
+    deadline = _local(batch.deadline, windows)
+    if now >= batch.deadline:
+        return f"late: its deadline was {deadline}"
+    if not per_second:
+        return None
+    begins = max(now, batch.not_before or now)
+    ends = finishing(windows, begins, timedelta(seconds=(batch.num_jobs - batch.num_ended) / per_second))
+    if ends is not None and ends <= batch.deadline:
+        return None
+    when = f"about {_local(ends, windows)}" if ends else "in more than a year"
+    return f"will be late: at {per_second:.2g} images/s it ends {when}, its deadline is {deadline}"
+
+
+def _local(instant: datetime, windows: Sequence[Window]) -> str:
+    """In the window's time zone, else in this machine's."""
+    local = instant.astimezone(windows[0].zone if windows else None)
+    return f"{local:{_TIME}} {windows[0].zone.key if windows else local.tzname()}"

@@ -1,0 +1,93 @@
+"""What is said of a batch that waits, or will be late. Time is given."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from producer.outlook import outlook_at
+from producer.queries import BatchSummary
+from schemas.errors import InputError
+from schemas.timing import Timing, instant
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+NIGHTS = "22:00-06:00 Europe/Berlin"
+
+
+def batch(state: str = "open", num_done: int = 0, **timing: object) -> BatchSummary:
+    fields = {"window": None, "not_before": None, "deadline": None, **timing}
+    counts = {"num_queued": 0, "num_running": 0, "num_failed": 0, "num_canceled": 0}
+    return BatchSummary(3, "cats", "tiny", state, 5, 1.0, **fields, created_at=NOON,  # type: ignore[arg-type]
+                        num_pending=3600 - num_done, num_done=num_done, **counts)  # fmt: skip
+
+
+def test_a_batch_that_may_be_rendered_waits_for_nothing() -> None:
+    assert str(outlook_at(NOON, batch(), "")) == ""
+
+
+def test_a_batch_says_when_its_window_opens() -> None:
+    assert outlook_at(NOON, batch(window=NIGHTS), "").waits == "its window opens Sat 2026-11-21 22:00 Europe/Berlin"
+    assert outlook_at(NOON + timedelta(hours=10), batch(window=NIGHTS), "").waits is None
+
+
+def test_the_farms_window_counts_as_well() -> None:
+    assert outlook_at(NOON, batch(), "sun 13:00-14:00 UTC").waits == "its window opens Sun 2026-11-22 13:00 UTC"
+    never = outlook_at(NOON, batch(window="mon 10:00-11:00 UTC"), "tue 10:00-11:00 UTC")
+    assert never.waits == "its window and the farm's are never open together"
+
+
+def test_a_paused_batch_says_how_to_go_on() -> None:
+    assert outlook_at(NOON, batch("paused"), "").waits == "paused; `nightshift resume 3` goes on"
+
+
+def test_a_batch_that_may_not_begin_yet_says_when() -> None:
+    later = batch(not_before=NOON + timedelta(days=1), window=NIGHTS)
+    assert outlook_at(NOON, later, "").waits == "begins Sun 2026-11-22 13:00 Europe/Berlin"
+
+
+def test_a_batch_is_reported_before_it_is_late() -> None:
+    due = batch(deadline=NOON + timedelta(minutes=59), window="00:00-24:00 UTC")
+    assert outlook_at(NOON, due, "", 1.0).late == (
+        "will be late: at 1 images/s it ends about Sat 2026-11-21 13:00 UTC, its deadline is Sat 2026-11-21 12:59 UTC"
+    )
+    assert outlook_at(NOON, due, "", 1.1).late is None
+    assert outlook_at(NOON, due, "", None).late is None
+    assert outlook_at(NOON + timedelta(hours=1), due, "").late == "late: its deadline was Sat 2026-11-21 12:59 UTC"
+    assert str(outlook_at(NOON + timedelta(hours=1), batch(num_done=3600, deadline=NOON), "")) == ""
+
+
+def test_the_hours_in_which_it_may_not_be_rendered_are_counted() -> None:
+    """3600 images in nights of 8 hours, 200 an hour: two nights, and two hours of the third."""
+    due = batch(window="22:00-06:00 UTC", deadline=NOON + timedelta(days=2, hours=11))
+    late = outlook_at(NOON, due, "", 200 / 3600).late
+    assert late is not None
+    assert "it ends about Tue 2026-11-24 00:00 UTC" in late
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-21T12:00Z", NOON),
+        ("2026-11-21T13:00+01:00", NOON),
+        ("2026-11-21 13:00 Europe/Berlin", NOON),
+        (" 2026-11-21T12:00:00+00:00 ", NOON),
+    ],
+)
+def test_an_instant_carries_its_zone(text: str, expected: datetime) -> None:
+    assert instant(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("22-6 UTC", None, None), "--window '22-6 UTC': '22-6' is no span of hours"),
+        ((None, "2026-11-21 13:00", None), "--not-before '2026-11-21 13:00': names no time zone"),
+        ((None, "tomorrow", None), "is no time"),
+        ((None, "2026-11-21 13:00 Mars/Olympus", None), "there is no time zone 'Mars/Olympus'"),
+        ((None, None, "0001-01-01T00:00+14:00"), "--deadline"),
+        ((None, "2026-11-21T13:00Z", "2026-11-21T13:00Z"), "is not after --not-before"),
+    ],
+)
+def test_what_is_no_time_is_refused(options: tuple[str | None, str | None, str | None], reason: str) -> None:
+    with pytest.raises(InputError) as raised:
+        Timing.parse(*options)
+    assert reason in str(raised.value)
