@@ -6,12 +6,12 @@ Each is one write to a batch's row, so it answers at once however many jobs ther
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import delete, exists, insert, update
+from sqlalchemy import delete, exists, insert, select, update
 
 from farm.database import Transaction, transaction
 from schemas.errors import NotFoundError
 from schemas.states import BatchState
-from schemas.tables import Batch, Job
+from schemas.tables import Batch, Job, Result
 from schemas.timing import ANY_TIME, Timing
 
 
@@ -34,6 +34,7 @@ def open_batch(tx: Transaction, batch_id: int) -> None:
 def discard_batch(tx: Transaction, batch_id: int) -> None:
     """Forgets a batch that was never opened."""
     staging = exists().where(Batch.id == batch_id, Batch.state == BatchState.STAGING)
+    tx.execute(delete(Result).where(Result.job_id.in_(select(Job.id).where(Job.batch_id == batch_id)), staging))
     tx.execute(delete(Job).where(Job.batch_id == batch_id, staging))
     tx.execute(delete(Batch).where(Batch.id == batch_id, Batch.state == BatchState.STAGING))
 

@@ -48,6 +48,16 @@ class ImageStore:
             raise StorageError(f"cannot store an image below {self.url}: {error.strerror or error}") from error
         return uri
 
+    def has(self, uri: str) -> bool:
+        """Whether this image lies in this store. Raises StorageError where the store does not answer."""
+        if not uri.startswith(f"{self.url}/"):
+            return False
+        path = local_path(uri)
+        try:
+            return path.is_file() if path is not None else bool(self._filesystem.exists(uri))
+        except OSError as error:
+            raise StorageError(f"the image store {self.url} does not answer: {error.strerror or error}") from error
+
     def check(self) -> None:
         """Writes, reads and removes a probe. Raises StorageError with the reason when that fails."""
         name = f".probe-{secrets.token_hex(8)}"

@@ -4,11 +4,11 @@ Tables: batches, jobs, packs, images, results. Locks are taken in this order: pa
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
 
 from farm.database import Transaction, transaction
 from farm.packs import BATCH_IS_OPEN, held
@@ -55,6 +55,21 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
     if tx.execute(select(Batch.state).where(Batch.id == batch_id)).scalar_one_or_none() != BatchState.OPEN:
         raise NotFoundError(f"batch {batch_id} is not open; only an open batch's failed jobs can be tried again")
     return _move(tx, batch_id, JobState.FAILED, JobState.PENDING, attempts=0, **_NO_ERROR)
+
+
+@transaction
+def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
+    """pending → done: jobs whose image exists. ``images``: job → image. Their results say what the first result of the
+    image said, with attempt 0 and no time spent. Returns how many."""
+    first = select(func.min(Result.job_id)).where(Result.image_id.in_(images.values())).group_by(Result.image_id)
+    made = {row.image_id: row._mapping for row in tx.execute(select(Result).where(Result.job_id.in_(first)))}
+    pending = select(Job.id).where(Job.id.in_(images), Job.batch_id == batch_id, Job.state == JobState.PENDING)
+    job_ids = [job_id for job_id in tx.execute(pending).scalars() if images[job_id] in made]
+    spent = {"attempt": 0, "render_seconds": 0.0, "finish_seconds": 0.0, "finished_at": tx.now}
+    rows = [{**made[images[job_id]], **spent, "job_id": job_id} for job_id in job_ids]
+    if rows:
+        tx.execute(insert(Result), rows)
+    return _move(tx, batch_id, JobState.PENDING, JobState.DONE, Job.id.in_(job_ids))
 
 
 # --- release ------------------------------------------------------------------------------------------------------

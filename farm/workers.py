@@ -64,6 +64,13 @@ def live_workers(tx: Transaction, seen_within_seconds: float) -> dict[str, int]:
 
 
 @question
+def known_fingerprint(tx: Transaction, pair: str) -> str | None:
+    """Of the weights that the last worker of the pair had pinned; None where no worker has said so yet."""
+    said = select(Worker.pair_fingerprint).where(Worker.pair == pair, Worker.pair_fingerprint.is_not(None))
+    return tx.execute(said.order_by(Worker.started_at.desc()).limit(1)).scalar_one_or_none()
+
+
+@question
 def recent_workers(tx: Transaction, limit: int) -> Sequence[Any]:
     """Rows of ``workers``, the youngest first."""
     return tx.execute(select(Worker).order_by(Worker.started_at.desc()).limit(limit)).all()

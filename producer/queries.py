@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select
 
 from farm.database import Database, Transaction, question
 from producer.release import BatchShare, work_of
@@ -136,6 +136,25 @@ def batch_summary(tx: Transaction, batch_id: int) -> BatchSummary:
     if found is None:
         raise NotFoundError(f"no batch {batch_id}; `nightshift status` lists them")
     return found
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A pending job, and an image of the same spec and weights."""
+
+    job_id: int
+    image_id: int
+    uri: str
+
+
+@question
+def twins(tx: Transaction, batch_id: int, pair_fingerprint: str, after: int, limit: int) -> list[Twin]:
+    """Pending jobs of the batch behind the job ``after`` with their twins, in order. A job may have several."""
+    same = and_(Image.spec_digest == Job.spec_digest, Image.pair_fingerprint == pair_fingerprint)
+    pending = (Job.batch_id == batch_id, Job.state == JobState.PENDING, Job.id > after)
+    columns = select(Job.id, Image.id.label("image_id"), Image.uri).join(Image, same)
+    rows = tx.execute(columns.where(*pending).order_by(Job.id, Image.id).limit(limit))
+    return [Twin(row.id, row.image_id, row.uri) for row in rows]
 
 
 @question

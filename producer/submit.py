@@ -14,6 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from farm import batches, ledger
 from farm.database import Database
+from farm.image_store import ImageStore
+from producer.linking import link_existing
 from producer.manifest import BadRow, Row
 from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
 from schemas.records import StagedJob
@@ -33,14 +35,18 @@ class BatchRequest:
     invalid_folder: Path | None = None
     weight: float = 1.0
     timing: Timing = ANY_TIME
+    #: where images lie to which jobs may be linked; None renders all of them anew
+    linked_in: ImageStore | None = None
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An accepted batch. ``invalid_file`` lists the rows that were left out, where some were."""
+    """An accepted batch. ``num_linked``: of its jobs, those whose image existed. ``invalid_file`` lists the rows that
+    were left out, where some were."""
 
     batch_id: int
     num_jobs: int
+    num_linked: int
     num_left_out: int
     invalid_file: Path | None
 
@@ -61,12 +67,15 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
         bad.end()
         if not num_jobs:
             raise ManifestError(f"no row of the manifest is valid; {bad.num} are not: {bad.first[0]}")
+        num_linked = 0
+        if request.linked_in is not None:
+            num_linked = link_existing(database, batch_id, request.pair, request.linked_in)
     except BaseException:
         bad.remove_file()
         batches.discard_batch(database, batch_id)
         raise
     _open(database, batch_id)
-    return Submission(batch_id, num_jobs, bad.num, bad.file)
+    return Submission(batch_id, num_jobs, num_linked, bad.num, bad.file)
 
 
 def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:

@@ -10,12 +10,14 @@ import typer
 from producer.axes import parsed_axes
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
+    AgainOption,
     LimitOption,
     ManifestArgument,
     MapOption,
     NameOption,
     SetOption,
     SkipOption,
+    anew,
     batch_request,
     read_options,
 )
@@ -56,6 +58,7 @@ def grid(
     max_jobs: MaxJobsOption = 10_000,
     name: NameOption = None,
     priority: PriorityOption = 5,
+    again: AgainOption = False,
     skip_invalid: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,6 +72,7 @@ def grid(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        request = anew(request) if again else request
         run = run_here(session, manifest, replace(options, axes=axes, max_jobs=max_jobs), request)
         folder = out or session.settings.home / "sheets" / f"grid-{run.summary.id}"
         num_sheets = write_grids(session.database, run.summary, axes, folder)

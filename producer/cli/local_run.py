@@ -7,7 +7,7 @@ from pathlib import Path
 
 from producer.cli.manifest_options import submit_manifest
 from producer.cli.session import Session
-from producer.cli.submit import print_left_out, print_warnings
+from producer.cli.submit import print_exceptions, print_warnings
 from producer.counted_advice import CountedAdvice
 from producer.local_farm import LocalFarm
 from producer.manifest import ReadOptions
@@ -35,7 +35,7 @@ def run_here(session: Session, manifest: Path, options: ReadOptions, request: Ba
     advised = CountedAdvice(session.settings.model_pair(request.pair))
     with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
         submission = submit_manifest(session.database, manifest, options, request, advised)
-        print_left_out(submission)
+        print_exceptions(submission)
         print_warnings(advised)
         ended = _follow_to_end(session, farm, submission.batch_id)
     return LocalRun(batch_summary(session.database, submission.batch_id), ended, advised)

@@ -1,12 +1,14 @@
 """The options by which `submit` and `render` read a manifest."""
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from farm.database import Database
+from farm.image_store import ImageStore
 from producer.counted_advice import CountedAdvice
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
@@ -27,6 +29,7 @@ MapOption = Annotated[
     list[str] | None, typer.Option("--map", metavar="COLUMN=FIELD", help="Read a column as this field.")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows.")]
+AgainOption = Annotated[bool, typer.Option("--again", help="Render anew the images that exist already.")]
 SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows out instead of refusing all.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="The batch's name; else the manifest's.")]
 
@@ -53,7 +56,18 @@ def batch_request(settings: Settings, manifest: Path, pair: str | None, name: st
                   skip_invalid: bool) -> BatchRequest:  # fmt: skip
     """Raises PairError for an unknown pair, InputError for a name that is none."""
     folder = settings.home / "invalid" if skip_invalid else None
-    return BatchRequest(_batch_name(name, manifest), settings.model_pair(pair).name, priority, folder)
+    return BatchRequest(
+        name=_batch_name(name, manifest),
+        pair=settings.model_pair(pair).name,
+        priority=priority,
+        invalid_folder=folder,
+        linked_in=ImageStore(settings.images_url),
+    )
+
+
+def anew(request: BatchRequest) -> BatchRequest:
+    """The same, linking to nothing that exists."""
+    return replace(request, linked_in=None)
 
 
 def _batch_name(name: str | None, manifest: Path) -> str:

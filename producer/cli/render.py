@@ -9,12 +9,14 @@ import typer
 
 from producer.cli.local_run import end_on_sigterm, run_here
 from producer.cli.manifest_options import (
+    AgainOption,
     LimitOption,
     ManifestArgument,
     MapOption,
     NameOption,
     SetOption,
     SkipOption,
+    anew,
     batch_request,
     read_options,
 )
@@ -50,6 +52,7 @@ def render(
     limit: LimitOption = None,
     name: NameOption = None,
     priority: PriorityOption = 5,
+    again: AgainOption = False,
     skip_invalid: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,6 +64,7 @@ def render(
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        request = anew(request) if again else request
         run = run_here(session, manifest, options, request)
         if not run.ended:
             _interrupted(session, run.summary, out)

@@ -9,12 +9,14 @@ import typer
 from farm.broker import open_broker
 from farm.embedded_redis import is_running
 from producer.cli.manifest_options import (
+    AgainOption,
     LimitOption,
     ManifestArgument,
     MapOption,
     NameOption,
     SetOption,
     SkipOption,
+    anew,
     batch_request,
     read_options,
     submit_manifest,
@@ -43,6 +45,7 @@ def submit(
     window: WindowOption = None,
     not_before: NotBeforeOption = None,
     deadline: DeadlineOption = None,
+    again: AgainOption = False,
     skip_invalid: SkipOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,21 +54,25 @@ def submit(
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
         request = replace(request, weight=weight, timing=Timing.parse(window, not_before, deadline))
+        request = anew(request) if again else request
         advised = CountedAdvice(session.settings.model_pair(pair))
         submission = submit_manifest(session.database, manifest, options, request, advised)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
-                        "num_left_out": submission.num_left_out, "invalid_file": submission.invalid_file,
+                        "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,
+                        "invalid_file": submission.invalid_file,
                         "warnings": warnings_as_json(advised)})  # fmt: skip
         else:
             print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({request.name}, {request.pair})")
-        print_left_out(submission)
+        print_exceptions(submission)
         print_warnings(advised)
         _release(session, submission.batch_id)
 
 
-def print_left_out(submission: Submission) -> None:
-    """Says on stderr how many bad rows were left out, and where they are listed."""
+def print_exceptions(submission: Submission) -> None:
+    """Says on stderr how many jobs need not be rendered, how many bad rows were left out, and where they are listed."""
+    if submission.num_linked:
+        print(f"{submission.num_linked} images exist already (--again renders them anew)", file=sys.stderr)
     if submission.num_left_out:
         print(f"{submission.num_left_out} invalid rows left out; see {submission.invalid_file}", file=sys.stderr)
 

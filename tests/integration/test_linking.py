@@ -1,0 +1,123 @@
+"""Linking jobs to images that exist, on a real ledger and real files."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from farm import batches, ledger, packs
+from farm.database import Database
+from farm.image_store import ImageStore
+from farm.workers import note_fingerprint
+from producer.linking import link_existing
+from producer.queries import results
+from schemas.records import FinishedImage, StoredImage
+from schemas.spec import JobSpec
+from schemas.states import JobState
+from schemas.tables import Image, Result
+from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, new_ledger, new_worker, staged, states
+
+FINGERPRINT = "f" * 64
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with closing(new_ledger(database_url)) as database:
+        yield database
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(str(tmp_path / "images"))
+
+
+def stored(store: ImageStore, job_id: int) -> StoredImage:
+    sha256 = f"{job_id:064x}"
+    return StoredImage(store.put(b"image", sha256, "png"), sha256, "b" * 64, 5, 64, 64, "png")
+
+
+def new_batch(database: Database, numbers: range, store: ImageStore | None = None) -> tuple[int, int]:
+    """Opened; returns its id, and how many of its jobs were linked."""
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(n) for n in numbers])
+    num_linked = link_existing(database, batch_id, "tiny", store) if store else 0
+    batches.open_batch(database, batch_id)
+    return batch_id, num_linked
+
+
+def render_all(database: Database, batch_id: int, store: ImageStore) -> None:
+    worker_id = new_worker(database)
+    note_fingerprint(database, worker_id, FINGERPRINT)
+    pack = claimed_pack(database, batch_id, worker_id, 100)
+    packs.begin_rendering(database, pack.id, worker_id)
+    digests = {job.id: JobSpec.from_json(job.spec).digest for job in pack.jobs}
+    images = [
+        FinishedImage(job_id, stored(store, job_id), digest, FINGERPRINT, {"handoff": "none"}, 1, 1.0, 0.1)
+        for job_id, digest in digests.items()
+    ]
+    ledger.finish_jobs(database, pack, ENVIRONMENT, images)
+
+
+def test_a_manifest_with_rows_added_renders_what_is_missing(database: Database, store: ImageStore) -> None:
+    first, _ = new_batch(database, range(1, 5))
+    render_all(database, first, store)
+    second, num_linked = new_batch(database, range(1, 8), store)
+    assert num_linked == 4
+    assert states(database, second) == {JobState.DONE: 4, JobState.PENDING: 3}
+    ours, theirs = ([row.uri for row in results(database, batch_id)] for batch_id in (second, first))
+    assert ours == theirs
+
+
+def test_a_linked_result_says_how_the_image_was_made_and_that_it_cost_nothing(
+    database: Database, store: ImageStore
+) -> None:
+    render_all(database, new_batch(database, range(1, 2))[0], store)
+    second, _ = new_batch(database, range(1, 2), store)
+    (row,) = results(database, second)
+    assert (row.provenance, row.environment_digest) == ({"handoff": "none"}, ENVIRONMENT.digest)
+    assert (row.attempt, row.render_seconds, row.finish_seconds) == (0, 0.0, 0.0)
+    with database.begin(read_only=True) as tx:
+        assert len(tx.execute(select(Result)).all()) == 2
+        assert len(tx.execute(select(Image)).all()) == 1
+
+
+def test_nothing_is_linked_while_the_weights_of_the_pair_are_unknown_or_others(
+    database: Database, store: ImageStore
+) -> None:
+    render_all(database, new_batch(database, range(1, 3))[0], store)
+    worker_id = new_worker(database)
+    note_fingerprint(database, worker_id, "e" * 64)
+    assert new_batch(database, range(1, 3), store)[1] == 0
+
+
+def test_an_image_that_is_gone_or_in_another_store_is_rendered_again(
+    database: Database, store: ImageStore, tmp_path: Path
+) -> None:
+    first, _ = new_batch(database, range(1, 4))
+    render_all(database, first, store)
+    Path(next(iter(results(database, first))).uri.removeprefix("file://")).unlink()
+    assert new_batch(database, range(1, 4), store)[1] == 2
+    assert new_batch(database, range(1, 4), ImageStore(str(tmp_path / "elsewhere")))[1] == 0
+
+
+def test_a_batch_that_is_discarded_takes_its_links_along_and_no_image(database: Database, store: ImageStore) -> None:
+    first, _ = new_batch(database, range(1, 3))
+    render_all(database, first, store)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
+    assert link_existing(database, batch_id, "tiny", store) == 2
+    batches.discard_batch(database, batch_id)
+    assert len(list(results(database, first))) == 2
+    with database.begin(read_only=True) as tx:
+        assert len(tx.execute(select(Result)).all()) == 2
+
+
+def test_linking_twice_counts_once(database: Database, store: ImageStore) -> None:
+    render_all(database, new_batch(database, range(1, 3))[0], store)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
+    assert link_existing(database, batch_id, "tiny", store) == 2
+    assert link_existing(database, batch_id, "tiny", store) == 0
+    assert states(database, batch_id) == {JobState.DONE: 2}
