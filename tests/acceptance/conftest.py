@@ -127,7 +127,7 @@ class Farm(Commands):
     def settle(self) -> None:
         """Nothing of a test is left for the next: no batch to render, no pack in hand, no line in a log."""
         for (batch_id,) in self.rows(select(Batch.id).where(Batch.num_pending + Batch.num_queued > 0)):
-            assert self.run("cancel", str(batch_id)).returncode == 0
+            assert self.run("cancel", "--now", str(batch_id)).returncode == 0
         wait_until(lambda: not self.rows(select(Pack.id).where(Pack.state == "running")))
         for log in (self.home / "logs").glob("*.log"):
             os.truncate(log, 0)  # who appends to it goes on at the new end

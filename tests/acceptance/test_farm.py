@@ -175,7 +175,7 @@ def test_cancel_stops_a_batch_that_is_rendering(postgres_farm: Farm, worker: sub
     farm = postgres_farm
     batch = farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=999")["batch_id"]
     wait_until(lambda: is_rendering(farm))
-    farm.answer("cancel", str(batch))
+    farm.answer("cancel", "--now", str(batch))
     assert farm.run("watch", str(batch)).returncode == 0
     assert states(farm)["canceled"] > 0
     assert states(farm)["canceled"] + states(farm)["done"] == 12

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select, update
 
-from farm import ledger
+from farm import batches, ledger
 from farm.database import Database
 from farm.image_store import ImageStore, local_path
 from schemas.provenance import Provenance
@@ -46,10 +46,10 @@ def pixels(spec: JobSpec) -> np.ndarray:
 
 
 def new_batch(database: Database, specs: Sequence[JobSpec]) -> int:
-    batch_id = ledger.create_batch(database, "cats", "tiny", 5)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
     jobs = [StagedJob(number, spec, 0, {}) for number, spec in enumerate(specs, 1)]
     ledger.stage_jobs(database, batch_id, jobs)
-    ledger.open_batch(database, batch_id)
+    batches.open_batch(database, batch_id)
     return batch_id
 
 

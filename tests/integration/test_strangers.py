@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from farm import ledger
+from farm import batches
 from farm.broker import Broker
 from farm.envelope import MAX_ENTRY_BYTES, pack_message, task_entry
 from farm.redis_client import redis_client
@@ -217,7 +217,7 @@ def test_names_are_values_and_never_sql(database_url: str) -> None:
     with closing(new_ledger(database_url)) as database:
         other = open_batch(database)
         for name in ("'; DROP TABLE jobs; --", "' OR '1'='1", 'x" OR 1=1 --', "%s", "%(x)s", ":name", "{0}", "?", "\\"):
-            batch_id = ledger.create_batch(database, name, name, 5)
+            batch_id = batches.create_batch(database, name, name, 5)
             assert find_batch(database, name).id == batch_id
             with pytest.raises(NotFoundError):
                 find_batch(database, f"{name} ")

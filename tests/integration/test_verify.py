@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 from sqlalchemy import delete, insert, select, update
 
-from farm import ledger
+from farm import batches, ledger
 from farm.database import Database
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
@@ -96,7 +96,7 @@ def test_a_farm_in_the_midst_of_its_work_is_found_sound(database: Database, fold
     claimed_pack(database, batch_id, worker_id, size=2)
     assert ledger.release_pack(database, batch_id, 2)
     canceled = open_batch(database)
-    ledger.cancel_batch(database, canceled)
+    batches.cancel_batch(database, canceled)
     ledger.sweep_canceled(database, canceled)
     seen = verified(database, folder)
     assert (seen.wrong, seen.notes) == ([], [])
@@ -233,9 +233,9 @@ def test_a_pack_that_nobody_took_back_is_found_unless_a_dispatcher_lives(
 
 
 def test_what_a_killed_command_left_undone_is_noted_and_fails_nothing(database: Database, folder: Path) -> None:
-    staging = ledger.create_batch(database, "cats", "tiny", 5)
+    staging = batches.create_batch(database, "cats", "tiny", 5)
     canceled = open_batch(database)
-    ledger.cancel_batch(database, canceled)
+    batches.cancel_batch(database, canceled)
     seen = verified(database, folder)
     assert (seen.wrong, seen.notes) == ([], [(f"batch {staging}", "staging"), (f"batch {canceled}", "unswept")])
 
@@ -333,10 +333,10 @@ def test_an_input_that_no_spec_names_is_an_orphan(database: Database, clock: Tes
     name = f"file {orphan.relative_to(folder)}"
     assert verified(database, folder).wrong == [(name, "orphan")]
 
-    staging = ledger.create_batch(database, "cats", "tiny", 5)
+    staging = batches.create_batch(database, "cats", "tiny", 5)
     clock.advance(1)
     assert verified(database, folder, clean=True).wrong == [(name, "orphan")]
-    ledger.open_batch(database, staging)
+    batches.open_batch(database, staging)
     assert verified(database, folder, clean=True).wrong == [(name, "orphan")]  # accepted at this very moment
     assert orphan.exists()
     clock.advance(1)

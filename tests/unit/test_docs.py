@@ -35,7 +35,18 @@ def all_commands() -> dict[str, Any]:
 
 def test_the_commands_are_those_that_were_promised() -> None:
     promised = ["render", "grid", "submit", "watch", "status", "show", "reproduce", "verify", "cancel", "retry"]
-    promised += ["failures", "pause", "resume", "reprioritise", "up", "worker", "dispatcher", "pairs", "doctor", "sizes"]
+    promised += [
+        "failures",
+        "pause",
+        "resume",
+        "reprioritise",
+        "up",
+        "worker",
+        "dispatcher",
+        "pairs",
+        "doctor",
+        "sizes",
+    ]
     assert set(all_commands()) == {*promised, "db upgrade"}
 
 

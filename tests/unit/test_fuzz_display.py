@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
-from farm import ledger
+from farm import batches, ledger
 from farm.retries import Failure
 from nightshift import app
 from producer.axes import Axes, Axis, AxisValue
@@ -71,9 +71,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a farm with a batch whose name and whose failure say everything that does harm."""
     home = tmp_path_factory.mktemp("home")
     with closing(new_ledger(f"sqlite:///{home / 'ledger.sqlite3'}")) as database:
-        batch_id = ledger.create_batch(database, HOSTILE_NAME, "tiny", 5)
+        batch_id = batches.create_batch(database, HOSTILE_NAME, "tiny", 5)
         ledger.stage_jobs(database, batch_id, [staged(1)])
-        ledger.open_batch(database, batch_id)
+        batches.open_batch(database, batch_id)
         pack = claimed_pack(database, batch_id, new_worker(database))
         failure = Failure("render", ALL_HOSTILE, retryable=False)
         ledger.fail_jobs(database, pack, [pack.jobs[0].id], failure, max_attempts=1)
