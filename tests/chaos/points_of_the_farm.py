@@ -5,14 +5,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from farm import ledger
+from farm import batches, ledger
 from farm.broker import Broker
 from tests.chaos.crash_points import after, around, before
 
 
 def put_farm_points() -> None:
-    after(ledger, "_set_batch", "before_the_commit")  # inside the transaction that opens the batch
-    after(ledger, "open_batch", "after_the_commit")
+    after(batches, "_move", "before_the_commit")  # inside the transaction that opens the batch
+    after(batches, "open_batch", "after_the_commit")
     after(ledger, "release_pack", "released", answered=True)
     after(ledger, "expire_leases", "expired", answered=True)
     around(Broker, "publish", _noting)
