@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from schemas.tables import Job, Pack
+from schemas.tables import Job, Pack, Result
 from tests.acceptance.conftest import SMALL, Commands, Farm, fresh_home, twelve_small_jobs, wait_until
 from tests.acceptance.front_door import FrontDoor
 
@@ -45,6 +45,12 @@ def result_rows(commands: Commands) -> list[tuple]:
             " FROM jobs LEFT JOIN results ON results.job_id = jobs.id LEFT JOIN images ON images.id = results.image_id"
             " WHERE jobs.batch_id = (SELECT max(id) FROM batches) ORDER BY jobs.number"
         ).fetchall()
+
+
+def attempts(farm: Farm) -> list[int]:
+    """Of the newest batch's results: 0 where the image existed."""
+    newest = select(Result.attempt).join(Job).where(Job.batch_id == farm.newest_batch())
+    return [attempt for (attempt,) in farm.rows(newest.order_by(Job.number))]
 
 
 def test_render_makes_one_recorded_image_for_each_row_and_leaves_nothing_running(first_run: FirstRun) -> None:
@@ -85,6 +91,19 @@ def test_the_file_says_how_it_was_made(first_run: FirstRun) -> None:
 def test_the_same_manifest_gives_the_same_files_in_another_farm(first_run: FirstRun, warm_farm: Farm) -> None:
     assert warm_farm.run("render", first_run.manifest, *SMALL).returncode == 0
     assert [row[3] for row in result_rows(warm_farm)] == [row[3] for row in result_rows(first_run.commands)]
+
+
+def test_a_manifest_that_comes_again_with_rows_added_renders_what_is_missing(warm_farm: Farm, tmp_path: Path) -> None:
+    manifest = tmp_path / "animals.txt"
+    manifest.write_text("an owl at dusk\na hare at dawn\na toad at noon\n")
+    assert warm_farm.answer("render", manifest, *SMALL, "--limit", "2")["num_done"] == 2
+    again = warm_farm.run("render", manifest, *SMALL)
+    assert again.returncode == 0
+    assert "2 images exist already (--again renders them anew)" in again.stderr
+    assert attempts(warm_farm) == [0, 0, 1]
+    anew = warm_farm.run("render", manifest, *SMALL, "--again")
+    assert "exist already" not in anew.stderr
+    assert attempts(warm_farm) == [1, 1, 1]
 
 
 def test_json_on_stdout_is_one_document(warm_farm: Farm, manifest: Path) -> None:

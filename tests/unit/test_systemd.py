@@ -10,6 +10,7 @@ import pytest
 
 from schemas.settings import Settings
 from tests.unit.test_compose import assert_is_a_command
+from worker.supervisor import KILL_SECONDS
 
 UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
 INSTALLED = "/opt/nightshift/bin/nightshift"
@@ -65,3 +66,8 @@ def test_what_ends_comes_back_unless_its_settings_are_wrong(unit: Path) -> None:
 @pytest.mark.parametrize("unit", [unit for unit in UNITS if "dispatcher" not in unit.stem], ids=lambda unit: unit.stem)
 def test_only_the_process_that_stops_its_workers_gently_gets_the_signal(unit: Path) -> None:
     assert service(unit)["KillMode"] == "mixed"
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if "dispatcher" not in unit.stem], ids=lambda unit: unit.stem)
+def test_a_worker_has_the_time_that_its_stop_takes(unit: Path) -> None:
+    assert int(service(unit)["TimeoutStopSec"]) > Settings().stop_seconds + KILL_SECONDS
