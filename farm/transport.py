@@ -2,7 +2,7 @@
 
 Redis keys: the queues alone. kombu's tables of bindings are not written, for messages go to a queue by its name; nor
 its copies of unacknowledged messages, for the dispatcher publishes a lost hint again. So a publisher needs LPUSH, a
-consumer BRPOP (docs/security.md).
+consumer BRPOP, and both LLEN, to see what waits (docs/security.md).
 """
 
 import logging

@@ -92,6 +92,12 @@ def test_a_worker_consumes_and_cannot_publish(server: RedisServer, tmp_path: Pat
         broker.publish(QUEUE, [PACK_ID])
 
 
+def test_a_worker_may_see_that_packs_wait(server: RedisServer) -> None:
+    """Or it could never find itself deaf."""
+    with closing(Broker(url_of(server, "worker"))) as broker:
+        assert broker.queue_length(QUEUE) == 0
+
+
 def test_nobody_can_make_a_worker_hold_a_message_of_megabytes(server: RedisServer) -> None:
     with closing(redis_client(url_of(server, "producer"))) as client, pytest.raises(RedisError):
         client.lpush(QUEUE, b"x" * (2 << 20))
