@@ -8,3 +8,6 @@ EXIT_DEVICE_LOST: Final = 70
 EXIT_HUNG: Final = 71
 #: packs waited in Redis and the consumer took none
 EXIT_DEAF: Final = 72
+
+#: the supervisor's own, when its devices are out of service because they failed
+EXIT_OUT_OF_SERVICE: Final = 1

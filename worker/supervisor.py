@@ -26,7 +26,8 @@ log = logging.getLogger("nightshift.supervisor")
 _POLL_SECONDS: Final = 0.2
 #: A process that was told to stop at once has this long for it.
 KILL_SECONDS: Final = 5.0
-EXIT_OUT_OF_SERVICE: Final = 1
+#: of processes that have written why they end
+_HAVE_SPOKEN: Final = (InputError.exit_code, UnavailableError.exit_code)
 _ENVIRONMENT: Final = {
     # transformers would say for each of its image processors, which nobody here uses, that torchvision is missing.
     "TRANSFORMERS_VERBOSITY": "error",
@@ -56,39 +57,31 @@ class Supervisor:
         (self._hurry if self._stop.is_set() else self._stop).set()
 
     def run(self) -> int:
-        """Returns the exit code: 0 after ``stop``; a process's own code when it says that starting again is no use; 1
-        when every device is out of service."""
+        """Returns the exit code: 0 after ``stop``; when every device is out of service, what the processes of one said
+        that could not start, else 1."""
         try:
             while not self._stop.wait(_POLL_SECONDS):
-                codes = [self._tend(seat) for seat in self._seats]
-                final = next((code for code in codes if code is not None), None)
-                if final is not None:
-                    return final
-                if all(seat.is_out_of_service for seat in self._seats):
-                    return EXIT_OUT_OF_SERVICE
+                for seat in self._seats:
+                    self._tend(seat)
+                codes = [seat.final_code for seat in self._seats if seat.final_code is not None]
+                if len(codes) == len(self._seats):
+                    return max(codes)
             return 0
         finally:
             self._end_all()
 
-    def _tend(self, seat: Seat) -> int | None:
-        """A final exit code, where the process ended with one."""
+    def _tend(self, seat: Seat) -> None:
         if seat.process is None:
             if not seat.is_out_of_service and time.monotonic() >= seat.restart_at:
                 self._start(seat)
-            return None
+            return
         code = seat.process.poll()
         if code is None:
-            return None
-        if code == InputError.exit_code:
-            return code  # a pair that does not load loads no better the second time
+            return
         self._bury(seat, code)
-        if seat.has_failed_to_start:
-            log.error("worker on %s died %d times before it was ready; giving up", seat.device, seat.failed_starts)
-            return code if code > 0 else 1
         if not seat.is_out_of_service:
             wait_seconds = max(0.0, seat.restart_at - time.monotonic())
             log.error("worker on %s ended with %d; a fresh one starts in %.0f s", seat.device, code, wait_seconds)
-        return None
 
     def _start(self, seat: Seat) -> None:
         seat.worker_id, seat.started_at = uuid.uuid4().hex, time.monotonic()
@@ -102,15 +95,22 @@ class Supervisor:
     def _bury(self, seat: Seat, code: int) -> None:
         seat.empty(code)
         try:
-            seat.failed_starts = 0 if was_ready(self._database, seat.worker_id) else seat.failed_starts + 1
+            cannot_start = seat.note_start(code, was_ready=was_ready(self._database, seat.worker_id))
             death = bury(self._database, seat.worker_id, code, self._settings.max_attempts)
-            if seat.note_death(code, death):
-                self._take_out_of_service(seat)
+            said = last_words(self._database, seat.worker_id) or f"the process ended with {code}"
+            if cannot_start:
+                self._say_out_of_service(seat, code, said)
+            elif seat.note_death(code, death):
+                self._take_out_of_service(seat, said)
         except UnavailableError as error:
             log.warning("%s; the lease of its pack will run out instead", error)
 
-    def _take_out_of_service(self, seat: Seat) -> None:
-        said = last_words(self._database, seat.worker_id)
+    def _say_out_of_service(self, seat: Seat, code: int, said: str) -> None:
+        """Not where the process has said it and ours end with it: then its own sentence stands last in the log."""
+        if code not in _HAVE_SPOKEN or not all(other.is_out_of_service for other in self._seats):
+            log.error("%s is out of service: its worker cannot start, because %s", seat.device, said)
+
+    def _take_out_of_service(self, seat: Seat, said: str) -> None:
         sentence = (
             f"{seat.device} is out of service: it failed three packs in a row, the last one because {said};"
             " mend the device, then start the worker again"

@@ -2,7 +2,7 @@
 
 STAND_IN says how. Each begins to render the oldest queued pack first, except the deaf one.
 lost: its device is lost. deaf: the first one is deaf, the next is not. stubborn: SIGTERM does not end it. polite: it
-does.
+does. ends N: on any GPU but the first it ends with N before it is ready, and is polite on the first.
 """
 
 import argparse
@@ -30,6 +30,8 @@ def main() -> int:
     behaviour = os.environ["STAND_IN"]
     signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "stubborn" else lambda *_: sys.exit(0))
     database = Database(load_settings().database_url)
+    if behaviour.startswith("ends") and os.environ.get("CUDA_VISIBLE_DEVICES") != "0":
+        return int(behaviour.removeprefix("ends"))
     register_worker(database, WorkerIdentity(worker_id, "host", os.getpid(), "cpu", "tiny"))
     note_fingerprint(database, worker_id, "f" * 64)
     with database.begin(read_only=True) as tx:

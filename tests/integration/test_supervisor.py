@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -17,18 +17,19 @@ import worker.exit_codes
 from farm import ledger
 from farm.broker import Broker
 from farm.database import Database
-from farm.packs import note_published
+from farm.packs import begin_rendering, note_published
 from schemas.pair import queue_name
 from schemas.settings import Settings
 from schemas.tables import Job, Pack, Worker
 from tests.integration import stand_in_worker
-from tests.integration.ledger_farm import new_ledger, new_worker, open_batch
+from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch
 from tests.servers import RedisServer, temporary_folder
+from worker.burial import bury
 from worker.devices import Device
-from worker.exit_codes import EXIT_HUNG
+from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST, EXIT_HUNG, EXIT_OUT_OF_SERVICE
 from worker.hands import Hands
 from worker.progress_watchdog import Listening, ProgressWatchdog
-from worker.supervisor import EXIT_OUT_OF_SERVICE, Supervisor
+from worker.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,10 +53,10 @@ def supervisor_of(database: Database, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", str(database.engine.url))
     monkeypatch.setattr("worker.seat._MAX_BACKOFF_SECONDS", 0.01)
 
-    def make(behaviour: str, **chosen: Any) -> Supervisor:
+    def make(behaviour: str, devices: Sequence[Device] = (Device("cpu"),), **chosen: Any) -> Supervisor:
         monkeypatch.setenv("STAND_IN", behaviour)
         settings = Settings(home=tmp_path, database_url=str(database.engine.url), **chosen)
-        return Supervisor(database, settings, "tiny", [Device("cpu")])
+        return Supervisor(database, settings, "tiny", devices)
 
     return make
 
@@ -71,7 +72,7 @@ def rows(database: Database, statement: Any) -> list[Any]:
 
 
 def wait_until(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 30
     while not happens():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
@@ -104,13 +105,34 @@ def test_a_device_that_fails_three_packs_in_a_row_is_taken_out_of_service(
     }
 
 
+def test_a_device_on_which_nothing_starts_takes_no_other_along(
+    database: Database, supervisor_of: Callable[..., Supervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = supervisor_of("ends 2", [Device("cuda", "0"), Device("cuda", "1")])
+    codes: list[int] = []
+    running = Thread(target=lambda: codes.append(supervisor.run()), daemon=True)
+    running.start()
+    sentence = "cuda:1 is out of service: its worker cannot start, because the process ended with 2"
+    wait_until(lambda: sentence in caplog.messages and ready(database))
+    supervisor.stop()
+    running.join(30)
+    assert codes == [0]
+    assert rows(database, select(Worker.state)) == [("stopped",)]
+
+
+def test_a_supervisor_without_a_device_on_which_anything_starts_ends_as_its_processes_did(
+    supervisor_of: Callable[..., Supervisor],
+) -> None:
+    assert supervisor_of("ends 2").run() == 2
+
+
 def test_a_job_that_kills_every_worker_fails_and_the_device_stays(
     database: Database, supervisor_of: Callable[..., Supervisor]
 ) -> None:
     """The stand-in dies of this one job until its tries are used up; then there is nothing to die of."""
     batch = open_batch(database, 1)
     supervisor = supervisor_of("lost")
-    running = Thread(target=supervisor.run)
+    running = Thread(target=supervisor.run, daemon=True)
     running.start()
     for attempts in (1, 2, 3):
         with database.begin() as tx:
@@ -129,7 +151,7 @@ def test_a_deaf_worker_is_replaced_at_once(
 ) -> None:
     monkeypatch.setattr("worker.seat._FIRST_BACKOFF_SECONDS", 3600)
     supervisor = supervisor_of("deaf")
-    running = Thread(target=supervisor.run)
+    running = Thread(target=supervisor.run, daemon=True)
     running.start()
     wait_until(lambda: ready(database))
     supervisor.stop()
@@ -147,7 +169,7 @@ def test_a_stopping_supervisor_ends_its_workers_and_blames_no_job(
     release(database, 1, num_jobs=1)
     supervisor = supervisor_of(behaviour, stop_seconds=0.1 if signals == 1 else 3600)
     codes: list[int] = []
-    running = Thread(target=lambda: codes.append(supervisor.run()))
+    running = Thread(target=lambda: codes.append(supervisor.run()), daemon=True)
     running.start()
     wait_until(lambda: ready(database))
     for _ in range(signals):
@@ -156,6 +178,19 @@ def test_a_stopping_supervisor_ends_its_workers_and_blames_no_job(
     assert codes == [0]
     assert rows(database, select(Job.state, Job.attempts, Job.isolated)) == [("pending", 0, False)]
     assert rows(database, select(Worker.state)) == [("stopped",)]
+
+
+@pytest.mark.parametrize(("code", "attempts"), [(EXIT_DEVICE_LOST, [0, 1]), (EXIT_DEAF, [0, 0]), (-9, [1, 1])])
+def test_only_the_pack_on_the_device_is_suspected_where_the_device_ended_its_process(
+    database: Database, code: int, attempts: list[int]
+) -> None:
+    """The other was rendered and being stored, which may have killed a process that died otherwise."""
+    batch, worker_id = open_batch(database, 2), new_worker(database)
+    for pack in [claimed_pack(database, batch, worker_id, size=1) for _ in range(2)]:
+        begin_rendering(database, pack.id, worker_id)
+    bury(database, worker_id, code, 3)
+    assert [row.attempts for row in rows(database, select(Job.attempts).order_by(Job.id))] == attempts
+    assert {row.state for row in rows(database, select(Job.state))} == {"pending"}
 
 
 def test_a_hung_process_is_gone_even_if_the_ledger_hangs_too(database: Database) -> None:

@@ -137,3 +137,23 @@ def test_a_deaf_consumer_is_replaced_at_once_and_other_deaths_after_a_while() ->
     at_once = seat.restart_at
     seat.empty(EXIT_DEVICE_LOST)
     assert seat.restart_at >= at_once + 2
+
+
+def starts(*ends: tuple[int, bool]) -> list[bool]:
+    """Whether each of these ends (code, whether it was ready) takes the device out of service."""
+    seat = Seat(Device("cpu"))
+    return [seat.note_start(code, was_ready=was_ready) for code, was_ready in ends]
+
+
+def test_three_processes_in_a_row_that_never_got_ready_take_a_device_out_of_service() -> None:
+    assert starts((-9, False), (3, False), (1, False)) == [False, False, True]
+    assert not any(starts((-9, False), (1, False), (-9, True), (1, False), (1, False)))
+
+
+def test_a_pair_that_does_not_load_is_tried_again_only_where_it_has_been_loaded() -> None:
+    assert starts((2, False)) == [True]
+    assert starts((70, True), (2, False), (2, False), (2, False)) == [False, False, False, True]
+
+
+def test_a_store_or_ledger_that_was_there_once_is_waited_for() -> None:
+    assert not any(starts((70, True), *[(3, False)] * 9))
