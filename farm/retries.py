@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from farm.secrets import without_secrets
 from schemas.errors import NightshiftError
+from schemas.printable import printable
 from schemas.states import JobState
 
 #: Of a long traceback the end is kept: it tells what happened, and where.
@@ -30,10 +31,12 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        where = without_secrets("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
+        """What the error quotes may be anything; no database takes a lone surrogate, and PostgreSQL no NUL."""
+        lines = without_secrets("".join(traceback.format_exception(error))).split("\n")
+        where = "\n".join(map(printable, lines))[-_TRACEBACK_CHARACTERS:]
         if isinstance(error, NightshiftError):
-            return cls(error.code, str(error), error.retryable, error.is_of_the_job, where)
-        sentence = without_secrets(f"{type(error).__name__}: {error}")
+            return cls(error.code, printable(str(error)), error.retryable, error.is_of_the_job, where)
+        sentence = printable(without_secrets(f"{type(error).__name__}: {error}"))
         return cls("unexpected", sentence, retryable=True, traceback=where)
 
 

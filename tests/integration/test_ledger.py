@@ -158,6 +158,15 @@ def test_a_renewed_lease_does_not_expire(database: Database, clock: TestClock) -
         assert ledger.expire_leases(database, 3) == 0
 
 
+@pytest.mark.parametrize("quoted", ["\0", "\ud800"])
+def test_a_job_can_fail_of_what_no_database_can_write(database: Database, quoted: str) -> None:
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.fail_jobs(database, pack, [pack.jobs[0].id], Failure.of(ValueError(f"no {quoted}")), 1)
+    (job,) = job_rows(database, batch_id)
+    assert (job.state, job.error.isprintable()) == (JobState.FAILED, True)
+
+
 def test_a_pack_of_a_dead_worker_goes_back_at_once(database: Database) -> None:
     batch_id, dead, other = open_batch(database, 4), new_worker(database), new_worker(database)
     claimed_pack(database, batch_id, dead, size=2)
