@@ -149,12 +149,16 @@ def transaction(function: Callable[Concatenate[Transaction, P], T]) -> Callable[
 
 
 def question(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
-    """Runs the function in one reading transaction."""
+    """Runs the function in one reading transaction. A PostgreSQL whose transactions are serializable may refuse readers
+    too; that is an UnavailableError, and whoever asks asks again."""
 
     @wraps(function)
     def run(database: Database, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with database.begin(read_only=True) as tx:
-            return function(tx, *args, **kwargs)
+        try:
+            with database.begin(read_only=True) as tx:
+                return function(tx, *args, **kwargs)
+        except _AgainError as again:
+            raise again.sentence from again
 
     return run
 

@@ -7,6 +7,7 @@ traceback that quotes a URL. Reads the environment, and nightshift.toml by way o
 import os
 import re
 import sys
+import threading
 import traceback
 from functools import lru_cache
 from types import TracebackType
@@ -33,10 +34,18 @@ def without_secrets(text: str) -> str:
 def hide_in_tracebacks() -> None:
     """From now on, what nobody catches is printed without secrets."""
     sys.excepthook = _print_without_secrets
+    threading.excepthook = _print_thread_without_secrets
 
 
 def _print_without_secrets(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
     sys.stderr.write(without_secrets("".join(traceback.format_exception(kind, error, where))))
+
+
+def _print_thread_without_secrets(died: threading.ExceptHookArgs) -> None:
+    if died.exc_value is None or isinstance(died.exc_value, SystemExit):
+        return
+    sys.stderr.write(f"the thread {died.thread.name if died.thread else '?'} died:\n")
+    _print_without_secrets(died.exc_type, died.exc_value, died.exc_traceback)
 
 
 @lru_cache(1)

@@ -2,9 +2,11 @@
 
 from contextlib import suppress
 
+import pytest
 from sqlalchemy import text
 
-from farm.database import Database
+from farm.database import Database, Transaction, question
+from schemas.errors import DatabaseUnavailableError
 
 
 def test_the_server_ends_a_transaction_whose_client_vanished(postgres_url: str) -> None:
@@ -16,4 +18,17 @@ def test_the_server_ends_a_transaction_whose_client_vanished(postgres_url: str) 
             told.append(tx.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one())
             raise ZeroDivisionError
     assert told == ["10s", "10s"]
+    database.close()
+
+
+@question
+def conflicting(tx: Transaction) -> None:
+    tx.execute(text("DO $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$"))
+
+
+def test_a_question_that_the_server_wants_asked_again_is_no_unknown_error(postgres_url: str) -> None:
+    """A dispatcher or a worker's thread would end of one."""
+    database = Database(postgres_url)
+    with pytest.raises(DatabaseUnavailableError, match="could not serialize access"):
+        conflicting(database)
     database.close()
