@@ -15,7 +15,7 @@ from farm.embedded_redis import embedded_url
 from farm.reconnection import SoonAMQP
 from farm.redis_client import redis_client
 from farm.transport import NAME, TRANSPORT_OPTIONS, OnRefused
-from schemas.errors import BrokerUnavailableError
+from schemas.errors import BrokerRefusedError, BrokerUnavailableError
 from schemas.messages import TASK_NAME, PackMessage
 from schemas.safe_url import safe_url
 from schemas.settings import Settings
@@ -68,8 +68,10 @@ class Broker:
     def _sentence(self, error: Exception) -> BrokerUnavailableError:
         # kombu wraps what Redis said: full under `noeviction`, a command that this user may not use
         refused = isinstance(error, redis.ResponseError) or isinstance(error.__cause__, redis.ResponseError)
-        verb = "refuses" if refused else "does not answer"
-        return BrokerUnavailableError(f"Redis at {self.safe_url} {verb}: {' '.join(str(error).split())}")
+        reason = " ".join(str(error).split())
+        if refused:
+            return BrokerRefusedError(f"Redis at {self.safe_url} refuses: {reason}")
+        return BrokerUnavailableError(f"Redis at {self.safe_url} does not answer: {reason}")
 
 
 def open_broker(settings: Settings, on_refused: OnRefused | None = None) -> Broker:

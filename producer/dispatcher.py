@@ -6,7 +6,8 @@ Any number of them may run; the lease ``dispatcher`` in the ledger lets one act.
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event
@@ -21,7 +22,7 @@ from producer import queries
 from producer.outlook import outlook
 from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
 from producer.steadiness import Steadiness
-from schemas.errors import UnavailableError
+from schemas.errors import BrokerRefusedError, UnavailableError
 from schemas.pair import queue_name
 from schemas.printable import printable
 from schemas.settings import Settings
@@ -85,15 +86,25 @@ class Dispatcher:
             UnavailableError: ledger or Redis. What was committed before stays; the next tick goes on from there.
         """
         lease_seconds = max(self._settings.lease_seconds / 2, 3 * self._settings.tick_seconds)
-        renewals_count = self._steadiness.ticked(ledger_time(self._database))
+        may_expire = self._look()
         if not hold_lease(self._database, DISPATCHER, self._holder, lease_seconds):
             return Tick()
-        num_expired = self._expire() if renewals_count else 0
+        num_expired = self._expire() if may_expire else 0
         num_canceled = self._sweep()
         self._say_what_will_be_late()
+        self._look()  # a long tick is no time in which the ledger did not answer
         waiting = queries.queued_packs(self._database)
-        num_republished = self._republish(waiting)
-        return Tick(self._release(waiting), num_republished, num_expired, num_canceled)
+        refusals = list[BrokerRefusedError]()
+        num_republished = self._republish(waiting, refusals)
+        num_released = self._release(waiting, refusals)
+        self._look()
+        if refusals:
+            raise refusals[0]
+        return Tick(num_released, num_republished, num_expired, num_canceled)
+
+    def _look(self) -> bool:
+        """Whether leases that ran out were somebody's fault."""
+        return self._steadiness.answered(ledger_time(self._database))
 
     def _sweep(self) -> int:
         for batch_id in queries.abandoned_batches(self._database, ABANDONED_SECONDS):
@@ -116,42 +127,44 @@ class Dispatcher:
             log.warning("%d packs went back: their workers' leases ran out", num_expired)
         return num_expired
 
-    def _republish(self, waiting: Sequence[queries.QueuedPack]) -> int:
+    def _republish(self, waiting: Sequence[queries.QueuedPack], refusals: list[BrokerRefusedError]) -> int:
         num_republished = 0
         for pair in {pack.pair for pack in waiting}:
-            old = [pack.id for pack in waiting if pack.pair == pair and pack.age > timedelta(seconds=REPUBLISH_SECONDS)]
-            num_queued = sum(pack.pair == pair for pack in waiting)
-            if old and self._broker.queue_length(queue_name(pair)) < num_queued:
-                self._publish(pair, old)
-                num_republished += len(old)
+            ours = [pack for pack in waiting if pack.pair == pair]
+            old = [pack.id for pack in ours if pack.age > timedelta(seconds=REPUBLISH_SECONDS)]
+            with _noted(refusals):
+                if old and self._broker.queue_length(queue_name(pair)) < len(ours):
+                    self._publish(pair, old)
+                    num_republished += len(old)
         return num_republished
 
-    def _release(self, waiting: Sequence[queries.QueuedPack]) -> int:
+    def _release(self, waiting: Sequence[queries.QueuedPack], refusals: list[BrokerRefusedError]) -> int:
         workers = live_workers(self._database, self._settings.lease_seconds)
         queued = Counter(pack.pair for pack in waiting)
-        batches = queries.releasable_batches(self._database)
+        shares = queries.releasable_batches(self._database)
         num_released = 0
-        for pair in {batch.pair for batch in batches}:
+        for pair in {share.pair for share in shares}:
             wanted = packs_wanted(workers.get(pair, 0), queued[pair], self._settings.queued_packs_per_worker)
-            pack_ids = self._release_packs(self._in_time(pair, batches), wanted)
-            self._publish(pair, pack_ids)
+            pack_ids = self._release_packs(self._in_time(pair, shares), wanted)
             num_released += len(pack_ids)
+            with _noted(refusals):
+                self._publish(pair, pack_ids)
         return num_released
 
-    def _in_time(self, pair: str, batches: Sequence[BatchShare]) -> dict[BatchShare, datetime | None]:
+    def _in_time(self, pair: str, shares: Sequence[BatchShare]) -> dict[BatchShare, datetime | None]:
         """The pair's batches of which a pack may begin now, each with the time until which it may; None: always."""
-        shares = [batch for batch in batches if batch.pair == pair]
-        if not any(batch.window or self._settings.window for batch in shares):
+        shares = [share for share in shares if share.pair == pair]
+        if not any(share.window or self._settings.window for share in shares):
             return dict.fromkeys(shares)
         now, seconds = ledger_time(self._database), queries.pack_seconds(self._database, pair)
-        untils = {batch: start_before(self._windows(batch), now, seconds) for batch in shares}
-        return {batch: until for batch, until in untils.items() if until is not None}
+        untils = {share: start_before(self._windows(share), now, seconds) for share in shares}
+        return {share: until for share, until in untils.items() if until is not None}
 
-    def _windows(self, batch: BatchShare) -> list[Window]:
-        return [Window.parse(text) for text in (batch.window, self._settings.window) if text]
+    def _windows(self, share: BatchShare) -> list[Window]:
+        return [Window.parse(text) for text in (share.window, self._settings.window) if text]
 
-    def _release_packs(self, batches: Mapping[BatchShare, datetime | None], wanted: int) -> list[str]:
-        turns, untils, pack_ids = Turns(batches), {batch.id: until for batch, until in batches.items()}, list[str]()
+    def _release_packs(self, shares: Mapping[BatchShare, datetime | None], wanted: int) -> list[str]:
+        turns, untils, pack_ids = Turns(shares), {share.id: until for share, until in shares.items()}, list[str]()
         while len(pack_ids) < wanted and (batch := turns.next()) is not None:
             pack = ledger.release_pack(self._database, batch.id, self._settings.pack_size, untils[batch.id])
             turns.took(batch, pack.num_jobs if pack else 0, work_of(pack.pack_key, pack.num_jobs) if pack else 0)
@@ -163,3 +176,12 @@ class Dispatcher:
         if pack_ids:
             self._broker.publish(queue_name(pair), pack_ids)
             packs.note_published(self._database, pack_ids)
+
+
+@contextmanager
+def _noted(refusals: list[BrokerRefusedError]) -> Iterator[None]:
+    """One queue that Redis refuses (a stranger's key in its place, say) keeps no other from its packs."""
+    try:
+        yield
+    except BrokerRefusedError as error:
+        refusals.append(error)

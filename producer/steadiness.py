@@ -14,8 +14,8 @@ class Steadiness:
         self._since: datetime | None = None
         self._last: datetime | None = None
 
-    def ticked(self, now: datetime) -> bool:
-        """Notes a tick that reached the ledger. True once ticks have come for a whole lease without a break."""
+    def answered(self, now: datetime) -> bool:
+        """Notes that the ledger answers. True once it has for a whole lease without a break."""
         if self._since is None or self._last is None or not timedelta(0) <= now - self._last <= self._gap:
             self._since = now
         self._last = now

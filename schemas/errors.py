@@ -10,6 +10,7 @@
     │   └── NotFoundError           no such batch, job or file
     ├── UnavailableError            something outside does not answer               exit 3
     │   ├── BrokerUnavailableError  Redis
+    │   │   └── BrokerRefusedError  Redis answers, and says no
     │   ├── DatabaseUnavailableError
     │   ├── SchemaVersionError      the ledger's tables are of another version
     │   └── StorageError            a disk or an image store refuses
@@ -95,6 +96,10 @@ class UnavailableError(NightshiftError):
 
 class BrokerUnavailableError(UnavailableError):
     code = "broker_unavailable"
+
+
+class BrokerRefusedError(BrokerUnavailableError):
+    code = "broker_refused"
 
 
 class DatabaseUnavailableError(UnavailableError):

@@ -17,7 +17,7 @@ from farm.redis_client import redis_client
 from farm.workers import note_seen
 from producer import queries
 from producer.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
-from schemas.errors import BrokerUnavailableError
+from schemas.errors import BrokerRefusedError, BrokerUnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState
 from schemas.tables import Batch, Job, Pack
@@ -203,6 +203,41 @@ def test_a_redis_that_is_full_is_said_to_refuse(dispatcher: Dispatcher, database
                 dispatcher.tick()
         finally:
             client.config_set("maxmemory", 0)
+
+
+def test_a_queue_that_redis_refuses_keeps_no_other_from_its_packs(
+    dispatcher: Dispatcher, database: Database, broker: Broker, redis_url: str
+) -> None:
+    ours, other = open_batch(database, 2), open_batch(database, 2, pair="old")
+    with redis_client(redis_url) as client:
+        client.set("nightshift.old", "a stranger's")
+        try:
+            with pytest.raises(BrokerRefusedError, match="WRONGTYPE"):
+                dispatcher.tick()
+            assert broker.queue_length(QUEUE) == 1
+        finally:
+            client.delete("nightshift.old")
+    assert states(database, ours) == states(database, other) == {JobState.QUEUED: 2}
+
+
+def test_a_long_tick_is_no_time_in_which_leases_could_not_be_renewed(
+    database: Database, broker: Broker, settings: Settings, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its parts takes less than a break, the whole of it more."""
+    open_batch(database, 2)
+    claimed_pack(database, 1, new_worker(database))
+    clock.advance(3600)
+    dispatcher = Dispatcher(database, broker, settings)
+    queued_packs = queries.queued_packs
+
+    def slow(database: Database) -> list[queries.QueuedPack]:
+        clock.advance(2.5)
+        return queued_packs(database)
+
+    monkeypatch.setattr(queries, "queued_packs", slow)
+    assert dispatcher.tick().num_expired == 0
+    clock.advance(2.5)
+    assert dispatcher.tick().num_expired == 1
 
 
 def test_a_worker_waits_a_few_seconds_between_two_tries_of_a_redis_that_is_away(
