@@ -36,8 +36,6 @@ from worker.stopping import DrainedError, Stopping
 log = logging.getLogger("nightshift.worker")
 T = TypeVar("T")
 
-#: Packs in hand at once: one renders, the other is prepared or finished.
-NUM_PACK_THREADS: Final = 2
 _NUM_FINISHERS: Final = 2
 #: When the device is lost, the pack that was rendered before may still be recorded.
 _LAST_RECORDING_SECONDS: Final = 10.0

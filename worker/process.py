@@ -9,11 +9,9 @@ import os
 import socket
 import sys
 import threading
-import warnings
 from functools import partial
 from typing import Any
 
-from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from farm.broker import Broker, open_broker
@@ -24,10 +22,9 @@ from farm.logs import log_to_stderr
 from farm.schema import ensure_schema
 from farm.workers import WorkerIdentity, note_fingerprint, note_worker, register_worker
 from schemas.errors import NightshiftError
-from schemas.messages import TASK_NAME
-from schemas.pair import queue_name
 from schemas.settings import Settings, load_settings
 from worker.budget import StepBudget
+from worker.consumer import consume
 from worker.device_thread import DeviceThread
 from worker.environment import environment
 from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST, EXIT_HUNG
@@ -35,7 +32,7 @@ from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.last_words import end_process
 from worker.lease_keeper import LeaseKeeper
-from worker.pack_runner import NUM_PACK_THREADS, PackRunner, Stages
+from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
 from worker.pipelines import load_pair
 from worker.preparing import Preparer
@@ -122,29 +119,12 @@ def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdo
 
 
 def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> None:
-    """Celery's consumer on the threads pool: its main thread answers the broker while packs render."""
-
-    @broker.app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
-    def render_pack(**content: Any) -> None:
-        runner.run(content)
-
     def stop(**_: Any) -> None:
         runner.stopping.ask()
 
     worker_shutting_down.connect(stop, weak=False)
-    warnings.simplefilter("ignore", SecurityWarning)  # of root: meant for pickle, and this app takes JSON alone
     log.info("ready: waiting for packs of %s", pair)
-    broker.app.Worker(
-        pool="threads",
-        concurrency=NUM_PACK_THREADS,
-        queues=[queue_name(pair)],
-        hostname=f"{worker_id}@{socket.gethostname()}",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-        loglevel=logging.getLogger().level,  # which Celery would set otherwise; it is quiet by ``log_to_stderr``
-    ).start()
+    consume(broker, pair, f"{worker_id}@{socket.gethostname()}", runner.run)
     runner.close()
     broker.close()
 

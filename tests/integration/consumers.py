@@ -27,7 +27,9 @@ WAIT_SECONDS = 30.0
 class Consumer:
     """A consumer's process, its ledger, and a Redis client that may do everything."""
 
-    def __init__(self, folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = "") -> None:
+    def __init__(
+        self, folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = "", pack_seconds: float = 0.0
+    ) -> None:
         self.database: Database = new_ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
         self.worker_id = new_worker(self.database)
         self.redis = redis_client(admin_url or broker_url)
@@ -37,6 +39,7 @@ class Consumer:
         self._said: Queue[str] = Queue()
         url = f"sqlite:///{folder / 'ledger.sqlite3'}"
         command = [sys.executable, "-m", "tests.integration.hint_consumer", url, broker_url, prefix, self.worker_id]
+        command.append(str(pack_seconds))
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(tethered(command), stdout=subprocess.PIPE, stderr=log, text=True)
         self._reader = Thread(target=self._read)
@@ -86,9 +89,9 @@ class Consumer:
 
 @contextmanager
 def running_consumer(
-    folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = ""
+    folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = "", pack_seconds: float = 0.0
 ) -> Iterator[Consumer]:
-    consumer = Consumer(folder, broker_url, admin_url, prefix)
+    consumer = Consumer(folder, broker_url, admin_url, prefix, pack_seconds)
     try:
         assert consumer.next_line() == "ready", consumer.log
         yield consumer
