@@ -4,20 +4,20 @@ python -m tests.unit.decoded_pictures FILE... > [{"reason": ..., "grown_bytes": 
 """
 
 import json
-import resource
 import sys
 from pathlib import Path
 
 from farm.image_file import read_image_file
 from farm.init_image import decoded_picture, picture_header
 from schemas.errors import NightshiftError
+from tests.peak_memory import peak_bytes
 
 
 def main() -> None:
     told = []
     for name in sys.argv[1:]:
-        before = _peak_bytes()
-        told.append({"reason": _reason(Path(name)), "grown_bytes": _peak_bytes() - before})
+        before = peak_bytes()
+        told.append({"reason": _reason(Path(name)), "grown_bytes": peak_bytes() - before})
     json.dump(told, sys.stdout)
 
 
@@ -30,10 +30,6 @@ def _reason(path: Path) -> str | None:
         except NightshiftError as error:
             reasons.append(str(error))
     return reasons[0] if reasons else None
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

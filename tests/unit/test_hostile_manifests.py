@@ -22,16 +22,16 @@ from tests.unit.hostile import STORABLE_CHARACTERS
 GIGABYTE = 1_000_000_000
 #: Reads the manifest, and says what came out and the most memory that the process had, in MB.
 READ = """
-import resource, sys
+import sys
 from pathlib import Path
 from producer.manifest import ReadOptions, read_manifest
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from tests.peak_memory import peak_bytes
+before = peak_bytes()
 try:
     found = [type(row).__name__ + ": " + str(row)[:200] for row in read_manifest(Path(sys.argv[1]), ReadOptions())]
 except Exception as error:
     found = [type(error).__name__ + ": " + str(error)]
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) // 1000, *found[:3], sep="\\n")
+print((peak_bytes() - before) // 1_000_000, *found[:3], sep="\\n")
 """
 
 
