@@ -14,10 +14,14 @@ _PAGE: Final = 1_000
 _NUM_THREADS: Final = 16
 
 
-def link_existing(database: Database, batch_id: int, pair: str, store: ImageStore) -> int:
+def link_existing(database: Database, batch_id: int, pair: str, images_url: str) -> int:
     """Before the batch is opened: its jobs whose image lies in this store are done. Returns how many.
 
     Nothing is linked while no worker has said which weights the pair's name stands for.
+
+    Raises:
+        SettingsError: there are images, but this machine lacks the package to look for them in such a store.
+        StorageError: the store does not answer.
     """
     fingerprint = known_fingerprint(database, pair)
     if fingerprint is None:
@@ -25,7 +29,8 @@ def link_existing(database: Database, batch_id: int, pair: str, store: ImageStor
     num_linked, after = 0, 0
     with ThreadPoolExecutor(_NUM_THREADS, "linking") as threads:
         while page := twins(database, batch_id, fingerprint, after, _PAGE):
-            exists = threads.map(lambda twin: store.has(twin.uri), page)
+            store = ImageStore(images_url)
+            exists = threads.map(store.has, [twin.uri for twin in page])
             found = {twin.job_id: twin.image_id for twin, is_there in zip(page, exists, strict=True) if is_there}
             num_linked += ledger.link_jobs(database, batch_id, found)
             after = page[-1].job_id

@@ -14,7 +14,6 @@ from sqlalchemy.exc import IntegrityError
 
 from farm import batches, ledger
 from farm.database import Database
-from farm.image_store import ImageStore
 from producer.linking import link_existing
 from producer.manifest import BadRow, Row
 from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
@@ -35,8 +34,8 @@ class BatchRequest:
     invalid_folder: Path | None = None
     weight: float = 1.0
     timing: Timing = ANY_TIME
-    #: where images lie to which jobs may be linked; None renders all of them anew
-    linked_in: ImageStore | None = None
+    #: the image store to whose images jobs may be linked; None renders all of them anew
+    linked_in: str | None = None
 
 
 @dataclass(frozen=True)

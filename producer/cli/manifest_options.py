@@ -8,7 +8,6 @@ from typing import Annotated, Final
 import typer
 
 from farm.database import Database
-from farm.image_store import ImageStore
 from producer.counted_advice import CountedAdvice
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
@@ -61,7 +60,7 @@ def batch_request(settings: Settings, manifest: Path, pair: str | None, name: st
         pair=settings.model_pair(pair).name,
         priority=priority,
         invalid_folder=folder,
-        linked_in=ImageStore(settings.images_url),
+        linked_in=settings.images_url,
     )
 
 

@@ -13,6 +13,7 @@ from farm.image_store import ImageStore
 from farm.workers import note_fingerprint
 from producer.linking import link_existing
 from producer.queries import results
+from schemas.errors import SettingsError
 from schemas.records import FinishedImage, StoredImage
 from schemas.spec import JobSpec
 from schemas.states import JobState
@@ -42,7 +43,7 @@ def new_batch(database: Database, numbers: range, store: ImageStore | None = Non
     """Opened; returns its id, and how many of its jobs were linked."""
     batch_id = batches.create_batch(database, "cats", "tiny", 5)
     ledger.stage_jobs(database, batch_id, [staged(n) for n in numbers])
-    num_linked = link_existing(database, batch_id, "tiny", store) if store else 0
+    num_linked = link_existing(database, batch_id, "tiny", store.url) if store else 0
     batches.open_batch(database, batch_id)
     return batch_id, num_linked
 
@@ -107,7 +108,7 @@ def test_a_batch_that_is_discarded_takes_its_links_along_and_no_image(database: 
     render_all(database, first, store)
     batch_id = batches.create_batch(database, "cats", "tiny", 5)
     ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
-    assert link_existing(database, batch_id, "tiny", store) == 2
+    assert link_existing(database, batch_id, "tiny", store.url) == 2
     batches.discard_batch(database, batch_id)
     assert len(list(results(database, first))) == 2
     with database.begin(read_only=True) as tx:
@@ -118,6 +119,15 @@ def test_linking_twice_counts_once(database: Database, store: ImageStore) -> Non
     render_all(database, new_batch(database, range(1, 3))[0], store)
     batch_id = batches.create_batch(database, "cats", "tiny", 5)
     ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
-    assert link_existing(database, batch_id, "tiny", store) == 2
-    assert link_existing(database, batch_id, "tiny", store) == 0
+    assert link_existing(database, batch_id, "tiny", store.url) == 2
+    assert link_existing(database, batch_id, "tiny", store.url) == 0
     assert states(database, batch_id) == {JobState.DONE: 2}
+
+
+def test_a_producer_without_the_stores_package_submits_what_is_new(database: Database, store: ImageStore) -> None:
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(1)])
+    assert link_existing(database, batch_id, "tiny", "nostore://images") == 0
+    render_all(database, new_batch(database, range(1, 2))[0], store)
+    with pytest.raises(SettingsError, match="images_url nostore"):
+        link_existing(database, batch_id, "tiny", "nostore://images")
