@@ -88,7 +88,8 @@ class Commands:
 
 @dataclass
 class Farm(Commands):
-    """One that several tests share, with servers of its own: each asks for its own batch, the newest one."""
+    """One that several tests share, with servers of its own. Each test asks for its own batch, the newest one, and
+    renders it ``--again``, for another may have rendered the same."""
 
     @cached_property
     def _database(self) -> Database:

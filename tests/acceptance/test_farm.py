@@ -45,7 +45,7 @@ def assert_each_image_once(farm: Farm, num_jobs: int, stored_before: set[Path]) 
 
 def assert_two_workers_render_each_image_once(farm: Farm, manifest: Path) -> None:
     before = stored(farm)
-    farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=30")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=30")
     watched = farm.run("watch")
     assert watched.returncode == 0, watched.stderr
     assert_each_image_once(farm, 12, before)
@@ -72,7 +72,7 @@ def test_a_killed_worker_is_replaced_and_its_pack_rendered_again(
     postgres_farm: Farm, worker: subprocess.Popen, manifest: Path
 ) -> None:
     farm, before = postgres_farm, stored(postgres_farm)
-    farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=60")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=60")
     wait_until(lambda: is_rendering(farm))
     (pid,) = farm.worker_pids()
     os.kill(pid, signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_sigterm_finishes_the_pack_in_hand_and_gives_back_the_rest(
     postgres_farm: Farm, worker: subprocess.Popen, manifest: Path
 ) -> None:
     farm, (pid,) = postgres_farm, postgres_farm.worker_pids()
-    farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=200", "--set", "width=64")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=200", "--set", "width=64")
     wait_until(lambda: is_rendering(farm))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
@@ -101,7 +101,7 @@ def test_a_second_signal_gives_the_pack_in_hand_back_at_once(
     postgres_farm: Farm, worker: subprocess.Popen, manifest: Path
 ) -> None:
     farm, (pid,) = postgres_farm, postgres_farm.worker_pids()
-    farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=999", "--set", "width=512")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=999", "--set", "width=512")
     wait_until(lambda: is_rendering(farm))
     worker.send_signal(signal.SIGTERM)
     wait_until(lambda: "stopping" in farm.log("worker"))
@@ -136,7 +136,7 @@ def test_a_worker_whose_consumer_went_deaf_ends_and_another_starts(
         path = os.pathsep.join([str(farm.home), farm.environment.get("PYTHONPATH", "")])
         farm.start("dispatcher")
         farm.start("worker", "--pair", "tiny", PYTHONPATH=path, NIGHTSHIFT_DEAF_SECONDS="5")
-        farm.answer("submit", manifest, *SMALL)
+        farm.answer("submit", "--again", manifest, *SMALL)
         wait_until(lambda: "ended with 72; a fresh one starts in 0 s" in farm.log("worker"))
         (deaf,) = farm.rows(select(Worker).where(Worker.state == "failed"))
         assert deaf.error.startswith("the consumer is deaf")
@@ -164,7 +164,7 @@ def test_messages_of_strangers_are_refused_and_the_worker_goes_on(
     broker.close()
     with redis_client(farm.environment["NIGHTSHIFT_BROKER_URL"]) as client:
         client.lpush("nightshift.tiny", b"not JSON", b"x" * 100_000)
-    farm.answer("submit", manifest, *SMALL)
+    farm.answer("submit", "--again", manifest, *SMALL)
     assert farm.run("watch").returncode == 0
     assert_each_image_once(farm, 12, before)
     assert "messages refused" in farm.log("worker")
@@ -173,7 +173,7 @@ def test_messages_of_strangers_are_refused_and_the_worker_goes_on(
 
 def test_cancel_stops_a_batch_that_is_rendering(postgres_farm: Farm, worker: subprocess.Popen, manifest: Path) -> None:
     farm = postgres_farm
-    batch = farm.answer("submit", manifest, *SMALL, "--set", "num_inference_steps=999")["batch_id"]
+    batch = farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=999")["batch_id"]
     wait_until(lambda: is_rendering(farm))
     farm.answer("cancel", "--now", str(batch))
     assert farm.run("watch", str(batch)).returncode == 0
@@ -188,7 +188,7 @@ def test_a_store_that_refuses_is_waited_for_and_costs_no_job_an_attempt(
     images.rename(farm.home / "images of other tests")
     images.write_text("in the way")
     try:
-        farm.answer("submit", manifest, *SMALL)
+        farm.answer("submit", "--again", manifest, *SMALL)
         wait_until(lambda: "cannot store an image" in farm.log("worker"))
     finally:
         images.unlink()

@@ -32,7 +32,7 @@ def test_a_grid_has_a_sheet_for_each_row_a_page_and_the_images_that_render_makes
     warm_farm: Farm, prompts: Path, tmp_path: Path
 ) -> None:
     out, running = tmp_path / "grids", warm_farm.processes()
-    done = warm_farm.run("grid", prompts, *AXES, *SIZE, "--out", out, **ALONE)
+    done = warm_farm.run("grid", "--again", prompts, *AXES, *SIZE, "--out", out, **ALONE)
     assert done.returncode == 0, done.stderr
     assert "8/8" in done.stderr
     assert warm_farm.processes() == running
@@ -53,7 +53,7 @@ def test_a_grid_has_a_sheet_for_each_row_a_page_and_the_images_that_render_makes
         with Image.open(out / f"row-000{number}.png") as sheet:
             assert sheet.width >= 720
 
-    plain = warm_farm.run("render", prompts, "--set", "seed=1", "--set", "refiner.start=0.8", *SIZE, **ALONE)
+    plain = warm_farm.run("render", "--again", prompts, "--set", "seed=1", "--set", "refiner.start=0.8", *SIZE, **ALONE)
     assert plain.returncode == 0, plain.stderr
     assert [row[3] for row in result_rows(warm_farm)] == [
         images[f"row-000{row}-x2-refiner-start-0-8-y1-seed-1.png"] for row in (1, 2)
@@ -65,7 +65,7 @@ def test_a_failed_cell_is_on_its_sheet_and_the_exit_code_says_so(
 ) -> None:
     # 0.999 leaves the refiner none of five steps, which only the scheduler's timesteps can tell.
     axes = ("--x", "refiner.start=0.8,0.999", "--limit", "1", "--out", tmp_path / "grids")
-    done = warm_farm.run("grid", prompts, *axes, *SIZE, "--json")
+    done = warm_farm.run("grid", "--again", prompts, *axes, *SIZE, "--json")
     assert done.returncode == 1, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["num_done"], answer["num_failed"], answer["num_sheets"]) == (1, 1, 1)
@@ -79,7 +79,7 @@ def test_ctrl_c_keeps_the_sheets_so_far(warm_farm: Farm, prompts: Path, tmp_path
     others = warm_farm.newest_batch()
     # Slow enough that the first row's four cells, which the worker has already, are not done before the sheets are.
     steps = ("--set", "num_inference_steps=150", "--out", tmp_path / "grids")
-    grid = warm_farm.start("grid", prompts, *AXES, *SIZE, *steps, NIGHTSHIFT_PACK_SIZE="1")
+    grid = warm_farm.start("grid", "--again", prompts, *AXES, *SIZE, *steps, NIGHTSHIFT_PACK_SIZE="1")
     wait_until(lambda: warm_farm.newest_batch() > others and "done" in {row[1] for row in result_rows(warm_farm)})
     grid.send_signal(signal.SIGINT)
     assert grid.wait(60) == 130

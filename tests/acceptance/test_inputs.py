@@ -53,7 +53,7 @@ def test_pictures_and_loras_reach_the_images(warm_farm: Farm, tmp_path: Path) ->
     rows = ["a cat\t1\t\t\t", "a cat\t1\tcats/tom.png\t0.5\t", "a cat\t1\t\t\tpixel-art:0.8",
             "a cat\t1\tcats/tom.png\t0.5\tpixel-art"]  # fmt: skip
     manifest.write_text(header + "\n".join(rows) + "\n")
-    done = warm_farm.run("render", manifest, *SMALL, "--set", "width=64", "--out", out)
+    done = warm_farm.run("render", "--again", manifest, *SMALL, "--set", "width=64", "--out", out)
     assert done.returncode == 0, done.stderr
     images = [Path(uri.removeprefix("file://")) for *_, uri in jobs(warm_farm)]
     assert len({path.read_bytes() for path in images}) == 4
@@ -71,7 +71,7 @@ def test_a_job_needs_the_store_alone_and_fails_alone_where_its_input_is_gone(war
     manifest = tmp_path / "prompts.tsv"
     manifest.write_text("Prompt\tinit_image\tstrength\tloras\na\tcats/tom.png\t0.5\t\nb\t\t\tpixel-art\nc\t\t\t\n")
     # Without Redis no worker hears of the batch yet.
-    submitted = warm_farm.run("submit", manifest, *SMALL, "--set", "width=64", **DEAD_REDIS)
+    submitted = warm_farm.run("submit", "--again", manifest, *SMALL, "--set", "width=64", **DEAD_REDIS)
     assert "is safe in the ledger" in submitted.stderr
     for folder in ("inputs", "loras"):
         shutil.rmtree(warm_farm.home / folder)

@@ -89,7 +89,7 @@ def test_the_file_says_how_it_was_made(first_run: FirstRun) -> None:
 
 
 def test_the_same_manifest_gives_the_same_files_in_another_farm(first_run: FirstRun, warm_farm: Farm) -> None:
-    assert warm_farm.run("render", first_run.manifest, *SMALL).returncode == 0
+    assert warm_farm.run("render", "--again", first_run.manifest, *SMALL).returncode == 0
     assert [row[3] for row in result_rows(warm_farm)] == [row[3] for row in result_rows(first_run.commands)]
 
 
@@ -107,7 +107,7 @@ def test_a_manifest_that_comes_again_with_rows_added_renders_what_is_missing(war
 
 
 def test_json_on_stdout_is_one_document(warm_farm: Farm, manifest: Path) -> None:
-    answer = warm_farm.answer("render", manifest, *SMALL, "--limit", "1")
+    answer = warm_farm.answer("render", "--again", manifest, *SMALL, "--limit", "1")
     assert (answer["num_done"], answer["num_jobs"], answer["ended"]) == (1, 1, True)
     assert answer["warnings"] == []
     assert Path(answer["sheet"]).is_file()
@@ -137,7 +137,7 @@ def test_sigterm_is_as_ctrl_c_and_leaves_workers_alone_that_render_did_not_start
 ) -> None:
     running, others = warm_farm.worker_pids(), warm_farm.newest_batch()
     steps = ("--set", "num_inference_steps=30", "--out", tmp_path / "out")
-    render = warm_farm.start("render", manifest, *SMALL, *steps, NIGHTSHIFT_PACK_SIZE="1")
+    render = warm_farm.start("render", "--again", manifest, *SMALL, *steps, NIGHTSHIFT_PACK_SIZE="1")
     wait_until(lambda: warm_farm.newest_batch() > others and "done" in {row[1] for row in result_rows(warm_farm)})
     render.send_signal(signal.SIGTERM)
     assert render.wait(60) == 130
@@ -178,7 +178,7 @@ def test_bad_rows_are_named_and_nothing_is_enqueued(commands: Commands, tmp_path
 def test_skip_invalid_renders_the_good_rows_and_lists_the_others(warm_farm: Farm, tmp_path: Path) -> None:
     bad = tmp_path / "bad.tsv"
     bad.write_text("Prompt\tWidth\na cat\t64\na dog\t1001\n")
-    done = warm_farm.run("render", bad, *SMALL, "--skip-invalid")
+    done = warm_farm.run("render", "--again", bad, *SMALL, "--skip-invalid")
     assert done.returncode == 0, done.stderr
     assert "1 invalid rows left out" in done.stderr
     listed = warm_farm.home / "invalid" / f"batch-{warm_farm.newest_batch()}.txt"
@@ -193,7 +193,7 @@ def test_the_same_picture_comes_in_every_format_with_the_same_metadata(warm_farm
     header = "Prompt\tWidth\tHeight\tnum_inference_steps\toutput.format\toutput.quality"
     manifest.write_text("\n".join([header, *rows, ""]))
     # One image a pass: on two cores, the place in a pass of three moves a float32's last bits.
-    assert warm_farm.run("render", manifest, "--out", out, NIGHTSHIFT_PACK_SIZE="1").returncode == 0
+    assert warm_farm.run("render", "--again", manifest, "--out", out, NIGHTSHIFT_PACK_SIZE="1").returncode == 0
 
     placed = [out / f"{number:06}-a-fox.{suffix}" for number, suffix in enumerate(("png", "webp", "jpg"), 1)]
     stored = [(row[3], row[4]) for row in result_rows(warm_farm)]
@@ -221,7 +221,7 @@ def test_jobs_that_the_pair_cannot_render_fail_alone_and_cost_their_neighbours_n
     manifest = tmp_path / "prompts.jsonl"
     rows = [{}, {"clip_skip": 9}, {"prompt": "a cat.swap(dog)", "prompt_syntax": "compel"}, {}]
     manifest.write_text("".join(json.dumps({"prompt": "a cat", "width": 64, **row}) + "\n" for row in rows))
-    done = warm_farm.run("render", manifest, *SMALL)
+    done = warm_farm.run("render", "--again", manifest, *SMALL)
     assert done.returncode == 1
     assert "1 failed: clip_skip: 9: pair 'tiny' has layers for 1 at the most" in done.stdout
     assert "1 failed: prompt in compel syntax, character 6: " in done.stdout

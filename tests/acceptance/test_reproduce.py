@@ -14,7 +14,7 @@ def rendered(farm: Farm, folder: Path, rows: list[dict[str, object]]) -> Path:
     """Returns the folder with copies of the rows' images."""
     manifest = folder / "prompts.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = farm.run("render", manifest, *FIELDS, "--out", folder / "out")
+    done = farm.run("render", "--again", manifest, *FIELDS, "--out", folder / "out")
     assert done.returncode == 0, done.stderr
     return folder / "out"
 
