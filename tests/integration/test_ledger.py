@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -31,18 +30,6 @@ from tests.integration.ledger_farm import (
 )
 
 ANY = Failure("render", "the device said no", retryable=True)
-
-
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    database = new_ledger(database_url, clock)
-    yield database
-    database.close()
 
 
 def test_nothing_of_a_batch_is_released_before_it_is_opened(database: Database) -> None:

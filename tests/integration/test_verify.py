@@ -3,8 +3,6 @@
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from schemas.errors import StorageError
 from schemas.settings import Settings
 from schemas.states import JobState, PackState
 from schemas.tables import Batch, Image, Job, Pack, Result
-from tests.integration.ledger_farm import LEASE_SECONDS, TestClock, claimed_pack, new_ledger, new_worker, open_batch
+from tests.integration.ledger_farm import LEASE_SECONDS, TestClock, claimed_pack, new_worker, open_batch
 from tests.integration.stored_farm import (
     KINDS,
     PROVENANCE,
@@ -40,24 +38,6 @@ from tests.integration.stored_farm import (
 )
 
 TWO_DAYS = timedelta(days=2)
-
-
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
-
-
-@pytest.fixture
-def on_sqlite(sqlite_url: str, clock: TestClock) -> Iterator[Database]:
-    """For what the databases have no part in."""
-    with closing(new_ledger(sqlite_url, clock)) as database:
-        yield database
 
 
 @pytest.fixture
