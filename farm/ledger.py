@@ -148,7 +148,7 @@ def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: flo
         pack.batch_id,
         pack.pair,
         worker_id,
-        tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts) for row in rows),
+        tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in rows),
     )
 
 
@@ -200,7 +200,7 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
     """
     late = Pack.lease_expires_at < tx.now if worker_id is None else Pack.worker_id == worker_id
     packs = tx.execute(
-        select(Pack.id, Pack.batch_id, Pack.rendering_at, Batch.state.label("batch_state"))
+        select(Pack.id, Pack.batch_id, Batch.state.label("batch_state"))
         .join(Batch, Batch.id == Pack.batch_id)
         .where(Pack.state == PackState.RUNNING, late)
         .order_by(Pack.id)
@@ -208,11 +208,11 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
     ).all()
     for pack in packs:
         _end_packs(tx, PackState.EXPIRED, Pack.id == pack.id)
-        if pack.batch_state == BatchState.CANCELED or pack.rendering_at is None or not blames:
+        if pack.batch_state == BatchState.CANCELED or not blames:
             state = JobState.CANCELED if pack.batch_state == BatchState.CANCELED else JobState.PENDING
             _move(tx, pack.batch_id, JobState.RUNNING, state, Job.pack_id == pack.id)
         else:
-            failure = Failure("worker_died", "its worker died or went silent while rendering it", retryable=True)
+            failure = Failure.death("its worker died or went silent with it in hand")
             _return_jobs(tx, pack.id, pack.batch_id, failure, max_attempts)
     return len(packs)
 
@@ -229,12 +229,12 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
                  *where: ColumnElement[bool]) -> None:  # fmt: skip
     num_jobs = tx.execute(select(Pack.num_jobs).where(Pack.id == pack_id)).scalar_one()
     rows = tx.execute(
-        select(Job.id, Job.attempts)
+        select(Job.id, Job.attempts, Job.isolated)
         .where(Job.pack_id == pack_id, Job.state == JobState.RUNNING, *where)
         .order_by(Job.id)
     ).all()
-    alone = num_jobs == 1 or failure.is_of_the_job
     for job in rows:
+        alone = failure.is_blamed_on(num_jobs, job.isolated)
         end = verdict(retryable=failure.retryable, alone=alone, attempts=job.attempts, max_attempts=max_attempts)
         why = {"error": failure.sentence, "error_code": failure.code, "traceback": failure.traceback}
         again = {"attempts": job.attempts + end.counts, "retry_at": tx.now + timedelta(seconds=end.wait_seconds)}

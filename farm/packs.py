@@ -65,5 +65,5 @@ def in_rendering(tx: Transaction, worker_id: str) -> ClaimedPack | None:
     if pack is None:
         return None
     running = select(Job).where(Job.pack_id == pack.id, Job.state == JobState.RUNNING).order_by(Job.id)
-    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts) for row in tx.execute(running))
+    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in tx.execute(running))
     return ClaimedPack(pack.id, pack.batch_id, pack.pair, worker_id, jobs)

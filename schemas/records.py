@@ -38,12 +38,16 @@ class ReleasedPack:
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job in a worker's hands. ``spec``: canonical JSON. ``attempts``: tries counted against it so far."""
+    """A job in a worker's hands. ``spec``: canonical JSON. ``attempts``: tries counted against it so far.
+
+    ``is_isolated``: it was in a pack that failed or died, and is suspected of it.
+    """
 
     id: int
     spec: str
     meta: dict[str, str]
     attempts: int
+    is_isolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class ClaimedPack:
     pair: str
     worker_id: str
     jobs: tuple[ClaimedJob, ...]
+
+    @property
+    def is_suspect(self) -> bool:
+        """It holds one job that was in a pack that failed or died."""
+        return len(self.jobs) == 1 and self.jobs[0].is_isolated
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def test_many_workers_finish_packs_of_one_batch_at_once_and_the_counters_hold(da
 
 
 def test_a_worker_that_lost_its_lease_cannot_finish(database: Database, clock: TestClock) -> None:
-    batch_id, slow, quick = open_batch(database, 2), new_worker(database), new_worker(database)
+    batch_id, slow, quick = open_batch(database, 1), new_worker(database), new_worker(database)
     lost = claimed_pack(database, batch_id, slow)
     clock.advance(LEASE_SECONDS + 1)
     assert ledger.expire_leases(database, 3) == 1
@@ -122,7 +122,7 @@ def test_a_worker_that_lost_its_lease_cannot_finish(database: Database, clock: T
         ledger.fail_jobs(database, lost, [job.id for job in lost.jobs], ANY, 3)
     ledger.give_back_pack(database, lost)
     assert packs.renew_leases(database, slow, [lost.id], LEASE_SECONDS) == frozenset()
-    assert states(database, batch_id) == {JobState.RUNNING: 2}
+    assert states(database, batch_id) == {JobState.RUNNING: 1}
     ledger.finish_jobs(database, won, ENVIRONMENT, images_of(won, "-won"))
     with database.begin(read_only=True) as tx:
         assert set(tx.execute(select(Result.worker_id)).scalars()) == {quick}
@@ -162,11 +162,13 @@ def test_a_pack_of_a_dead_worker_goes_back_at_once(database: Database) -> None:
     assert states(database, batch_id) == {JobState.PENDING: 2, JobState.RUNNING: 2}
 
 
-def test_a_death_before_rendering_isolates_nobody(database: Database) -> None:
-    batch_id, worker_id = open_batch(database, 2), new_worker(database)
-    claimed_pack(database, batch_id, worker_id)
+def test_a_death_isolates_all_that_was_in_hand_and_counts_against_none_of_it(database: Database) -> None:
+    """Of two packs either may have killed it: the one that renders, or the one that is prepared."""
+    batch_id, worker_id = open_batch(database, 3), new_worker(database)
+    rendering, _ = claimed_pack(database, batch_id, worker_id, 1), claimed_pack(database, batch_id, worker_id, 2)
+    packs.begin_rendering(database, rendering.id, worker_id)
     ledger.expire_leases(database, 3, worker_id)
-    assert [(job.isolated, job.attempts) for job in job_rows(database, batch_id)] == [(False, 0)] * 2
+    assert [(job.isolated, job.attempts) for job in job_rows(database, batch_id)] == [(True, 0)] * 3
 
 
 def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Database) -> None:
@@ -181,7 +183,7 @@ def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Data
 
 def test_a_job_that_kills_every_worker_fails_after_its_attempts(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 1)
-    for _ in range(3):
+    for _ in range(1 + 3):  # the first time it is suspected, and alone from then on
         clock.advance(60)
         worker_id = new_worker(database)
         pack = claimed_pack(database, batch_id, worker_id)

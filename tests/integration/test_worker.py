@@ -362,6 +362,57 @@ def test_a_lost_device_ends_the_process_and_only_the_pack_on_it_is_suspected(
     }
 
 
+def test_a_suspect_has_the_worker_to_itself_and_its_try_begins_before_it_is_prepared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a job that kills while it is prepared would be charged to the one that renders beside it."""
+    batch, pack = bench.release(3)
+    dead, prepared, begun = new_worker(bench.database), Preparer.prepared, list[Any]()
+    ledger.claim_pack(bench.database, pack, dead, 60)
+    ledger.expire_leases(bench.database, 3, dead)
+
+    def looking(preparer: Preparer, *args: Any) -> Any:
+        under_way = select(Pack.id).where(Pack.rendering_at.is_not(None), Pack.ended_at.is_(None))
+        begun.append([row.id for row in bench.rows(under_way)])
+        return prepared(preparer, *args)
+
+    monkeypatch.setattr(Preparer, "prepared", looking)
+    _, other = bench.release(2)
+    suspects = [bench.next_pack(batch) for _ in range(3)]
+    threads = [Thread(target=bench.run, args=(one,)) for one in (suspects[0], suspects[1], other, suspects[2])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(one for one in begun if one) == sorted([one] for one in suspects)
+    assert begun.count([]) == 2  # the two jobs of the pack that nobody suspects
+    assert states(bench.database, batch) == {"done": 3}
+
+
+def test_a_suspect_that_waits_for_the_others_goes_back_when_the_worker_stops(
+    bench: Bench, evaluations: Evaluations
+) -> None:
+    batch, pack = bench.release(1)
+    dead = new_worker(bench.database)
+    ledger.claim_pack(bench.database, pack, dead, 60)
+    ledger.expire_leases(bench.database, 3, dead)
+    suspect, (_, other) = bench.next_pack(batch), bench.release(1)
+    waits = Thread(target=bench.run, args=(suspect,))
+
+    def interfere(_: int) -> None:
+        if not waits.ident:
+            waits.start()
+            while bench.pack(suspect).state != "running":
+                waits.join(0.01)
+            bench.runner.stopping.ask()
+            waits.join()
+
+    evaluations.interfere = interfere
+    bench.run(other)
+    assert (bench.pack(suspect).state, bench.pack(suspect).rendering_at) == ("returned", None)
+    assert bench.pack(other).state == "finished"
+
+
 def test_what_was_rendered_before_the_device_was_lost_is_recorded(
     bench: Bench, evaluations: Evaluations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
