@@ -20,7 +20,7 @@ from farm.image_store import ImageStore
 from farm.tether import tethered
 from farm.workers import live_workers
 from producer.dispatcher import Dispatcher
-from schemas.errors import NightshiftError, PairError, StorageError, UnavailableError
+from schemas.errors import NightshiftError, OutOfServiceError, PairError, StorageError, UnavailableError
 from schemas.settings import Settings
 
 log = logging.getLogger("nightshift.local")
@@ -132,6 +132,8 @@ class LocalFarm:
             return PairError(said)
         if code == UnavailableError.exit_code:
             return UnavailableError(said)
+        if code == OutOfServiceError.exit_code:
+            return OutOfServiceError(said)
         return NightshiftError(f"the workers ended with {code}: {said} (more in {self.log_file})")
 
 

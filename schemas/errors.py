@@ -16,6 +16,7 @@
     │   └── StorageError            a disk or an image store refuses
     ├── MessageError                a message on the queue is not one of ours
     ├── LeaseLostError              the pack is somebody else's by now
+    ├── OutOfServiceError           every device of a machine failed               exit 4
     └── RenderError                 one job, or one pack, could not be rendered
         ├── DeviceMemoryError       out of memory, for one image in the end
         ├── DeviceLostError         a sticky device error: the process must end
@@ -121,6 +122,11 @@ class MessageError(NightshiftError):
 
 class LeaseLostError(NightshiftError):
     code = "lease_lost"
+
+
+class OutOfServiceError(NightshiftError):
+    code = "out_of_service"
+    exit_code = 4
 
 
 class RenderError(NightshiftError):
