@@ -55,7 +55,7 @@ bench-gpu: setup
 	$(BIN)/python -m benchmarks.gpu
 
 bench: setup
-	@set -e; for file in benchmarks/*.py; do \
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  echo "$$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 
 clean:

@@ -34,6 +34,8 @@ log = logging.getLogger("nightshift.dispatcher")
 ABANDONED_SECONDS: Final = 86_400.0
 #: A message may be on its way to a claim for this long before the queue counts as shorter than the ledger says.
 REPUBLISH_SECONDS: Final = 5.0
+#: Released in one transaction, whose locks others wait for.
+_MAX_PACKS_AT_ONCE: Final = 50
 #: Long enough not to hammer a server that starts, short enough that work goes on soon after it is back.
 _MAX_BACKOFF_SECONDS: Final = 5.0
 
@@ -166,10 +168,13 @@ class Dispatcher:
     def _release_packs(self, shares: Mapping[BatchShare, datetime | None], wanted: int) -> list[str]:
         turns, untils, pack_ids = Turns(shares), {share.id: until for share, until in shares.items()}, list[str]()
         while len(pack_ids) < wanted and (batch := turns.next()) is not None:
-            pack = ledger.release_pack(self._database, batch.id, self._settings.pack_size, untils[batch.id])
-            turns.took(batch, pack.num_jobs if pack else 0, work_of(pack.pack_key, pack.num_jobs) if pack else 0)
-            if pack:
-                pack_ids.append(pack.id)
+            num_packs = min(wanted - len(pack_ids), _MAX_PACKS_AT_ONCE) if turns.is_undisputed(batch) else 1
+            packs = ledger.release_packs(
+                self._database, batch.id, num_packs, self._settings.pack_size, untils[batch.id]
+            )
+            work = sum(work_of(pack.pack_key, pack.num_jobs) for pack in packs)
+            turns.took(batch, sum(pack.num_jobs for pack in packs), work)
+            pack_ids += [pack.id for pack in packs]
         return pack_ids
 
     def _publish(self, pair: str, pack_ids: Sequence[str]) -> None:

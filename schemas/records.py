@@ -57,6 +57,7 @@ class ClaimedPack:
     id: str
     batch_id: int
     pair: str
+    pack_key: str
     worker_id: str
     jobs: tuple[ClaimedJob, ...]
 

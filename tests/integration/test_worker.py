@@ -18,7 +18,7 @@ from schemas.messages import PackMessage
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.settings import Settings
 from schemas.tables import Job, Pack, Result, Worker
-from tests.integration.ledger_farm import job_rows, new_ledger, new_worker, open_batch, states
+from tests.integration.ledger_farm import job_rows, new_ledger, new_worker, open_batch, release_pack, states
 from tests.servers import PostgresServer, temporary_folder
 from worker.budget import StepBudget
 from worker.burial import bury
@@ -65,7 +65,7 @@ class Bench:
         return batch_id, self.next_pack(batch_id)
 
     def next_pack(self, batch_id: int) -> str:
-        released = ledger.release_pack(self.database, batch_id, 8)
+        released = release_pack(self.database, batch_id, 8)
         assert released is not None
         return released.id
 
