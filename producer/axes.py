@@ -1,9 +1,9 @@
 """Axes of a grid or a sweep: which values a field takes, and what they replace in a row.
 
-``4:8:1``, in a field that holds a number, is 4, 5, 6, 7, 8. An axis wins over the row and over ``--set``, and what says nothing beside it is dropped, as a default gives way to a
-row. One that says where the refiner takes over, or in which mode, decides the refiner's mode, and drops the refiner's
-fields of the other axis too: a comparison with and without the refiner would otherwise be refused for what belongs to
-the other half of it.
+``4:8:1``, in a field that holds a number, is 4, 5, 6, 7, 8. An axis wins over the row and over ``--set``, and what says
+nothing beside it is dropped, as a default gives way to a row. One that says where the refiner takes over, or
+in which mode, decides the refiner's mode, and drops the refiner's fields of the other axis too: a comparison with and
+without the refiner would otherwise be refused for what belongs to the other half of it.
 """
 
 import re
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from producer.columns import FIELDS, known_fields, normal_name
 from producer.axis_fields import holds_number, may_be_absent
 from producer.axis_ranges import range_values
+from producer.columns import FIELDS, known_fields, normal_name
 from producer.defaults import FOREIGN_FIELDS, MODE, START_FIELDS, overlaid, with_defaults
 from producer.rows import shown_value
 from schemas.errors import InputError
@@ -27,8 +27,8 @@ _VALUE: Final = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s][^,]*|))\s*(,|$)')
 
 @dataclass(frozen=True)
 class AxisValue:
-    """One value, as text. ``quoted``: it stands in quotes, and so ``off`` and ``none`` are text. ``word``: how sentences
-    about it begin."""
+    """One value, as text. ``quoted``: it stands in quotes, and so ``off`` and ``none`` are text. ``word``: what begins
+    sentences about it."""
 
     field: str
     text: str

@@ -1,4 +1,4 @@
-"""What the models of a spec say of a field that stands on an axis: whether it holds a number, whether it may be absent."""
+"""What the models of a spec say of a field on an axis: whether it holds a number, whether it may be absent."""
 
 from collections.abc import Mapping
 from typing import Any, Final, get_args, get_origin

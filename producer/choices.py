@@ -1,7 +1,7 @@
 """What a template offers: texts, sequences of them, and choices among them. Counted, drawn from, or enumerated.
 
-A count is computed, never enumerated, and exact below ``MOST``. ``bulk`` bounds how many characters and pieces a text can
-have, so that wildcards that double each other are refused before they fill the memory.
+A count is computed, never enumerated, and exact below ``MOST``. ``bulk`` bounds how many characters and pieces a text
+can have, so that wildcards that double each other are refused before they fill the memory.
 """
 
 from bisect import bisect_right

@@ -1,8 +1,8 @@
 """Templates: ``a {red|blue} {2$$ and $$fox|owl|cat}, __places/cities__``, in dynamicprompts' syntax.
 
 Text outside braces and wildcards is text, whatever it contains. What stands in braces is parsed by dynamicprompts, once
-for each group however many rows have it; what is chosen is counted, drawn and enumerated by ``producer.choices``, because
-the library's own generators loop for ever on an unknown wildcard and hold every combination in memory. Its variables
+for each group however many rows have it. What is chosen is counted, drawn and enumerated by ``producer.choices``: the
+library's own generators loop for ever on an unknown wildcard and hold every combination in memory. Its variables
 (``${x}``), wraps (``%{}``), comments and sampling signs are refused by name.
 """
 
@@ -221,10 +221,11 @@ def _parser() -> tuple[Callable[[str], Any], type[Exception]]:
     """Imported where it is used: it takes a fifth of a second."""
     import warnings  # noqa: PLC0415
 
-    from dynamicprompts.parser import parse as library  # noqa: PLC0415
+    from dynamicprompts.parser.config import default_parser_config  # noqa: PLC0415
+    from dynamicprompts.parser.parse import get_cached_parser, parse  # noqa: PLC0415
     from pyparsing import ParseBaseException  # noqa: PLC0415
 
     with warnings.catch_warnings():  # it calls pyparsing by deprecated names when it builds its parser
         warnings.simplefilter("ignore", DeprecationWarning)
-        library.get_cached_parser(library.default_parser_config)
-    return library.parse, ParseBaseException
+        get_cached_parser(default_parser_config)
+    return parse, ParseBaseException

@@ -1,4 +1,4 @@
-"""Wildcards: text files in a folder, a value a line, that templates name by path without the suffix: ``__animals/cats__``.
+"""Wildcards: text files in a folder, a value a line. Templates name them by path, without suffix: ``__animals/cats__``.
 
 Reads the folder and nothing beside it: a name or a link that leads out is refused.
 """
@@ -42,7 +42,7 @@ class Wildcards:
             TemplateError: there is no such wildcard, it has no values, or a file is not UTF-8 or too large.
         """
         if self._folder is None:
-            raise TemplateError(f"names the wildcard {shown_value(name)}, and no folder of wildcards is given (--wildcards)")
+            raise TemplateError(f"names the wildcard {shown_value(name)}, and there is no folder of them (--wildcards)")
         names = [found for found in self._names if fnmatchcase(found, name)] if set("*?") & set(name) else [name]
         found = dict.fromkeys(value for one in names for value in self._lines(self._folder, one))
         if not names:
