@@ -16,7 +16,7 @@ MAX_JOBS: Final = 1_000_000
 TemplatesOption = Annotated[
     TemplateMode | None,
     typer.Option(
-        "--templates", help="Read {a|b} and __wildcard__ in prompts: one text for each image, or all of them."
+        "--templates", help="Read {a|b} and __wildcard__ in prompts: a text for each image, or all texts."
     ),
 ]
 WildcardsOption = Annotated[
