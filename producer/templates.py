@@ -30,12 +30,14 @@ _REMEMBERED: Final = 4_096
 _MARK: Final = re.compile(r"[{}]|__")
 _BRACE: Final = re.compile(r"[{}]")
 _NOT_READ: Final = (
-    (re.compile(r"\$\{"), "variables (${...}) are not read"),
+    (re.compile(r"(?<!\$)\$\{"), "variables (${...}) are not read"),
     (re.compile(r"%\{"), "wraps (%{...}) are not read"),
-    (re.compile(r"#|//|/\*"), "#, // and /* within braces would begin a comment; comments are not read"),
     (re.compile(r"\d\s*-\s*\$\$(?:[^${}]*\$\$)?\s*__(?:(?!__)[^|{}])*__\s*\}"),
      "how many of a wildcard's values at the most is not said; write {1-3$$__name__}"),
 )  # fmt: skip
+#: in which the parser takes no ``/*`` for the beginning of a comment
+_WILDCARD: Final = re.compile(r"__(?!/)(?:(?!__|//)[^#{}|])*__")
+_COMMENT: Final = re.compile(r"#|//|/\*")
 _UNREAD_STARTS: Final = MappingProxyType({"$": "variables (${...})", "%": "wraps (%{...})"})
 _LONE: Final = re.compile(r"(?<!\$)\$(?!\$)|%")
 
@@ -92,6 +94,8 @@ class Templates:
         for pattern, reason in _NOT_READ:
             if pattern.search(part):
                 raise TemplateError(reason)
+        if _COMMENT.search(_WILDCARD.sub("", part)):
+            raise TemplateError("#, // and /* within braces would begin a comment; comments are not read")
         return self._compiled(_command(part))
 
     def _compiled(self, command: Any) -> Offer:

@@ -15,9 +15,7 @@ MAX_JOBS: Final = 1_000_000
 
 TemplatesOption = Annotated[
     TemplateMode | None,
-    typer.Option(
-        "--templates", help="Read {a|b} and __wildcard__ in prompts: a text for each image, or all texts."
-    ),
+    typer.Option("--templates", help="Read {a|b} and __wildcard__ in prompts: a text for each image, or all texts."),
 ]
 WildcardsOption = Annotated[
     Path | None, typer.Option("--wildcards", metavar="FOLDER", help="Where the wildcards' .txt files lie.")
