@@ -135,6 +135,14 @@ def test_a_drawing_does_not_change_when_other_rows_are_added(
     assert (found.spec, found.meta) == (alone.spec, alone.meta)
 
 
+def test_rows_that_differ_anywhere_but_in_their_file_s_format_are_drawn_apart(tsv: Path) -> None:
+    manifest = f"Prompt\tWidth\toutput.format\n{TEMPLATED}\t64\tpng\n{TEMPLATED}\t128\t\n{TEMPLATED}!\t64\t\n"
+    rows = rows_of(tsv, manifest, Expansion(SAMPLE))
+    assert len({row.meta["template.seed"] for row in rows}) == 3
+    [webp] = rows_of(tsv, f"Prompt\tWidth\toutput.format\n{TEMPLATED}\t64\twebp\n", Expansion(SAMPLE))
+    assert webp.meta == rows[0].meta
+
+
 def test_a_drawing_is_the_same_from_a_table_and_from_json(tsv: Path) -> None:
     [row] = rows_of(tsv, f"Prompt\tWidth\n{TEMPLATED}\t512\n", Expansion(SAMPLE))
     [same] = rows_of(
