@@ -7,6 +7,7 @@
     │   ├── SettingsError           a setting is missing, unknown or malformed
     │   ├── PairError               a pair is unknown or does not load
     │   ├── InputFileError          a picture or LoRA that a job starts from is missing or broken
+    │   ├── TemplateError           a template, or a wildcard that it names, cannot be read
     │   └── NotFoundError           no such batch, job or file
     ├── UnavailableError            something outside does not answer               exit 3
     │   ├── BrokerUnavailableError  Redis
@@ -83,6 +84,10 @@ class PairError(InputError):
 
 class InputFileError(InputError):
     code = "input_file"
+
+
+class TemplateError(InputError):
+    code = "template"
 
 
 class NotFoundError(InputError):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from producer.axes import parsed_axes
+from producer.cli.expansion_options import BaseSeedOption, TemplatesOption, WildcardsOption, expanding
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
@@ -25,6 +26,7 @@ from producer.cli.session import JsonOption, PairOption, Session, open_session, 
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
+from producer.expansion import Expansion
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
 from producer.queries import BatchSummary
@@ -55,6 +57,9 @@ def grid(
     columns: MapOption = None,
     out: OutOption = None,
     limit: LimitOption = None,
+    templates: TemplatesOption = None,
+    wildcards: WildcardsOption = None,
+    base_seed: BaseSeedOption = None,
     max_jobs: MaxJobsOption = 10_000,
     name: NameOption = None,
     priority: PriorityOption = 5,
@@ -71,9 +76,10 @@ def grid(
     axes = parsed_axes(x, y)
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
+        options = expanding(options, Expansion(templates, wildcards), base_seed, max_jobs)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
         request = anew(request) if again else request
-        run = run_here(session, manifest, replace(options, axes=axes, max_jobs=max_jobs), request)
+        run = run_here(session, manifest, replace(options, axes=axes), request)
         folder = out or session.settings.home / "sheets" / f"grid-{run.summary.id}"
         num_sheets = write_grids(session.database, run.summary, axes, folder)
         if not run.ended:

@@ -7,6 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.cli.expansion_options import (
+    MAX_JOBS,
+    BaseSeedOption,
+    CountOption,
+    MaxJobsOption,
+    SweepOption,
+    TemplatesOption,
+    WildcardsOption,
+    ZipOption,
+    expanding,
+    parsed_expansion,
+)
 from producer.cli.local_run import end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
@@ -50,6 +62,13 @@ def render(
     columns: MapOption = None,
     out: OutOption = None,
     limit: LimitOption = None,
+    templates: TemplatesOption = None,
+    wildcards: WildcardsOption = None,
+    sweep: SweepOption = None,
+    zipped: ZipOption = False,
+    count: CountOption = 1,
+    base_seed: BaseSeedOption = None,
+    max_jobs: MaxJobsOption = MAX_JOBS,
     name: NameOption = None,
     priority: PriorityOption = 5,
     again: AgainOption = False,
@@ -63,6 +82,8 @@ def render(
     end_on_sigterm()
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
+        expansion = parsed_expansion(templates, wildcards, sweep, zipped, count)
+        options = expanding(options, expansion, base_seed, max_jobs)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
         request = anew(request) if again else request
         run = run_here(session, manifest, options, request)

@@ -8,6 +8,18 @@ import typer
 
 from farm.broker import open_broker
 from farm.embedded_redis import is_running
+from producer.cli.expansion_options import (
+    MAX_JOBS,
+    BaseSeedOption,
+    CountOption,
+    MaxJobsOption,
+    SweepOption,
+    TemplatesOption,
+    WildcardsOption,
+    ZipOption,
+    expanding,
+    parsed_expansion,
+)
 from producer.cli.manifest_options import (
     AgainOption,
     LimitOption,
@@ -39,6 +51,13 @@ def submit(
     fields: SetOption = None,
     columns: MapOption = None,
     limit: LimitOption = None,
+    templates: TemplatesOption = None,
+    wildcards: WildcardsOption = None,
+    sweep: SweepOption = None,
+    zipped: ZipOption = False,
+    count: CountOption = 1,
+    base_seed: BaseSeedOption = None,
+    max_jobs: MaxJobsOption = MAX_JOBS,
     name: NameOption = None,
     priority: PriorityOption = 5,
     weight: WeightOption = 1.0,
@@ -52,6 +71,8 @@ def submit(
     """Put a manifest's jobs into the ledger. Workers that run start on them at once; nothing is rendered here."""
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
+        expansion = parsed_expansion(templates, wildcards, sweep, zipped, count)
+        options = expanding(options, expansion, base_seed, max_jobs)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
         request = replace(request, weight=weight, timing=Timing.parse(window, not_before, deadline))
         request = anew(request) if again else request
