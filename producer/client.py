@@ -19,7 +19,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, Unpack
+from typing import Final, Self, Unpack
+
+from PIL import Image
 
 from farm import ledger
 from farm.database import Database
@@ -39,9 +41,6 @@ from producer.submit_options import SubmitOptions, batch_request, check_names, r
 from schemas.errors import InputError, NightshiftError, NotFoundError, StorageError, WaitTimeoutError
 from schemas.settings import Settings, load_settings
 from schemas.spec import JobSpec
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
@@ -205,11 +204,9 @@ class Client:
             raise StorageError(f"{job.uri} is no longer the file that was recorded for job {job.name}")
         return content
 
-    def open_image(self, job: JobResult) -> "Image":
+    def open_image(self, job: JobResult) -> Image.Image:
         """The job's image, read and decoded, as Pillow has it. Raises as ``read_image``."""
-        from PIL import Image as pillow  # noqa: N813, PLC0415
-
-        with closing(pillow.open(io.BytesIO(self.read_image(job)), formats=_FORMATS)) as image:
+        with closing(Image.open(io.BytesIO(self.read_image(job)), formats=_FORMATS)) as image:
             image.load()
             return image.copy()
 
