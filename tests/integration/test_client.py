@@ -11,6 +11,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
+from sqlalchemy import select
 
 from farm import batches, ledger, packs
 from farm.database import Database
@@ -23,7 +24,7 @@ from producer.patience import Patient
 from producer.queries import batch_summaries
 from schemas.errors import NotFoundError, StorageError
 from schemas.records import ClaimedPack, FinishedImage, StoredImage
-from schemas.tables import Batch
+from schemas.tables import Batch, Job
 from tests.integration.ledger_farm import (
     ENVIRONMENT,
     TestClock,
@@ -312,25 +313,27 @@ def test_an_image_with_an_older_time_is_not_missed(timed: Database, clock: TestC
 
 
 def test_an_image_whose_transaction_is_seen_late_is_not_missed(postgres_url: str) -> None:
-    """It waits for the batch's counters, which another transaction holds, and has its time by then."""
+    """It has its time, and then waits for a job's row until a younger one was seen."""
     with closing(new_ledger(postgres_url)) as database:
         batch_id = open_batch(database, 4)
         slow, quick = claimed(database, batch_id, 2)
-        waiting = threading.Thread(target=finish(database, slow))
-        held = database.begin()
+        waiting, held = threading.Thread(target=finish(database, slow)), database.begin()
 
         def hold() -> None:
-            tx = held.__enter__()
-            tx.execute(Batch.__table__.select().where(Batch.id == batch_id).with_for_update())
+            held.__enter__().execute(select(Job).where(Job.id == slow.jobs[0].id).with_for_update())
             waiting.start()
             while not database_waits(database):
                 pass
+            finish(database, quick)()
 
         def let_go() -> None:
             held.__exit__(None, None, None)
             waiting.join()
 
-        assert followed(database, batch_id, finish(database, quick), hold, nothing, let_go) == [3, 4, 1, 2]
+        seen = list(finished_jobs(Patient(database, Story(hold, nothing, let_go)), batch_id))
+        assert [job.number for job in seen] == [3, 4, 1, 2]
+        times = [job.finished_at for job in seen if job.finished_at is not None]
+        assert times[0] > times[2]
 
 
 def database_waits(database: Database) -> bool:
