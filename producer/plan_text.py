@@ -7,7 +7,7 @@ from typing import Final
 from producer.disk_need import DiskNeed
 from producer.outlook import local_time
 from producer.plan import PackGroup, Plan
-from producer.progress import duration, nobody_serves
+from producer.progress import duration
 from schemas.schedulers import short_scheduler_name
 from schemas.timing import Timing
 from schemas.windows import Window
@@ -53,7 +53,7 @@ def _group(group: PackGroup) -> str:
 def _time(plan: Plan) -> str:
     if plan.seconds is None:
         if not plan.pace.num_live:
-            return f"unknown: {nobody_serves(plan.pair)}"
+            return f"unknown: no live worker serves pair {plan.pair}"
         return f"unknown: {_count(plan.pace.num_live, 'live worker')}, none of them measured yet"
     rate = plan.num_to_render / plan.seconds if plan.seconds else 0.0
     measured = "" if plan.pace.num_measured >= plan.pace.num_live else f", {plan.pace.num_measured} measured"
@@ -84,7 +84,7 @@ def _window(num_spans: int | None) -> str:
 def _deadline(deadline: datetime, spare: timedelta | None, ends: datetime | None, windows: Sequence[Window]) -> str:
     when = local_time(deadline, windows)
     if spare is None:
-        return f"{when}: nobody knows" if ends is None else when
+        return f"{when}: unknown whether it is kept" if ends is None else when
     word = "kept, with" if spare >= timedelta() else "missed by"
     return f"{when}: {word} {duration(abs(spare).total_seconds())}{' to spare' if spare >= timedelta() else ''}"
 

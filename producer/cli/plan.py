@@ -100,13 +100,14 @@ def _refuse(found: Survey, skip_invalid: bool) -> None:
 
 
 def _as_json(planned: Plan, found: Survey) -> dict[str, Any]:
-    times = {name: at.isoformat() for name in ("begins", "ends") if (at := getattr(planned.hours, name))}
-    spare = planned.hours.spare
+    hours = asdict(planned.hours)
+    spare = hours.pop("spare")
+    times = {name: at.isoformat() for name in ("begins", "ends") if (at := hours[name])}
     return {
         **asdict(planned),
         "num_to_render": planned.num_to_render,
         "num_packs": planned.num_packs,
-        "hours": {**asdict(planned.hours), **times, "spare": spare.total_seconds() if spare is not None else None},
+        "hours": {**hours, **times, "spare_seconds": spare.total_seconds() if spare is not None else None},
         "disk": {**asdict(planned.disk), "fits": planned.disk.fits},
         "invalid": [str(row) for row in found.first_bad],
     }

@@ -1,7 +1,5 @@
 """The Python API on a real ledger. Who renders is played by the ledger's own functions; time is given."""
 
-import hashlib
-import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,21 +7,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import pytest
 from sqlalchemy import select
 
-from farm import batches, ledger, packs
+from farm import batches, ledger
 from farm.database import Database
 from farm.image_store import ImageStore
 from farm.retries import Failure
-from farm.workers import note_fingerprint
-from producer import Client, InputError, JobResult, JobSpec, JobState, ManifestError, Settings, WaitTimeoutError
+from producer import Client, InputError, JobResult, JobState, ManifestError, Settings, WaitTimeoutError
 from producer.finished_jobs import finished_jobs
 from producer.patience import Patient
 from producer.queries import batch_summaries
 from schemas.errors import NotFoundError, StorageError
-from schemas.records import ClaimedPack, FinishedImage, StoredImage
+from schemas.records import ClaimedPack
 from schemas.tables import Batch, Job
 from tests.integration.ledger_farm import (
     ENVIRONMENT,
@@ -34,7 +30,7 @@ from tests.integration.ledger_farm import (
     new_worker,
     open_batch,
 )
-from tests.integration.stored_farm import PROVENANCE
+from tests.integration.played_worker import picture, render
 
 WRONG = Failure("render", "it went wrong", retryable=False, is_of_the_job=True)
 
@@ -58,30 +54,6 @@ def client(settings: Settings, database: Database) -> Iterator[Client]:
 
 def rows(num: int) -> list[dict[str, Any]]:
     return [{"prompt": f"cat {n}", "seed": n, "width": 64, "height": 64, "kind": "cats"} for n in range(num)]
-
-
-def picture(number: int) -> bytes:
-    content = io.BytesIO()
-    PIL.Image.new("RGB", (64, 64), (number, 0, 0)).save(content, "PNG")
-    return content.getvalue()
-
-
-def render(database: Database, store: ImageStore, batch_id: int, size: int = 8) -> None:
-    """One pack of the batch."""
-    worker_id = new_worker(database)
-    note_fingerprint(database, worker_id, ENVIRONMENT.pair_fingerprint)
-    pack = claimed_pack(database, batch_id, worker_id, size)
-    packs.begin_rendering(database, pack.id, worker_id)
-    ledger.finish_jobs(database, pack, ENVIRONMENT, [finished(store, job.id, job.spec) for job in pack.jobs])
-
-
-def finished(store: ImageStore, job_id: int, spec: str) -> FinishedImage:
-    content = picture(job_id)
-    sha256 = hashlib.sha256(content).hexdigest()
-    image = StoredImage(store.put(content, sha256, "png"), sha256, "b" * 64, len(content), 64, 64, "png")
-    digest = JobSpec.from_json(spec).digest
-    provenance = PROVENANCE.model_dump(mode="json")
-    return FinishedImage(job_id, image, digest, ENVIRONMENT.pair_fingerprint, provenance, 1, 1.0, 0.1)
 
 
 # --- submitting and looking ------------------------------------------------------------------------------------------
