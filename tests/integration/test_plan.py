@@ -26,6 +26,13 @@ SMALL = ("--set", "width=64", "--set", "height=64", "--set", "num_inference_step
 
 
 @pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite's, but where a test asks for both."""
+    url: str = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_url")
+    return url
+
+
+@pytest.fixture
 def clock() -> TestClock:
     """Ten minutes before the command's own time."""
     clock = TestClock()
@@ -79,6 +86,7 @@ def submitted(settings: Settings, manifest: Path, limit: int) -> int:
         return client.submit(manifest, defaults=fields, limit=limit).id
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indirect=True)
 def test_what_exists_what_it_takes_and_what_it_needs_come_from_the_ledger(
     database: Database, settings: Settings, manifest: Path, clock: TestClock
 ) -> None:
@@ -130,7 +138,7 @@ def _renders(database: Database, settings: Settings, batch_id: int, worker_id: s
     return True
 
 
-def test_pictures_and_loras_are_checked_and_not_stored(sqlite_url: str, settings: Settings, tmp_path: Path) -> None:
+def test_pictures_and_loras_are_checked_and_not_stored(database: Database, settings: Settings, tmp_path: Path) -> None:
     for folder in (settings.input_folder, settings.lora_folder):
         Path(folder).mkdir(parents=True)
     (Path(settings.input_folder) / "cat.png").write_bytes(picture())
