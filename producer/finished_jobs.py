@@ -51,8 +51,11 @@ class _FinishedJobs:
         self._num_given = 0
         self._given = bytearray()  # a bit for each number
         self._num_nowhere = 0  # counted as done, and found by no look at all: that ledger is broken
-        #: places within the last ``_LOOK_BACK``, of jobs of any batch
+        #: the youngest time that was seen, of jobs of any batch
+        self._last: datetime | None = None
+        #: when the jobs of any batch ended that were seen and lie within the last ``_LOOK_BACK``; some older ones too
         self._recent: dict[int, datetime] = {}
+        self._tidy_above = _PAGE
 
     def up_to(self, num_done: int, created_at: datetime) -> Iterator[JobResult]:
         """What is new. ``num_done``: so many are done; while all of them were given, nothing is read."""
@@ -67,7 +70,7 @@ class _FinishedJobs:
 
     def _since_last(self, num_done: int, created_at: datetime) -> Iterator[JobResult]:
         """What was recorded since the last call, or a little before it; at first since the batch was created."""
-        place = _Place(max(self._recent.values(), default=created_at) - _LOOK_BACK, 0)
+        place = _Place((self._last or created_at) - _LOOK_BACK, 0)
         while self._num_left(num_done) > 0 and (page := self._ledger.ask(_recorded, place, _PAGE)):
             place = page[-1]
             yield from self._new([at.job_id for at in page if at.job_id not in self._recent])
@@ -91,9 +94,12 @@ class _FinishedJobs:
                 yield result
 
     def _remember(self, page: Sequence[_Place]) -> None:
+        self._last = max(page[-1].finished_at, self._last or page[-1].finished_at)
         self._recent |= {at.job_id: at.finished_at for at in page}
-        since = max(self._recent.values()) - _LOOK_BACK
-        self._recent = {job_id: at for job_id, at in self._recent.items() if at >= since}
+        if len(self._recent) > self._tidy_above:
+            since = self._last - _LOOK_BACK
+            self._recent = {job_id: at for job_id, at in self._recent.items() if at >= since}
+            self._tidy_above = 2 * len(self._recent) + _PAGE
 
     def _is_given(self, number: int) -> bool:
         place, bit = divmod(number, 8)
