@@ -22,6 +22,7 @@ from producer.job_bound import JobBound
 from producer.jsonl import json_rows
 from producer.lines import Line
 from producer.manifest_file import manifest_lines
+from producer.mappings import ROWS, mapping_rows
 from producer.repeats import Repeats
 from producer.rows import BadRow, Row, finding, shown_value
 from producer.seeds import derived_seed
@@ -35,7 +36,7 @@ from schemas.fields import text_flaw
 from schemas.printable import printable, printable_start
 from schemas.spec import JobSpec
 
-__all__ = ["BadRow", "ReadOptions", "Row", "read_manifest"]
+__all__ = ["BadRow", "ReadOptions", "Row", "read_manifest", "read_rows"]
 
 #: More than there are fields. Only meta can have more, where many of a row's columns are wrong in one way.
 _MAX_FINDINGS: Final = 50
@@ -76,18 +77,37 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
             an option is wrong; at the end, if ``columns`` names one that no row of a JSONL file has.
         StorageError: the temporary folder is full, or the image store does not take an input.
     """
+    mapping, defaults, given = _checked_options(options)
+    with manifest_lines(path) as lines:
+        cells = _cells(path, lines, mapping, needs_prompt="prompt" not in given)
+        yield from _made(printable(str(path)), cells, defaults, options)
+
+
+def read_rows(items: Iterable[object], options: ReadOptions) -> Iterator[Row | BadRow]:
+    """The same of what a program gives: mappings with the values of a JSONL file, and ``JobSpec``s. Raises likewise."""
+    mapping, defaults, _ = _checked_options(options)
+    yield from _made(ROWS, mapping_rows(items, mapping, takes_specs=not defaults), defaults, options)
+
+
+def _checked_options(options: ReadOptions) -> tuple[Mapping[str, str], dict[str, object], set[str]]:
+    """Columns, defaults, and the fields that defaults and axes give. Raises ManifestError."""
     if options.limit is not None and options.limit < 1:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
     mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), options.inputs)
     axes = options.axes or options.expansion.sweep
-    given = defaults.keys() | (_checked_axes(axes, defaults, options.inputs).fields if axes else ())
-    with manifest_lines(path) as lines, Repeats() as repeats:
+    fields = _checked_axes(axes, defaults, options.inputs).fields if axes else ()
+    return mapping, defaults, {*defaults, *fields}
+
+
+def _made(
+    name: str, cells: Iterator[Cells | BadRow], defaults: dict[str, object], options: ReadOptions
+) -> Iterator[Row | BadRow]:
+    with Repeats() as repeats:
         expanded = _expanded_rows(options, defaults, repeats)
-        maker = _RowMaker(printable(str(path)), defaults, options, repeats, expanded)
-        cells = _cells(path, lines, mapping, needs_prompt="prompt" not in given)
+        maker = _RowMaker(name, defaults, options, repeats, expanded)
         first = next(cells, None)
         if first is None:
-            raise ManifestError(f"{printable(str(path))} has no rows")
+            raise ManifestError(f"{name} has no rows")
         yield from chain.from_iterable(map(maker.rows, islice(chain([first], cells), options.limit)))
         expanded.end()
 

@@ -46,17 +46,17 @@ def _waits(batch: BatchSummary, windows: Sequence[Window], now: datetime) -> str
     if batch.state == BatchState.PAUSED:
         return f"paused; `nightshift resume {batch.id}` goes on"
     if batch.not_before is not None and now < batch.not_before:
-        return f"begins {_local(batch.not_before, windows)}"
+        return f"begins {local_time(batch.not_before, windows)}"
     opens = next_opening(windows, now)
     if opens is None:
         return "its window and the farm's are never open together"
-    return f"its window opens {_local(opens, windows)}" if opens > now else None
+    return f"its window opens {local_time(opens, windows)}" if opens > now else None
 
 
 def _late(batch: BatchSummary, windows: Sequence[Window], now: datetime, per_second: float | None) -> str | None:
     if batch.deadline is None:
         return None
-    deadline = _local(batch.deadline, windows)
+    deadline = local_time(batch.deadline, windows)
     if now >= batch.deadline:
         return f"late: its deadline was {deadline}"
     if not per_second:
@@ -65,11 +65,11 @@ def _late(batch: BatchSummary, windows: Sequence[Window], now: datetime, per_sec
     ends = finishing(windows, begins, timedelta(seconds=(batch.num_jobs - batch.num_ended) / per_second))
     if ends is not None and ends <= batch.deadline:
         return None
-    when = f"about {_local(ends, windows)}" if ends else "in more than a year"
+    when = f"about {local_time(ends, windows)}" if ends else "in more than a year"
     return f"will be late: at {per_second:.2g} images/s it ends {when}, its deadline is {deadline}"
 
 
-def _local(instant: datetime, windows: Sequence[Window]) -> str:
+def local_time(instant: datetime, windows: Sequence[Window]) -> str:
     """In the window's time zone, else in this machine's."""
     local = instant.astimezone(windows[0].zone if windows else None)
     return f"{local:{_TIME}} {windows[0].zone.key if windows else local.tzname()}"

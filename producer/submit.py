@@ -3,7 +3,7 @@
 Files: with ``skip_invalid``, the rows left out are listed in ``$NIGHTSHIFT_HOME/invalid/batch-ID.txt``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +21,7 @@ from schemas.records import StagedJob
 from schemas.timing import ANY_TIME, Timing
 
 _CHUNK: Final = 1_000
-_SHOWN_BAD_ROWS: Final = 20
+SHOWN_BAD_ROWS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
         num_jobs = _stage(database, batch_id, bad.filter(rows))
         bad.end()
         if not num_jobs:
-            raise ManifestError(f"no row of the manifest is valid; {bad.num} are not: {bad.first[0]}")
+            raise ManifestError(no_valid_row(bad.num, bad.first[0]))
         num_linked = 0
         if request.linked_in is not None:
             num_linked = link_existing(database, batch_id, request.pair, request.linked_in)
@@ -121,7 +121,7 @@ class _BadRows:
 
     def _take(self, row: BadRow) -> None:
         self.num += 1
-        if len(self.first) < _SHOWN_BAD_ROWS:
+        if len(self.first) < SHOWN_BAD_ROWS:
             self.first.append(row)
         self._lines.append(f"{row}\n")
         if len(self._lines) >= _CHUNK:
@@ -156,12 +156,19 @@ class _BadRows:
         self._lines.clear()
 
     def _refuse(self) -> None:
-        if not self.num:
-            return
-        lines = [str(row) for row in self.first]
-        if self.num > len(lines):
-            lines.append(f"... and {self.num - len(lines)} more")
-        rows = "1 row is" if self.num == 1 else f"{self.num} rows are"
-        raise ManifestError(
-            f"{rows} invalid; nothing was enqueued (--skip-invalid leaves them out)\n" + "\n".join(lines)
-        )
+        if self.num:
+            raise ManifestError(refusal(self.num, self.first))
+
+
+def no_valid_row(num_bad: int, first: BadRow) -> str:
+    """What is said where leaving out the bad rows leaves nothing."""
+    return f"no row of the manifest is valid; {num_bad} are not: {first}"
+
+
+def refusal(num_bad: int, first: Sequence[BadRow]) -> str:
+    """What is said of a manifest with bad rows: how many, and the first of them, a line each."""
+    lines = [str(row) for row in first[:SHOWN_BAD_ROWS]]
+    if num_bad > len(lines):
+        lines.append(f"... and {num_bad - len(lines)} more")
+    rows = "1 row is" if num_bad == 1 else f"{num_bad} rows are"
+    return f"{rows} invalid; nothing was enqueued (--skip-invalid leaves them out)\n" + "\n".join(lines)

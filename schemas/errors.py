@@ -15,6 +15,7 @@
     │   ├── DatabaseUnavailableError
     │   ├── SchemaVersionError      the ledger's tables are of another version
     │   └── StorageError            a disk or an image store refuses
+    ├── WaitTimeoutError            a batch has not ended in the time that it was waited for
     ├── MessageError                a message on the queue is not one of ours
     ├── LeaseLostError              the pack is somebody else's by now
     ├── OutOfServiceError           every device of a machine failed               exit 4
@@ -119,6 +120,13 @@ class SchemaVersionError(UnavailableError):
 
 class StorageError(UnavailableError):
     code = "storage"
+
+
+class WaitTimeoutError(NightshiftError, TimeoutError):
+    """The batch goes on."""
+
+    code = "wait_timeout"
+    retryable = True
 
 
 class MessageError(NightshiftError):

@@ -6,6 +6,8 @@ from typing import Final
 
 
 class JobState(StrEnum):
+    """Where a job stands. The last three are ends."""
+
     PENDING = "pending"  #: waits in the ledger
     QUEUED = "queued"  #: in a pack that waits for a worker
     RUNNING = "running"  #: in a pack that a worker has claimed

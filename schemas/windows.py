@@ -108,14 +108,22 @@ def next_opening(windows: Iterable[Window], now: datetime) -> datetime | None:
     return None
 
 
-def finishing(windows: Iterable[Window], now: datetime, work: timedelta) -> datetime | None:
-    """When so much work is done that goes on only while all of the windows are open; None where it takes a year."""
+def open_spans(windows: Iterable[Window], now: datetime) -> Iterator[Hours]:
+    """When all of the windows are open together, from ``now`` on and for a year; without windows, always."""
     windows, last = list(windows), now + timedelta(days=366)
     while now < last and (opens := next_opening(windows, now)) is not None:
         closes = open_until(windows, opens)
-        if closes is None or work <= closes - opens:
-            return opens + work
-        work, now = work - (closes - opens), closes
+        assert closes is not None, "they are open by then"
+        yield Hours(opens, closes)
+        now = closes
+
+
+def finishing(windows: Iterable[Window], now: datetime, work: timedelta) -> datetime | None:
+    """When so much work is done that goes on only while all of the windows are open; None where it takes a year."""
+    for hours in open_spans(windows, now):
+        if work <= hours.closes - hours.opens:
+            return hours.opens + work
+        work -= hours.closes - hours.opens
     return None
 
 

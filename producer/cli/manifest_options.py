@@ -1,24 +1,20 @@
 """The options by which `submit` and `render` read a manifest."""
 
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from farm.database import Database
+from producer.batch_name import name_flaw, name_of_file
 from producer.counted_advice import CountedAdvice
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
 from producer.rows import shown_value
 from producer.submit import BatchRequest, Submission, submit
 from schemas.errors import InputError
-from schemas.fields import text_flaw
-from schemas.printable import printable
 from schemas.settings import Settings
-
-_MAX_NAME_CHARACTERS: Final = 200
 
 ManifestArgument = Annotated[Path, typer.Argument(help="TSV, CSV, JSONL, or txt with a prompt a line.")]
 SetOption = Annotated[
@@ -71,20 +67,10 @@ def anew(request: BatchRequest) -> BatchRequest:
 
 def _batch_name(name: str | None, manifest: Path) -> str:
     if name is None:
-        return printable(manifest.stem)[:_MAX_NAME_CHARACTERS]  # a file may be called anything
-    if flaw := _name_flaw(name):
+        return name_of_file(manifest)
+    if flaw := name_flaw(name):
         raise InputError(f'--name "{shown_value(name)}": {flaw}')
     return name
-
-
-def _name_flaw(name: str) -> str | None:
-    if not name.strip():
-        return "is empty; leave it out, and the batch is called as the manifest"
-    if len(name) > _MAX_NAME_CHARACTERS:
-        return f"has more than {_MAX_NAME_CHARACTERS} characters"
-    if flaw := text_flaw(name):
-        return flaw
-    return "contains a control character" if any(unicodedata.category(c) == "Cc" for c in name) else None
 
 
 def _pairs(option: str, items: list[str] | None) -> dict[str, str]:

@@ -1,13 +1,10 @@
 """`nightshift submit`."""
 
 import sys
-from contextlib import closing
 from dataclasses import asdict, replace
 
 import typer
 
-from farm.broker import open_broker
-from farm.embedded_redis import is_running
 from producer.cli.expansion_options import (
     MAX_JOBS,
     BaseSeedOption,
@@ -36,9 +33,8 @@ from producer.cli.manifest_options import (
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
-from producer.dispatcher import Dispatcher
+from producer.first_tick import first_tick
 from producer.submit import Submission
-from schemas.errors import BrokerUnavailableError
 from schemas.timing import Timing
 
 app = typer.Typer()
@@ -111,16 +107,5 @@ def warnings_as_json(advised: CountedAdvice) -> list[dict[str, object]]:
 
 def _release(session: Session, batch_id: int) -> None:
     """One ordinary tick, so that nobody waits for a dispatcher."""
-    if not session.settings.broker_url and not is_running(session.settings.home):
-        print(f"no farm runs here yet: `nightshift up` renders batch {batch_id}", file=sys.stderr)
-        return
-    try:
-        with closing(open_broker(session.settings)) as broker:
-            dispatcher = Dispatcher(session.database, broker, session.settings)
-            dispatcher.tick()
-            dispatcher.close()
-    except BrokerUnavailableError as error:
-        raise BrokerUnavailableError(
-            f"{error}; batch {batch_id} is safe in the ledger and renders once Redis and a dispatcher run:"
-            " do not submit it again"
-        ) from error
+    if waits := first_tick(session.database, session.settings, batch_id):
+        print(waits, file=sys.stderr)

@@ -34,7 +34,7 @@ def all_commands() -> dict[str, Any]:
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    promised = ["render", "grid", "submit", "watch", "status", "show", "reproduce", "verify", "cancel", "retry"]
+    promised = ["render", "grid", "plan", "submit", "watch", "status", "show", "reproduce", "verify", "cancel", "retry"]
     promised += [
         "failures",
         "pause",
@@ -61,6 +61,7 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
     [
         "render",
         "grid",
+        "plan",
         "submit",
         "watch",
         "status",
