@@ -16,7 +16,6 @@ from schemas.states import BatchState
 from schemas.tables import Batch, Job, Result
 from schemas.timing import ANY_TIME, Timing
 
-
 _PLAIN: Final = BatchDetails()
 
 

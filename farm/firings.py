@@ -8,16 +8,16 @@ transaction (``farm/batches.py``), so that a firing makes one batch, wherever a 
 """
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, insert, or_, select, update
 
 from farm.database import Transaction, question, transaction
-from schemas.errors import LeaseLostError
-from schemas.schedule import RETRY_SECONDS
+from schemas.errors import LeaseLostError, NotFoundError
+from schemas.schedule import RETRY_SECONDS, Schedule
 from schemas.states import FiringState
 from schemas.tables import Firing, ScheduleRow
 
@@ -44,15 +44,16 @@ def has_waiting_firing(tx: Transaction) -> bool:
 
 
 @transaction
-def claim_firing(tx: Transaction, lease_seconds: float, firing_id: int | None = None) -> ClaimedFiring | None:
+def claim_firing(tx: Transaction, lease_seconds: float) -> ClaimedFiring | None:
     """due → submitting, the oldest; or one whose process let its lease run out. None where there is none.
 
     submitting → failed: one whose process died in every try.
     """
-    wanted = and_(_waiting(tx.now), Firing.id == firing_id) if firing_id is not None else _waiting(tx.now)
     columns = (Firing.id, Firing.tries, Firing.due_at, Firing.batch_id)
     of_schedule = (ScheduleRow.name.label("schedule"), ScheduleRow.timezone, ScheduleRow.order)
-    oldest = select(*columns, *of_schedule).join_from(Firing, ScheduleRow).where(wanted).order_by(Firing.due_at)
+    oldest = (
+        select(*columns, *of_schedule).join_from(Firing, ScheduleRow).where(_waiting(tx.now)).order_by(Firing.due_at)
+    )
     row = tx.execute(oldest.limit(1).with_for_update(of=Firing, skip_locked=True)).one_or_none()
     if row is None:
         return None
@@ -60,16 +61,29 @@ def claim_firing(tx: Transaction, lease_seconds: float, firing_id: int | None = 
         error = f"its submission ended {row.tries} times without a word; the dispatchers' logs may say why"
         _move(tx, Firing.id == row.id, FiringState.FAILED, error=error, ended_at=tx.now)
         return None
-    fence, expires_at = uuid.uuid4().hex, tx.now + timedelta(seconds=lease_seconds)
-    claim = {"fence": fence, "lease_expires_at": expires_at, "tries": row.tries + 1}
-    tx.execute(update(Firing).where(Firing.id == row.id).values(state=FiringState.SUBMITTING, **claim))
-    return ClaimedFiring(fence, row.schedule, row.timezone, row.order, row.due_at, row.tries + 1, row.batch_id)
+    claim = _claim(tx, lease_seconds, row.tries + 1)
+    tx.execute(update(Firing).where(Firing.id == row.id).values(claim))
+    return ClaimedFiring(claim["fence"], row.schedule, row.timezone, row.order, row.due_at, row.tries + 1, row.batch_id)
 
 
 @transaction
-def keep_firings(tx: Transaction, fences: Collection[str], lease_seconds: float) -> None:
-    """Renews their leases, where they are still held."""
-    held = (Firing.fence.in_(fences), Firing.state == FiringState.SUBMITTING)
+def fire_now(tx: Transaction, schedule: Schedule, lease_seconds: float) -> ClaimedFiring:
+    """Nothing → submitting, at this moment, beside the times of the schedule's line.
+
+    Raises:
+        NotFoundError: the schedule was removed meanwhile.
+    """
+    if tx.execute(select(ScheduleRow.id).where(ScheduleRow.id == schedule.id).with_for_update()).first() is None:
+        raise NotFoundError(f"the schedule {schedule.name!r} has been removed")
+    claim = _claim(tx, lease_seconds, 1)
+    tx.execute(insert(Firing).values(claim | {"schedule_id": schedule.id, "due_at": tx.now}))
+    return ClaimedFiring(claim["fence"], schedule.name, schedule.timezone, schedule.order, tx.now, 1, None)
+
+
+@transaction
+def keep_firing(tx: Transaction, fence: str, lease_seconds: float) -> None:
+    """Renews its lease, where it is still held."""
+    held = (Firing.fence == fence, Firing.state == FiringState.SUBMITTING)
     tx.execute(update(Firing).where(*held).values(lease_expires_at=tx.now + timedelta(seconds=lease_seconds)))
 
 
@@ -92,13 +106,22 @@ def fail_firing(tx: Transaction, fence: str, error: str) -> None:
 
 
 def note_staged(tx: Transaction, fence: str, batch_id: int) -> None:
-    """In the transaction that makes the batch, so that whoever takes the firing over finds it. Raises LeaseLostError."""
+    """In the transaction that makes the batch, so that whoever takes the firing over finds it.
+
+    Raises:
+        LeaseLostError: somebody else has taken it over already.
+    """
     _hold(tx, fence, batch_id=batch_id)
 
 
 def end_firing(tx: Transaction, fence: str, batch_id: int) -> None:
     """submitting → done, in the transaction that opens the batch. Raises LeaseLostError, and then nothing is opened."""
     _hold(tx, fence, batch_id=batch_id, state=FiringState.DONE, fence=None, error=None, ended_at=tx.now)
+
+
+def _claim(tx: Transaction, lease_seconds: float, tries: int) -> dict[str, Any]:
+    expires_at = tx.now + timedelta(seconds=lease_seconds)
+    return {"state": FiringState.SUBMITTING, "fence": uuid.uuid4().hex, "lease_expires_at": expires_at, "tries": tries}
 
 
 def _waiting(now: datetime) -> ColumnElement[bool]:

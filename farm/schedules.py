@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, update
 
 from farm.database import Transaction, transaction
-from schemas.errors import InputError, NotFoundError
+from schemas.errors import InputError
 from schemas.schedule import Due
 from schemas.states import FiringState
 from schemas.tables import Firing, ScheduleRow
@@ -30,7 +30,7 @@ class NewSchedule:
 
 @transaction
 def add_schedule(tx: Transaction, new: NewSchedule, next_due_at: datetime, replace: bool = False) -> None:
-    """A schedule that fires from ``next_due_at`` on. ``replace``: in the place of one of this name, which may be paused.
+    """A schedule that fires from ``next_due_at`` on. ``replace``: in the place of one of this name, paused or not.
 
     Raises:
         InputError: there is one of this name, and it may not be replaced.
@@ -74,16 +74,3 @@ def fire(tx: Transaction, schedule_id: int, seen_due_at: datetime, due: Due) -> 
     row = {"schedule_id": schedule_id, "due_at": due.due_at, "state": state}
     row["ended_at"] = tx.now if due.skipped else None
     return tx.execute(tx.insert(Firing).values(row).on_conflict_do_nothing().returning(Firing.id)).first() is not None
-
-
-@transaction
-def fire_now(tx: Transaction, schedule_id: int) -> int:
-    """Nothing → due, at this moment, beside the times of its line. Returns the firing's id.
-
-    Raises:
-        NotFoundError: the schedule was removed.
-    """
-    if tx.execute(select(ScheduleRow.id).where(ScheduleRow.id == schedule_id)).first() is None:
-        raise NotFoundError("the schedule has been removed")
-    row = {"schedule_id": schedule_id, "due_at": tx.now, "state": FiringState.DUE}
-    return int(tx.execute(insert(Firing).values(row).returning(Firing.id)).scalar_one())

@@ -14,6 +14,7 @@ from typing import Final
 from producer.axes import Axes, AxisValue, filled, without_replaced
 from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
 from producer.defaults import set_option, with_defaults
+from producer.firing_rows import with_placeholders
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.jsonl import json_rows
 from producer.lines import Line
@@ -48,6 +49,7 @@ class ReadOptions:
     inputs: finds the pictures and LoRAs that rows name; without it rows name them by sha256 alone.
     axes: makes a grid of every row: a row to render for each cell, all with the seed that the row has without them.
     max_jobs: a grid of more cells in all is refused.
+    placeholders: what stands for ``{date}`` and its like in the cells; none are replaced where there are no values.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class ReadOptions:
     inputs: Inputs | None = None
     axes: Axes | None = None
     max_jobs: int | None = None
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -74,6 +77,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
     with manifest_lines(path) as lines, Repeats() as repeats:
         maker = _RowMaker(printable(str(path)), defaults, options, repeats)
         cells = _cells(path, lines, mapping, needs_prompt="prompt" not in given)
+        cells = with_placeholders(cells, options.placeholders)
         first = next(cells, None)
         if first is None:
             raise ManifestError(f"{printable(str(path))} has no rows")

@@ -43,6 +43,7 @@ class BatchSummary:
     not_before: datetime | None
     deadline: datetime | None
     created_at: datetime
+    origin: dict[str, Any] | None
     num_pending: int
     num_queued: int
     num_running: int

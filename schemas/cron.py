@@ -1,11 +1,12 @@
 """Cron lines in a time zone: when a schedule is due. Pure: instants are given, and all of them are UTC.
 
-cronsim reads the line and counts on a clock without a zone; what zones' clocks do is done here, as Debian's cron does it.
+cronsim reads the line and counts on a clock without a zone; what zones' clocks do is done here, as Debian's cron does.
 A line that names its hours (``30 2 * * *``) is due once each time: where the clock jumps over the time, at the moment
 of the jump; where it shows the time twice, at the first of the two. A line whose minutes or hours begin with a star
 is due whenever the clock shows a fitting time, so the hour that comes twice has it twice, and one jumped over not.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -66,13 +67,9 @@ class CronLine:
 
     def latest(self, after: datetime, until: datetime) -> datetime | None:
         """The last time later than ``after`` and not later than ``until``; None where there is none."""
-        for start in [*(until - span for span in _SPANS if until - span > after), after]:
-            latest = None
-            for latest in self._times(start, until):
-                pass
-            if latest is not None:
-                return latest
-        return None
+        starts = [*(until - span for span in _SPANS if until - span > after), after]
+        lasts = (last for start in starts for last in deque(self._times(start, until), maxlen=1))
+        return next(lasts, None)
 
     def _times(self, after: datetime, until: datetime | None = None) -> Iterator[datetime]:
         while until is None or after <= until:

@@ -1,4 +1,4 @@
-"""An order: everything that `nightshift submit` is told, as one value. What a schedule keeps, and a batch comes from."""
+"""An order: everything that `nightshift submit` is told, as one value. A schedule keeps it, a batch comes from it."""
 
 import json
 from collections.abc import Mapping
@@ -11,8 +11,13 @@ from schemas.errors import InputError
 from schemas.fields import MAX_SEED, text_flaw
 from schemas.printable import printable, shown
 
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20 else value
+
+
 #: Text in JSON: a double would round it.
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(lambda value: _number(value)), PlainSerializer(str)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_number), PlainSerializer(str)]
 
 
 class SubmitOrder(BaseModel):
@@ -52,10 +57,8 @@ class SubmitOrder(BaseModel):
             return cls.model_validate_json(json.dumps(content))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "it"
-            raise InputError(
-                f"the order is of another version of Nightshift: {printable(where)} {shown(first['input'])}: {first['msg']}"
-            ) from None
+            flaw = f"{printable('.'.join(map(str, first['loc'])))} {shown(first['input'])}: {first['msg']}"
+            raise InputError(f"the order is of another version of Nightshift: {flaw.strip()}") from None
 
 
 class Origin(BaseModel):
@@ -80,7 +83,3 @@ def _escaped(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _storable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) and text_flaw(value) else value
-
-
-def _number(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20 else value

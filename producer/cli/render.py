@@ -16,9 +16,7 @@ from producer.cli.manifest_options import (
     NameOption,
     SetOption,
     SkipOption,
-    anew,
-    batch_request,
-    read_options,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
@@ -26,6 +24,7 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
+from producer.orders import batch_request, read_options
 from producer.queries import BatchSummary
 
 app = typer.Typer()
@@ -62,9 +61,11 @@ def render(
     """
     end_on_sigterm()
     with open_session() as session:
-        options = read_options(session.settings, fields, columns, limit)
-        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        request = anew(request) if again else request
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, again=again,
+            skip_invalid=skip_invalid,
+        )  # fmt: skip
+        options, request = read_options(session.settings, order), batch_request(session.settings, order)
         run = run_here(session, manifest, options, request)
         if not run.ended:
             _interrupted(session, run.summary, out)
