@@ -21,7 +21,9 @@ SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows
 NameOption = Annotated[str | None, typer.Option("--name", help="The batch's name; else the manifest's.")]
 
 
-def given_order(manifest: Path, fields: list[str] | None, columns: list[str] | None, **rest: object) -> SubmitOrder:
+def given_order(
+    manifest: Path | str, fields: list[str] | None, columns: list[str] | None, **rest: object
+) -> SubmitOrder:
     """The order of a command line. ``rest``: as ``SubmitOrder`` names it.
 
     Raises:

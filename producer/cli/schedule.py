@@ -3,7 +3,6 @@
 import sys
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from threading import Event
 from typing import Annotated, Any
 
@@ -51,7 +50,7 @@ _SEED_HELP = "The same seeds each time for rows that have none; else each firing
 
 ScheduleArgument = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 ManifestArgument = Annotated[
-    Path, typer.Argument(help="As `nightshift submit` takes it; {date} in its name is the firing's: lists/{date}.tsv.")
+    str, typer.Argument(help="As `nightshift submit` takes it; {date} in its name is the firing's: lists/{date}.tsv.")
 ]
 CronOption = Annotated[str, typer.Option("--cron", metavar="LINE", help="When: '0 22 * * 1-5', as in a crontab.")]
 ZoneOption = Annotated[str, typer.Option("--tz", metavar="ZONE", help="On whose clock: Europe/Berlin, UTC.")]
