@@ -43,13 +43,14 @@ class BatchSummary:
     not_before: datetime | None
     deadline: datetime | None
     created_at: datetime
-    origin: dict[str, Any] | None
     num_pending: int
     num_queued: int
     num_running: int
     num_done: int
     num_failed: int
     num_canceled: int
+    #: how it came to be (``schemas.submit_order.Origin`` as JSON)
+    origin: dict[str, Any] | None = None
 
     @property
     def num_ended(self) -> int:
