@@ -19,6 +19,7 @@ from farm.database import Database
 from farm.leases import DISPATCHER, drop_lease, hold_lease, ledger_time
 from farm.workers import live_workers
 from producer import queries
+from producer.firings import Firings
 from producer.outlook import outlook
 from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
 from producer.steadiness import Steadiness
@@ -51,12 +52,13 @@ class Tick:
 
 
 class Dispatcher:
-    """One dispatcher. Not shared between threads."""
+    """One dispatcher. Not shared between threads. ``firings``: its part in schedules, for one that runs on."""
 
-    def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
+    def __init__(self, database: Database, broker: Broker, settings: Settings, firings: Firings | None = None) -> None:
         self._database = database
         self._broker = broker
         self._settings = settings
+        self._firings = firings
         self._holder = uuid.uuid4().hex
         self._said_late: set[int] = set()
         self._steadiness = Steadiness(settings.lease_seconds, settings.tick_seconds)
@@ -75,20 +77,24 @@ class Dispatcher:
         self.close()
 
     def close(self) -> None:
-        """Lets the lease go, so that another dispatcher need not wait for its end."""
+        """Lets the lease go, so that another dispatcher need not wait for its end; and what it submits."""
         try:
             drop_lease(self._database, DISPATCHER, self._holder)
         except UnavailableError as error:
             log.warning("%s", error)
+        if self._firings is not None:
+            self._firings.close()
 
     def tick(self) -> Tick:
-        """One round, if this dispatcher holds the lease.
+        """One round, if this dispatcher holds the lease; schedules are fired without it.
 
         Raises:
             UnavailableError: ledger or Redis. What was committed before stays; the next tick goes on from there.
         """
         lease_seconds = max(self._settings.lease_seconds / 2, 3 * self._settings.tick_seconds)
         may_expire = self._look()
+        if self._firings is not None:
+            self._firings.tend()
         if not hold_lease(self._database, DISPATCHER, self._holder, lease_seconds):
             return Tick()
         num_expired = self._expire() if may_expire else 0

@@ -17,6 +17,7 @@ from producer.defaults import set_option
 from producer.drawings import Drawings
 from producer.expanded_rows import ExpandedRows
 from producer.expansion import NO_EXPANSION, Expansion
+from producer.firing_rows import with_placeholders
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
 from producer.job_bound import JobBound
 from producer.jsonl import json_rows
@@ -57,6 +58,7 @@ class ReadOptions:
     axes: makes a grid of every row: a row to render for each cell, all with the seed that the row has without them.
     expansion: what else makes several rows of one: templates, sweeps, ``count``.
     max_jobs: more rows to render in all are refused; None: any number.
+    placeholders: what stands for ``{date}`` and its like in the cells; none are replaced where there are no values.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class ReadOptions:
     axes: Axes | None = None
     expansion: Expansion = NO_EXPANSION
     max_jobs: int | None = None
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -105,6 +108,7 @@ def _made(
     with Repeats() as repeats:
         expanded = _expanded_rows(options, defaults, repeats)
         maker = _RowMaker(name, defaults, options, repeats, expanded)
+        cells = with_placeholders(cells, options.placeholders)
         first = next(cells, None)
         if first is None:
             raise ManifestError(f"{name} has no rows")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from producer.lines import Line, read_lines, read_utf16_lines, utf16_text
-from schemas.errors import ManifestError
+from schemas.errors import ManifestError, MissingManifestError
 from schemas.printable import printable
 
 SUFFIXES: Final = (".tsv", ".csv", ".jsonl", ".txt")
@@ -44,7 +44,7 @@ def manifest_lines(path: Path) -> Iterator[Iterator[Line]]:
             else:
                 yield read_lines(file)
     except FileNotFoundError:
-        raise ManifestError(f"there is no file {name}") from None
+        raise MissingManifestError(f"there is no file {name}") from None
     except IsADirectoryError:
         raise ManifestError(f"{name} is a folder; a manifest is one file") from None
     except OSError as error:

@@ -49,6 +49,8 @@ class BatchSummary:
     num_done: int
     num_failed: int
     num_canceled: int
+    #: how it came to be (``schemas.submit_order.Origin`` as JSON)
+    origin: dict[str, Any] | None = None
 
     @property
     def num_ended(self) -> int:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError
 
@@ -17,7 +17,7 @@ from farm.database import Database
 from producer.linking import link_existing
 from producer.manifest import BadRow, Row
 from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
-from schemas.records import StagedJob
+from schemas.records import BatchDetails, StagedJob
 from schemas.timing import ANY_TIME, Timing
 
 _CHUNK: Final = 1_000
@@ -36,6 +36,10 @@ class BatchRequest:
     timing: Timing = ANY_TIME
     #: the image store to whose images jobs may be linked; None renders all of them anew
     linked_in: str | None = None
+    #: how the batch came to be, as JSON
+    origin: dict[str, Any] | None = None
+    #: of the firing that the batch ends
+    fence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,11 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
 
     Raises:
         ManifestError: bad rows, each named; or no good row at all. Nothing is enqueued.
+        LeaseLostError: another process submits the request's firing by now.
         UnavailableError: the ledger went away. Its sentence says where the batch may have been accepted all the same.
     """
-    batch_id = batches.create_batch(
-        database, request.name, request.pair, request.priority, request.weight, request.timing
-    )
+    details = BatchDetails(request.weight, request.origin, request.fence)
+    batch_id = batches.create_batch(database, request.name, request.pair, request.priority, request.timing, details)
     bad = _BadRows(request.invalid_folder, batch_id)
     try:
         num_jobs = _stage(database, batch_id, bad.filter(rows))
@@ -73,7 +77,7 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
         bad.remove_file()
         batches.discard_batch(database, batch_id)
         raise
-    _open(database, batch_id)
+    _open(database, batch_id, request.fence)
     return Submission(batch_id, num_jobs, num_linked, bad.num, bad.file)
 
 
@@ -89,10 +93,10 @@ def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
     return num_jobs
 
 
-def _open(database: Database, batch_id: int) -> None:
+def _open(database: Database, batch_id: int, fence: str | None) -> None:
     """Not discarded where the ledger does not answer: the commit may have been done, and only its answer lost."""
     try:
-        batches.open_batch(database, batch_id)
+        batches.open_batch(database, batch_id, fence)
     except UnavailableError as error:
         raise type(error)(
             f"{error}; batch {batch_id} may have been accepted: `nightshift status {batch_id}` tells"

@@ -4,6 +4,7 @@
     ├── InputError                  what the user gave is wrong                      exit 2
     │   ├── SpecError               a spec is out of bounds or contradicts itself
     │   ├── ManifestError           a manifest cannot be read, or has bad rows
+    │   │   └── MissingManifestError    there is no such file
     │   ├── SettingsError           a setting is missing, unknown or malformed
     │   ├── PairError               a pair is unknown or does not load
     │   ├── InputFileError          a picture or LoRA that a job starts from is missing or broken
@@ -73,6 +74,10 @@ class SpecError(InputError):
 
 class ManifestError(InputError):
     code = "manifest"
+
+
+class MissingManifestError(ManifestError):
+    code = "missing_manifest"
 
 
 class SettingsError(InputError):

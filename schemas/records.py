@@ -7,6 +7,16 @@ from schemas.spec import JobSpec
 
 
 @dataclass(frozen=True)
+class BatchDetails:
+    """What most batches leave as it is. ``fence``: held by whoever submits the firing that makes the batch."""
+
+    weight: float = 1.0
+    #: ``schemas.submit_order.Origin`` as JSON
+    origin: dict[str, Any] | None = None
+    fence: str | None = None
+
+
+@dataclass(frozen=True)
 class StagedJob:
     """A row of a manifest, ready for the ledger. ``number``: its place in the batch, from 1."""
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
     text,
 )
@@ -80,6 +81,8 @@ class Batch(Table):
     #: when rows last came; a batch in ``staging`` that gets none any more has lost its producer
     staged_at: Mapped[datetime | None] = mapped_column(Utc)
     opened_at: Mapped[datetime | None] = mapped_column(Utc)
+    #: how it came to be (``schemas.submit_order.Origin``)
+    origin: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     num_pending: Mapped[int] = mapped_column(default=0)
     num_queued: Mapped[int] = mapped_column(default=0)
     num_running: Mapped[int] = mapped_column(default=0)
@@ -239,3 +242,46 @@ class Lease(Table):
     name: Mapped[str] = mapped_column(String(40), primary_key=True)
     holder: Mapped[str] = mapped_column(String(32))
     expires_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class ScheduleRow(Table):
+    """An order that is submitted again and again (``schemas.schedule.Schedule``)."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    cron: Mapped[str] = mapped_column(Text)
+    timezone: Mapped[str] = mapped_column(Text)
+    #: ``schemas.submit_order.SubmitOrder``
+    order: Mapped[dict[str, Any]] = mapped_column(JSON)
+    missed: Mapped[str] = mapped_column(String(10))
+    paused: Mapped[bool] = mapped_column(server_default=false())
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    next_due_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Firing(Table):
+    """One time of a schedule, and what came of it. Its row makes it happen once, the fence lets one process submit."""
+
+    __tablename__ = "firings"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    schedule_id: Mapped[int] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
+    due_at: Mapped[datetime] = mapped_column(Utc)
+    state: Mapped[str] = mapped_column(String(10))
+    #: of whoever submits it now
+    fence: Mapped[str | None] = mapped_column(String(32), unique=True)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(Utc)
+    retry_at: Mapped[datetime | None] = mapped_column(Utc)
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    #: that it made; while it is submitted, the one that is staged
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"), index=True)
+    error: Mapped[str | None] = mapped_column(Text)
+    ended_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "due_at"),
+        Index("ix_firings_live", "due_at", sqlite_where=text("state IN ('due', 'submitting')"),
+              postgresql_where=text("state IN ('due', 'submitting')")),
+    )  # fmt: skip

@@ -8,13 +8,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
 from schemas.errors import SettingsError
+from schemas.wall_clock import WEEKDAYS, shown_at, zone_named
 
-_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SPAN: Final = re.compile(r"(?:(?P<days>[a-z][a-z,-]*) )?(?P<start>\d\d:\d\d) ?- ?(?P<end>\d\d:\d\d)")
 _ALL_DAY: Final = timedelta(days=1)
 #: A window that opens on one day of the week opens within so many days, whatever the time of day.
@@ -40,7 +39,8 @@ class _Span:
 
     def hours(self, day: date, zone: ZoneInfo) -> Hours:
         end = self.end if self.end > self.start else self.end + _ALL_DAY
-        return Hours(_instant(day, self.start, zone), _instant(day, end, zone))
+        midnight = datetime.combine(day, time())
+        return Hours(shown_at(midnight + self.start, zone), shown_at(midnight + end, zone))
 
 
 @dataclass(frozen=True)
@@ -154,34 +154,11 @@ def _weekdays(days: str) -> frozenset[int]:
     found: set[int] = set()
     for part in days.split(","):
         first, _, last = part.partition("-")
-        if first not in _DAYS or (last or first) not in _DAYS:
-            raise ValueError(f"{part!r} is no weekday; they are {', '.join(_DAYS)}")
-        start, end = _DAYS.index(first), _DAYS.index(last or first)
+        if first not in WEEKDAYS or (last or first) not in WEEKDAYS:
+            raise ValueError(f"{part!r} is no weekday; they are {', '.join(WEEKDAYS)}")
+        start, end = WEEKDAYS.index(first), WEEKDAYS.index(last or first)
         found |= {(start + n) % 7 for n in range((end - start) % 7 + 1)}
     return frozenset(found)
-
-
-def zone_named(name: str) -> ZoneInfo:
-    """Raises ValueError with a sentence for a name that is no zone's."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, OSError, ValueError):  # not found; a folder; a path that leaves the zones
-        raise ValueError(f"there is no time zone {name!r}; such as Europe/Berlin or UTC") from None
-
-
-@cache
-def _instant(day: date, since_midnight: timedelta, zone: ZoneInfo) -> datetime:
-    """The first instant (UTC) at which the zone's clock shows this time of this day, or has jumped over it."""
-    wall = datetime.combine(day, time()) + since_midnight
-    early, late = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if late >= early:  # shown once, or twice
-        return early
-    early, late = late, early
-    offset = early.astimezone(zone).utcoffset()
-    while late - early > timedelta(seconds=1):
-        middle = early + (late - early) / 2
-        early, late = (middle, late) if middle.astimezone(zone).utcoffset() == offset else (early, middle)
-    return late.replace(microsecond=0)
 
 
 def _joined(hours: Iterable[Hours]) -> Iterator[Hours]:

@@ -2,9 +2,23 @@
 
 import typer
 
-from producer.cli import change, failures, farm, grid, order, plan, render, show, show_file, sizes, submit, verify
+from producer.cli import (
+    change,
+    failures,
+    farm,
+    grid,
+    order,
+    plan,
+    render,
+    schedule,
+    show,
+    show_file,
+    sizes,
+    submit,
+    verify,
+)
 
 app = typer.Typer()
-for module in (render, grid, plan, submit, show, show_file, failures, verify, change, order, farm, sizes):
+for module in (render, grid, plan, submit, show, show_file, failures, verify, change, order, schedule, farm, sizes):
     app.registered_commands += module.app.registered_commands
     app.registered_groups += module.app.registered_groups

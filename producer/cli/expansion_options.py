@@ -1,17 +1,12 @@
 """The options by which one row of a manifest becomes many jobs."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from producer.expansion import MAX_COUNT, Expansion, TemplateMode
-from producer.manifest import ReadOptions
-from producer.sweeps import parsed_sweep
+from producer.expansion import MAX_COUNT, TemplateMode
 from schemas.fields import MAX_SEED
-
-MAX_JOBS: Final = 1_000_000
 
 TemplatesOption = Annotated[
     TemplateMode | None,
@@ -30,15 +25,3 @@ BaseSeedOption = Annotated[
     int | None, typer.Option("--base-seed", min=0, max=MAX_SEED, help="What the seeds of rows without one come from.")
 ]
 MaxJobsOption = Annotated[int, typer.Option("--max-jobs", min=1, help="Refuse a manifest that would be more.")]
-
-
-def parsed_expansion(templates: TemplateMode | None, wildcards: Path | None, sweep: list[str] | None, zipped: bool,
-                     count: int) -> Expansion:  # fmt: skip
-    """What the options ask of every row. Raises InputError."""
-    return Expansion(templates, wildcards, parsed_sweep(sweep or [], zipped=zipped), count)
-
-
-def expanding(options: ReadOptions, expansion: Expansion, base_seed: int | None, max_jobs: int) -> ReadOptions:
-    """The same, with what is asked of every row. ``base_seed`` None: the settings' one."""
-    chosen = options.base_seed if base_seed is None else base_seed
-    return replace(options, expansion=expansion, base_seed=chosen, max_jobs=max_jobs)

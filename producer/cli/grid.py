@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from producer.axes import parsed_axes
-from producer.cli.expansion_options import BaseSeedOption, TemplatesOption, WildcardsOption, expanding
+from producer.cli.expansion_options import BaseSeedOption, TemplatesOption, WildcardsOption
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
@@ -18,17 +18,15 @@ from producer.cli.manifest_options import (
     NameOption,
     SetOption,
     SkipOption,
-    anew,
-    batch_request,
-    read_options,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
-from producer.expansion import Expansion
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
+from producer.orders import batch_request, read_options
 from producer.queries import BatchSummary
 
 app = typer.Typer()
@@ -75,10 +73,12 @@ def grid(
     end_on_sigterm()
     axes = parsed_axes(x, y)
     with open_session() as session:
-        options = read_options(session.settings, fields, columns, limit)
-        options = expanding(options, Expansion(templates, wildcards), base_seed, max_jobs)
-        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        request = anew(request) if again else request
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, again=again,
+            skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, base_seed=base_seed, max_jobs=max_jobs,
+        )  # fmt: skip
+        options, request = read_options(session.settings, order), batch_request(session.settings, order)
+        request = replace(request, origin=None)  # an order has no axes
         run = run_here(session, manifest, replace(options, axes=axes), request)
         folder = out or session.settings.home / "sheets" / f"grid-{run.summary.id}"
         num_sheets = write_grids(session.database, run.summary, axes, folder)

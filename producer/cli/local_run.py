@@ -5,12 +5,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from producer.cli.manifest_options import submit_manifest
 from producer.cli.session import Session
 from producer.cli.submit import print_exceptions, print_warnings
 from producer.counted_advice import CountedAdvice
 from producer.local_farm import LocalFarm
 from producer.manifest import ReadOptions
+from producer.orders import submit_manifest
 from producer.progress import follow, show_progress
 from producer.queries import BatchSummary, batch_summary
 from producer.submit import BatchRequest

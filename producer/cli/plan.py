@@ -8,6 +8,15 @@ import typer
 
 from farm.leases import ledger_time
 from farm.workers import known_fingerprint, live_workers
+from producer.cli.expansion_options import (
+    BaseSeedOption,
+    CountOption,
+    MaxJobsOption,
+    SweepOption,
+    TemplatesOption,
+    WildcardsOption,
+    ZipOption,
+)
 from producer.cli.manifest_options import (
     AgainOption,
     LimitOption,
@@ -15,7 +24,7 @@ from producer.cli.manifest_options import (
     MapOption,
     SetOption,
     SkipOption,
-    read_options,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.submit import print_warnings, warnings_as_json
@@ -26,12 +35,14 @@ from producer.inputs import Inputs
 from producer.linking import StoredImages
 from producer.manifest import read_manifest
 from producer.measurements import jobs_before, mean_file_bytes, recent_packs
+from producer.orders import read_options
 from producer.pace import Pace
 from producer.plan import Known, Plan, plan
 from producer.plan_text import plan_lines
 from producer.submit import no_valid_row, refusal
 from producer.survey import Existing, Survey, survey
 from schemas.errors import ManifestError
+from schemas.submit_order import MAX_JOBS
 from schemas.timing import Timing
 from schemas.windows import Window
 
@@ -45,6 +56,13 @@ def show_plan(
     fields: SetOption = None,
     columns: MapOption = None,
     limit: LimitOption = None,
+    templates: TemplatesOption = None,
+    wildcards: WildcardsOption = None,
+    sweep: SweepOption = None,
+    zipped: ZipOption = False,
+    count: CountOption = 1,
+    base_seed: BaseSeedOption = None,
+    max_jobs: MaxJobsOption = MAX_JOBS,
     window: WindowOption = None,
     not_before: NotBeforeOption = None,
     deadline: DeadlineOption = None,
@@ -56,9 +74,11 @@ def show_plan(
     timing = Timing.parse(window, not_before, deadline)
     with open_session() as session:
         name = session.settings.model_pair(pair).name
-        options = replace(
-            read_options(session.settings, fields, columns, limit), inputs=Inputs(session.settings, stores=False)
-        )
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, templates=templates, wildcards=wildcards, sweep=sweep,
+            zipped=zipped, count=count, base_seed=base_seed, max_jobs=max_jobs,
+        )  # fmt: skip
+        options = replace(read_options(session.settings, order), inputs=Inputs(session.settings, stores=False))
         advised = CountedAdvice(session.settings.model_pair(pair))
         fingerprint = known_fingerprint(session.database, name)
         with ExitStack() as stack:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from producer.cli.expansion_options import (
-    MAX_JOBS,
     BaseSeedOption,
     CountOption,
     MaxJobsOption,
@@ -16,8 +15,6 @@ from producer.cli.expansion_options import (
     TemplatesOption,
     WildcardsOption,
     ZipOption,
-    expanding,
-    parsed_expansion,
 )
 from producer.cli.local_run import end_on_sigterm, run_here
 from producer.cli.manifest_options import (
@@ -28,9 +25,7 @@ from producer.cli.manifest_options import (
     NameOption,
     SetOption,
     SkipOption,
-    anew,
-    batch_request,
-    read_options,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
@@ -38,7 +33,9 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
+from producer.orders import batch_request, read_options
 from producer.queries import BatchSummary
+from schemas.submit_order import MAX_JOBS
 
 app = typer.Typer()
 
@@ -81,11 +78,12 @@ def render(
     """
     end_on_sigterm()
     with open_session() as session:
-        options = read_options(session.settings, fields, columns, limit)
-        expansion = parsed_expansion(templates, wildcards, sweep, zipped, count)
-        options = expanding(options, expansion, base_seed, max_jobs)
-        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        request = anew(request) if again else request
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, again=again,
+            skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped,
+            count=count, base_seed=base_seed, max_jobs=max_jobs,
+        )  # fmt: skip
+        options, request = read_options(session.settings, order), batch_request(session.settings, order)
         run = run_here(session, manifest, options, request)
         if not run.ended:
             _interrupted(session, run.summary, out)

@@ -1,12 +1,11 @@
 """`nightshift submit`."""
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import typer
 
 from producer.cli.expansion_options import (
-    MAX_JOBS,
     BaseSeedOption,
     CountOption,
     MaxJobsOption,
@@ -14,8 +13,6 @@ from producer.cli.expansion_options import (
     TemplatesOption,
     WildcardsOption,
     ZipOption,
-    expanding,
-    parsed_expansion,
 )
 from producer.cli.manifest_options import (
     AgainOption,
@@ -25,17 +22,15 @@ from producer.cli.manifest_options import (
     NameOption,
     SetOption,
     SkipOption,
-    anew,
-    batch_request,
-    read_options,
-    submit_manifest,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
 from producer.first_tick import first_tick
+from producer.orders import batch_request, read_options, submit_manifest
 from producer.submit import Submission
-from schemas.timing import Timing
+from schemas.submit_order import MAX_JOBS
 
 app = typer.Typer()
 
@@ -66,12 +61,13 @@ def submit(
 ) -> None:
     """Put a manifest's jobs into the ledger. Workers that run start on them at once; nothing is rendered here."""
     with open_session() as session:
-        options = read_options(session.settings, fields, columns, limit)
-        expansion = parsed_expansion(templates, wildcards, sweep, zipped, count)
-        options = expanding(options, expansion, base_seed, max_jobs)
-        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
-        request = replace(request, weight=weight, timing=Timing.parse(window, not_before, deadline))
-        request = anew(request) if again else request
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, weight=weight,
+            window=window, not_before=not_before, deadline=deadline, again=again, skip_invalid=skip_invalid,
+            templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped, count=count, base_seed=base_seed,
+            max_jobs=max_jobs,
+        )  # fmt: skip
+        options, request = read_options(session.settings, order), batch_request(session.settings, order)
         advised = CountedAdvice(session.settings.model_pair(pair))
         submission = submit_manifest(session.database, manifest, options, request, advised)
         if as_json:
@@ -83,7 +79,7 @@ def submit(
             print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({request.name}, {request.pair})")
         print_exceptions(submission)
         print_warnings(advised)
-        _release(session, submission.batch_id)
+        release(session, submission.batch_id)
 
 
 def print_exceptions(submission: Submission) -> None:
@@ -105,7 +101,7 @@ def warnings_as_json(advised: CountedAdvice) -> list[dict[str, object]]:
     return [asdict(warned) for warned in advised.warnings]
 
 
-def _release(session: Session, batch_id: int) -> None:
+def release(session: Session, batch_id: int) -> None:
     """One ordinary tick, so that nobody waits for a dispatcher."""
     if waits := first_tick(session.database, session.settings, batch_id):
         print(waits, file=sys.stderr)

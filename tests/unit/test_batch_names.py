@@ -1,16 +1,15 @@
 """What a batch may be called: the commands that submit refuse the rest."""
 
-from pathlib import Path
-
 import pytest
 
-from producer.cli.manifest_options import batch_request
+from producer.orders import batch_request
 from schemas.errors import InputError
 from schemas.settings import Settings
+from schemas.submit_order import SubmitOrder
 
 
 def name_of(manifest: str, name: str | None = None) -> str:
-    return batch_request(Settings(), Path(manifest), None, name, priority=5, skip_invalid=False).name
+    return batch_request(Settings(), SubmitOrder(manifest=manifest, name=name)).name
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "doctor",
         "sizes",
     ]
-    assert set(all_commands()) == {*promised, "db upgrade"}
+    schedule = (f"schedule {name}" for name in ("add", "list", "pause", "resume", "run", "remove"))
+    assert set(all_commands()) == {*promised, *schedule, "db upgrade"}
 
 
 @pytest.mark.parametrize("name", all_commands())
@@ -74,6 +75,7 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
         "doctor",
         "sizes",
         "db upgrade",
+        *("schedule add", "schedule list", "schedule pause", "schedule resume", "schedule run", "schedule remove"),
     ],
 )
 def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> None:
