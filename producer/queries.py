@@ -73,7 +73,8 @@ class BatchSummary:
         }
 
 
-_SUMMARY: Final = tuple(getattr(Batch, name) for name in BatchSummary.__dataclass_fields__)
+#: the columns that ``BatchSummary`` is made of
+SUMMARY: Final = tuple(getattr(Batch, name) for name in BatchSummary.__dataclass_fields__)
 
 
 @question
@@ -161,7 +162,7 @@ def twins(tx: Transaction, batch_id: int, pair_fingerprint: str, after: int, lim
 def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
     """Those of the open and paused ones that are not done."""
     live = (Batch.state.in_((BatchState.OPEN, BatchState.PAUSED)), Batch.deadline.is_not(None))
-    rows = tx.execute(select(*_SUMMARY).where(*live))
+    rows = tx.execute(select(*SUMMARY).where(*live))
     return [batch for row in rows if not (batch := BatchSummary(**row._mapping)).ended]
 
 
@@ -191,7 +192,7 @@ def find_batch(tx: Transaction, text: str) -> BatchSummary:
 
 
 def _youngest(tx: Transaction, wanted: ColumnElement[bool]) -> BatchSummary | None:
-    row = tx.execute(select(*_SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(1)).one_or_none()
+    row = tx.execute(select(*SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(1)).one_or_none()
     return None if row is None else BatchSummary(**row._mapping)
 
 
@@ -217,7 +218,7 @@ def workers_seen(tx: Transaction, host: str, within_seconds: float) -> Sequence[
 @question
 def batch_summaries(tx: Transaction, limit: int) -> list[BatchSummary]:
     """The youngest batches, the youngest first."""
-    rows = tx.execute(select(*_SUMMARY).order_by(Batch.id.desc()).limit(limit))
+    rows = tx.execute(select(*SUMMARY).order_by(Batch.id.desc()).limit(limit))
     return [BatchSummary(**row._mapping) for row in rows]
 
 

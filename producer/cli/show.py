@@ -1,36 +1,32 @@
 """`nightshift status` and `nightshift watch`."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from farm.database import Database
-from farm.workers import live_workers
 from producer.cli.session import JsonOption, Session, open_session, print_json
+from producer.cli.tonight import show_tonight
 from producer.outlook import outlook
-from producer.progress import follow, nobody_serves, show_progress
-from producer.queries import BatchSummary, batch_summaries, failures, find_batch, waiting_pairs
+from producer.progress import follow, show_progress
+from producer.queries import BatchSummary, batch_summaries, failures, find_batch
 from schemas.errors import NotFoundError
 from schemas.printable import printable
 
 app = typer.Typer()
 
-_SHOWN_BATCHES = 20
 _SHOWN_FAILURES = 10
 
-BatchArgument = Annotated[str | None, typer.Argument(help="Number or name of a batch; else the youngest ones.")]
+BatchArgument = Annotated[str | None, typer.Argument(help="Number or name of a batch; else the whole farm.")]
 
 
 @app.command(epilog="Example: nightshift status 3")
 def status(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
-    """Show batches and how far they are. Exit code 1 when a job of the named batch failed."""
+    """Show the night so far: images, failures, batches, workers. Exit code 1 when a job of the named batch failed."""
     with open_session() as session:
         if batch is None:
-            _show_all(session, as_json)
+            show_tonight(session, as_json)
             return
         summary = find_batch(session.database, batch)
         show_batch(session, summary, as_json)
@@ -57,7 +53,7 @@ def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
     ahead = outlook(session.database, summary, session.settings.window)
     if as_json:
         reasons_as_json = [{"reason": reason, "num_jobs": num} for reason, num in reasons]
-        print_json({**summary.as_json(), **vars(ahead), "failures": reasons_as_json})
+        print_json({**summary.as_json(), **ahead.as_json(), "failures": reasons_as_json})
         return
     print(_sentence(summary))
     for sentence in filter(None, (ahead.waits, ahead.late)):
@@ -73,40 +69,6 @@ def _watched(database: Database, batch: str | None) -> BatchSummary:
     if not youngest:
         raise NotFoundError("there is no batch to watch yet; `nightshift submit` makes one")
     return youngest[0]
-
-
-def _show_all(session: Session, as_json: bool) -> None:
-    summaries = batch_summaries(session.database, _SHOWN_BATCHES)
-    workers = live_workers(session.database, session.settings.lease_seconds)
-    unserved = sorted(waiting_pairs(session.database) - workers.keys())
-    if as_json:
-        batches: list[Any] = [summary.as_json() for summary in summaries]
-        print_json({"batches": batches, "live_workers": workers, "unserved_pairs": unserved})
-        return
-    if not summaries:
-        print("no batches yet; `nightshift submit MANIFEST` makes one")
-        return
-    Console().print(_table(summaries))
-    for summary in summaries:
-        if ahead := str(outlook(session.database, summary, session.settings.window)):
-            print(f"batch {summary.id}: {ahead}")
-    print("live workers: " + (", ".join(f"{num} × {pair}" for pair, num in sorted(workers.items())) or "none"))
-    for pair in unserved:
-        print(nobody_serves(pair))
-
-
-def _table(summaries: list[BatchSummary]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("batch", "name", "pair", "state"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("prio", "jobs", "waiting", "running", "done", "failed", "canceled"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for batch in summaries:
-        counts = (batch.num_running, batch.num_done, batch.num_failed, batch.num_canceled)
-        numbers = (batch.priority, batch.num_jobs, batch.num_pending + batch.num_queued, *counts)
-        state = "ended" if batch.ended and batch.state == "open" else batch.state
-        table.add_row(str(batch.id), Text(printable(batch.name)), batch.pair, state, *map(str, numbers))
-    return table
 
 
 def _sentence(batch: BatchSummary) -> str:
