@@ -139,6 +139,23 @@ def batch_summary(tx: Transaction, batch_id: int) -> BatchSummary:
     return found
 
 
+@question
+def summaries_of(tx: Transaction, batch_ids: Sequence[int]) -> list[BatchSummary]:
+    """The batches of these numbers, in their order. Raises NotFoundError."""
+    rows = tx.execute(select(*SUMMARY).where(Batch.id.in_(batch_ids)))
+    found = {row.id: BatchSummary(**row._mapping) for row in rows}
+    if missing := [batch_id for batch_id in batch_ids if batch_id not in found]:
+        raise NotFoundError(f"no batch {missing[0]}; `nightshift status` lists them")
+    return [found[batch_id] for batch_id in batch_ids]
+
+
+@question
+def going_on(tx: Transaction) -> Sequence[int]:
+    """Every batch that has not ended, the oldest first."""
+    left = or_(Batch.num_pending + Batch.num_queued + Batch.num_running > 0, Batch.state == BatchState.STAGING)
+    return tx.execute(select(Batch.id).where(left).order_by(Batch.id)).scalars().all()
+
+
 @dataclass(frozen=True)
 class Twin:
     """A pending job, and an image of the same spec and weights."""

@@ -1,16 +1,18 @@
 """`nightshift status` and `nightshift watch`."""
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from farm.database import Database
 from producer.cli.session import JsonOption, Session, open_session, print_json
 from producer.cli.tonight import show_tonight
+from producer.following import follow
 from producer.outlook import outlook
-from producer.progress import follow, show_progress
-from producer.queries import BatchSummary, batch_summaries, failures, find_batch
+from producer.progress import show_progress
+from producer.queries import BatchSummary, batch_summaries, failures, find_batch, going_on
 from schemas.errors import NotFoundError
 from schemas.printable import printable
 
@@ -19,6 +21,9 @@ app = typer.Typer()
 _SHOWN_FAILURES = 10
 
 BatchArgument = Annotated[str | None, typer.Argument(help="Number or name of a batch; else the whole farm.")]
+WatchedArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="BATCH", help="Numbers or names; else all that have not ended.")
+]
 
 
 @app.command(epilog="Example: nightshift status 3")
@@ -33,42 +38,52 @@ def status(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
     raise typer.Exit(1 if summary.num_failed else 0)
 
 
-@app.command(epilog="Example: nightshift watch 3")
-def watch(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
-    """Follow a batch (else the youngest) until it has ended. Exit code 1 when a job of it failed."""
+@app.command(epilog="Example: nightshift watch 3 cats")
+def watch(batches: WatchedArgument = None, as_json: JsonOption = False) -> None:
+    """Follow batches until they have ended: images a second, time left, failures. Exit code 1 when a job failed."""
     with open_session() as session:
         try:
-            watched = _watched(session.database, batch)
-            summary = show_progress(follow(session.database, watched.id, session.settings))
+            batch_ids = _watched(session.database, batches or ())
+            summaries = show_progress(follow(session.database, batch_ids, session.settings))
         except KeyboardInterrupt:
-            print("no longer watching; the batch goes on", file=sys.stderr)
+            print("no longer watching; the farm goes on", file=sys.stderr)
             raise typer.Exit(130) from None
-        show_batch(session, summary, as_json)
-    raise typer.Exit(1 if summary.num_failed else 0)
+        if as_json:
+            print_json({"batches": [_as_json(session, summary) for summary in summaries]})
+        else:
+            for summary in summaries:
+                show_batch(session, summary, as_json=False)
+    raise typer.Exit(1 if any(summary.num_failed for summary in summaries) else 0)
+
+
+def _watched(database: Database, batches: Sequence[str]) -> list[int]:
+    """Those that are named; else all that have not ended; else the youngest."""
+    if batches:
+        return list(dict.fromkeys(find_batch(database, batch).id for batch in batches))
+    batch_ids = going_on(database) or [batch.id for batch in batch_summaries(database, 1)]
+    if not batch_ids:
+        raise NotFoundError("there is no batch to watch yet; `nightshift submit` makes one")
+    return list(batch_ids)
 
 
 def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
     """One batch with the reasons of its failures, and what it waits for."""
-    reasons = failures(session.database, summary.id, _SHOWN_FAILURES)
-    ahead = outlook(session.database, summary, session.settings.window)
     if as_json:
-        reasons_as_json = [{"reason": reason, "num_jobs": num} for reason, num in reasons]
-        print_json({**summary.as_json(), **ahead.as_json(), "failures": reasons_as_json})
+        print_json(_as_json(session, summary))
         return
     print(_sentence(summary))
+    ahead = outlook(session.database, summary, session.settings.window)
     for sentence in filter(None, (ahead.waits, ahead.late)):
         print(f"  {sentence}")
-    for reason, num in reasons:
+    for reason, num in failures(session.database, summary.id, _SHOWN_FAILURES):
         print(f"  {num} failed: {printable(reason)}")
 
 
-def _watched(database: Database, batch: str | None) -> BatchSummary:
-    if batch is not None:
-        return find_batch(database, batch)
-    youngest = batch_summaries(database, 1)
-    if not youngest:
-        raise NotFoundError("there is no batch to watch yet; `nightshift submit` makes one")
-    return youngest[0]
+def _as_json(session: Session, summary: BatchSummary) -> dict[str, Any]:
+    ahead = outlook(session.database, summary, session.settings.window)
+    reasons = failures(session.database, summary.id, _SHOWN_FAILURES)
+    named = [{"reason": reason, "num_jobs": num} for reason, num in reasons]
+    return {**summary.as_json(), **ahead.as_json(), "failures": named}
 
 
 def _sentence(batch: BatchSummary) -> str:

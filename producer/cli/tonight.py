@@ -20,6 +20,7 @@ from schemas.printable import printable, printable_start
 _COLUMNS: Final = 80
 _NAME_COLUMNS: Final = 24
 _PAIR_COLUMNS: Final = 14
+_NAME_CHARACTERS: Final = 60
 _REASON_CHARACTERS: Final = 200
 
 
@@ -42,7 +43,10 @@ def show_tonight(session: Session, as_json: bool) -> None:
 def _print(lines: Iterator[str]) -> None:
     for line in lines:
         indent = "  " if line.startswith(" ") else ""
-        print(textwrap.fill(line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=f"{indent}  "))
+        filled = textwrap.TextWrapper(
+            _COLUMNS, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+        )
+        print(filled.fill(line.strip()))
 
 
 def _sums(tonight: Night, window: str) -> Iterator[str]:
@@ -69,7 +73,7 @@ def _table(tonight: Night, window: str) -> Table:
     for batch, ahead in tonight.batches:
         done = f"{_share(batch)} of {batch.num_jobs:,}"
         ends = _soon(ahead.ends, tonight, window) if ahead.ends else ""
-        names = (Text(printable(batch.name)), Text(printable(batch.pair)))
+        names = (Text(printable_start(batch.name, _NAME_CHARACTERS)), Text(printable(batch.pair)))
         table.add_row(str(batch.id), *names, _state(batch), done, f"{batch.num_failed:,}", ends)
     return table
 
