@@ -46,6 +46,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "pairs",
         "doctor",
         "sizes",
+        "report",
     ]
     assert set(all_commands()) == {*promised, "db upgrade"}
 
@@ -72,6 +73,7 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
         "pairs",
         "doctor",
         "sizes",
+        "report",
         "db upgrade",
     ],
 )
