@@ -47,6 +47,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "doctor",
         "sizes",
         "report",
+        "gc",
     ]
     assert set(all_commands()) == {*promised, "db upgrade"}
 
@@ -74,6 +75,7 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
         "doctor",
         "sizes",
         "report",
+        "gc",
         "db upgrade",
     ],
 )
