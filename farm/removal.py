@@ -1,7 +1,7 @@
 """The removal of a batch that has ended: its jobs, results and packs, and the images that no other job has.
 
-Tables: batches, jobs, packs, results, images. A chunk of jobs at a time, each with its counters, so that who dies in
-between leaves a smaller batch and not a broken one. The files are for whoever called.
+Tables: batches, jobs, packs, results, images, webhook_deliveries. A chunk of jobs at a time, each with its counters, so
+that who dies in between leaves a smaller batch and not a broken one. The files are for whoever called.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from sqlalchemy import Row, delete, exists, func, select, update
 from farm.database import Transaction, question, transaction
 from schemas.errors import InputError, NotFoundError
 from schemas.states import BatchState, JobState
-from schemas.tables import Batch, Image, Job, Pack, Result
+from schemas.tables import Batch, Image, Job, Pack, Result, WebhookDelivery
 
 
 @transaction
@@ -44,6 +44,7 @@ def remove_batch(tx: Transaction, batch_id: int) -> bool:
     _check_may_go(tx, batch_id)
     if tx.execute(select(Job.id).where(Job.batch_id == batch_id).limit(1)).first() is not None:
         return False
+    tx.execute(delete(WebhookDelivery).where(WebhookDelivery.batch_id == batch_id))
     named = exists().where(Result.pack_id == Pack.id)
     tx.execute(delete(Pack).where(Pack.batch_id == batch_id, ~named))
     has_packs = exists().where(Pack.batch_id == batch_id)

@@ -26,6 +26,7 @@ from producer.cli.timing_options import DeadlineOption, NotBeforeOption, Priorit
 from producer.counted_advice import CountedAdvice
 from producer.dispatcher import Dispatcher
 from producer.submit import Submission
+from producer.webhooks import webhook_target
 from schemas.errors import BrokerUnavailableError
 from schemas.timing import Timing
 
@@ -51,6 +52,7 @@ def submit(
 ) -> None:
     """Put a manifest's jobs into the ledger. Workers that run start on them at once; nothing is rendered here."""
     with open_session() as session:
+        webhook_target(session.settings)  # refused here, and not when the batch is accepted
         options = read_options(session.settings, fields, columns, limit)
         request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
         request = replace(request, weight=weight, timing=Timing.parse(window, not_before, deadline))
