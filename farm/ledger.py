@@ -19,7 +19,7 @@ from schemas.errors import LeaseLostError, NotFoundError
 from schemas.provenance import Environment
 from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, ReleasedPack, StagedJob
 from schemas.states import BatchState, JobState, PackState, may_move
-from schemas.tables import Batch, Job, Pack, Result
+from schemas.tables import Batch, Image, Job, Pack, Result
 
 SWEEP_CHUNK: Final = 10_000
 _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry_at": None}
@@ -63,6 +63,9 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
 def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
     """pending → done: jobs whose image exists. ``images``: job → image. Their results say what the first result of the
     image said, with attempt 0 and no time spent. Returns how many."""
+    # One that is being removed is waited for, and is gone then: nobody links to what vanishes.
+    held_images = select(Image.id).where(Image.id.in_(images.values())).order_by(Image.id)
+    tx.execute(held_images.with_for_update(read=True, key_share=True)).all()
     first = select(func.min(Result.job_id)).where(Result.image_id.in_(images.values())).group_by(Result.image_id)
     made = {row.image_id: row._mapping for row in tx.execute(select(Result).where(Result.job_id.in_(first)))}
     pending = select(Job.id).where(Job.id.in_(images), Job.batch_id == batch_id, Job.state == JobState.PENDING)

@@ -23,6 +23,7 @@ from producer.firings import Firings
 from producer.outlook import outlook
 from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
 from producer.steadiness import Steadiness
+from producer.webhooks import Webhooks
 from schemas.errors import BrokerRefusedError, UnavailableError
 from schemas.pair import queue_name
 from schemas.printable import printable
@@ -55,25 +56,28 @@ class Dispatcher:
     """One dispatcher. Not shared between threads. ``firings``: its part in schedules, for one that runs on."""
 
     def __init__(self, database: Database, broker: Broker, settings: Settings, firings: Firings | None = None) -> None:
+        """Raises SettingsError where the webhook may not be used."""
         self._database = database
         self._broker = broker
         self._settings = settings
         self._firings = firings
         self._holder = uuid.uuid4().hex
         self._said_late: set[int] = set()
+        self._webhooks = Webhooks(database, settings)
         self._steadiness = Steadiness(settings.lease_seconds, settings.tick_seconds)
 
     def run(self, stop: Event) -> None:
         """Ticks until told to stop. An unreachable ledger or Redis is waited for, with backoff."""
         delay = self._settings.tick_seconds
-        while not stop.is_set():
-            try:
-                self.tick()
-                delay = self._settings.tick_seconds
-            except UnavailableError as error:
-                log.warning("%s; trying again", error)
-                delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
-            stop.wait(delay)
+        with self._webhooks:
+            while not stop.is_set():
+                try:
+                    self.tick()
+                    delay = self._settings.tick_seconds
+                except UnavailableError as error:
+                    log.warning("%s; trying again", error)
+                    delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
+                stop.wait(delay)
         self.close()
 
     def close(self) -> None:
@@ -100,6 +104,7 @@ class Dispatcher:
         num_expired = self._expire() if may_expire else 0
         num_canceled = self._sweep()
         self._say_what_will_be_late()
+        self._webhooks.note()
         self._look()  # a long tick is no time in which the ledger did not answer
         waiting = queries.queued_packs(self._database)
         refusals = list[BrokerRefusedError]()

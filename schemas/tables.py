@@ -1,50 +1,24 @@
 """The ledger's tables, as SQLAlchemy typed mappings. Alembic makes them (``farm/migrations``); nothing else does."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     CheckConstraint,
-    DateTime,
-    Dialect,
     Double,
     ForeignKey,
     Index,
-    Integer,
     MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# SQLite gives rowids, and so autoincrement, to INTEGER alone.
-BigId = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Utc(TypeDecorator[datetime]):
-    """A timezone-aware UTC time. SQLite stores no zones, so there it is stored without and read back with UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"times in the ledger carry their zone; {value} has none")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+from schemas.column_types import BigId, Utc
 
 
 class Table(DeclarativeBase):
@@ -285,3 +259,23 @@ class Firing(Table):
         Index("ix_firings_live", "due_at", sqlite_where=text("state IN ('due', 'submitting')"),
               postgresql_where=text("state IN ('due', 'submitting')")),
     )  # fmt: skip
+
+
+class WebhookDelivery(Table):
+    """Something that the webhook is told of a batch, once (``farm/webhook_deliveries.py``)."""
+
+    __tablename__ = "webhook_deliveries"
+
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    event: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: the receiver tells a repetition by it
+    event_id: Mapped[str] = mapped_column(String(32))
+    #: awaited, due, sending, sent, failed, void
+    state: Mapped[str] = mapped_column(String(10))
+    #: as it was when it happened, JSON
+    body: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    #: when it is sent (again); of one in ``sending``, when its sender counts as dead
+    next_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    __table_args__ = (Index("ix_webhook_deliveries_state", "state", "next_at"),)

@@ -74,10 +74,15 @@ class Window:
         """The first hours that end after ``now``: the open ones, or the next to open."""
         return next(hours for hours in self._around(now) if hours.closes > now)
 
-    def _around(self, now: datetime) -> Iterator[Hours]:
+    def last_opening(self, now: datetime) -> datetime:
+        """When it last opened: the open hours, or the last ones before ``now``. Hours that have been open for more than
+        a week count as opened then."""
+        return max(hours.opens for hours in self._around(now, first=-_WEEK) if hours.opens <= now)
+
+    def _around(self, now: datetime, first: int = -2) -> Iterator[Hours]:
         """The hours of the days about ``now``, in order, those that touch made one."""
         today = now.astimezone(self.zone).date()
-        days = [today + timedelta(days=n) for n in range(-2, _WEEK + 1)]
+        days = [today + timedelta(days=n) for n in range(first, _WEEK + 1)]
         return _joined(
             span.hours(day, self.zone) for day in days for span in self.spans if day.weekday() in span.weekdays
         )

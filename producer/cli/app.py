@@ -6,10 +6,12 @@ from producer.cli import (
     change,
     failures,
     farm,
+    gc,
     grid,
     order,
     plan,
     render,
+    report,
     schedule,
     show,
     show_file,
@@ -19,6 +21,9 @@ from producer.cli import (
 )
 
 app = typer.Typer()
-for module in (render, grid, plan, submit, show, show_file, failures, verify, change, order, schedule, farm, sizes):
+_MODULES = (
+    render, grid, plan, submit, show, report, show_file, failures, verify, gc, change, order, schedule, farm, sizes
+)  # fmt: skip
+for module in _MODULES:
     app.registered_commands += module.app.registered_commands
     app.registered_groups += module.app.registered_groups

@@ -30,6 +30,7 @@ from producer.counted_advice import CountedAdvice
 from producer.first_tick import first_tick
 from producer.orders import batch_request, read_options, submit_manifest
 from producer.submit import Submission
+from producer.webhooks import webhook_target
 from schemas.submit_order import MAX_JOBS
 
 app = typer.Typer()
@@ -61,6 +62,7 @@ def submit(
 ) -> None:
     """Put a manifest's jobs into the ledger. Workers that run start on them at once; nothing is rendered here."""
     with open_session() as session:
+        webhook_target(session.settings)  # refused here, and not when the batch is accepted
         order = given_order(
             manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, weight=weight,
             window=window, not_before=not_before, deadline=deadline, again=again, skip_invalid=skip_invalid,

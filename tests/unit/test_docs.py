@@ -46,6 +46,8 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "pairs",
         "doctor",
         "sizes",
+        "report",
+        "gc",
     ]
     schedule = (f"schedule {name}" for name in ("add", "list", "pause", "resume", "run", "remove"))
     assert set(all_commands()) == {*promised, *schedule, "db upgrade"}
@@ -74,6 +76,8 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
         "pairs",
         "doctor",
         "sizes",
+        "report",
+        "gc",
         "db upgrade",
         *("schedule add", "schedule list", "schedule pause", "schedule resume", "schedule run", "schedule remove"),
     ],

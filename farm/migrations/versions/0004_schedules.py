@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import schemas.tables
+import schemas.column_types
 
 revision = "0004"
 down_revision = "0003"
@@ -21,8 +21,8 @@ def upgrade() -> None:
         sa.Column("order", sa.JSON(), nullable=False),
         sa.Column("missed", sa.String(length=10), nullable=False),
         sa.Column("paused", sa.Boolean(), server_default=sa.false(), nullable=False),
-        sa.Column("created_at", schemas.tables.Utc(timezone=True), nullable=False),
-        sa.Column("next_due_at", schemas.tables.Utc(timezone=True), nullable=False),
+        sa.Column("created_at", schemas.column_types.Utc(timezone=True), nullable=False),
+        sa.Column("next_due_at", schemas.column_types.Utc(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
         sa.UniqueConstraint("name", name=op.f("uq_schedules_name")),
     )
@@ -30,15 +30,15 @@ def upgrade() -> None:
         "firings",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("schedule_id", sa.Integer(), nullable=False),
-        sa.Column("due_at", schemas.tables.Utc(timezone=True), nullable=False),
+        sa.Column("due_at", schemas.column_types.Utc(timezone=True), nullable=False),
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("fence", sa.String(length=32), nullable=True),
-        sa.Column("lease_expires_at", schemas.tables.Utc(timezone=True), nullable=True),
-        sa.Column("retry_at", schemas.tables.Utc(timezone=True), nullable=True),
+        sa.Column("lease_expires_at", schemas.column_types.Utc(timezone=True), nullable=True),
+        sa.Column("retry_at", schemas.column_types.Utc(timezone=True), nullable=True),
         sa.Column("tries", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("batch_id", sa.Integer(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("ended_at", schemas.tables.Utc(timezone=True), nullable=True),
+        sa.Column("ended_at", schemas.column_types.Utc(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["schedule_id"], ["schedules.id"], name=op.f("fk_firings_schedule_id"), ondelete="CASCADE"
         ),
