@@ -30,8 +30,8 @@ demo: setup
 	rm -rf .demo
 	NIGHTSHIFT_HOME=.demo/home $(BIN)/nightshift render examples/demo.tsv --pair tiny --out .demo/images
 
-# Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm
-# (tests/acceptance/conftest.py, tests/chaos) run in one process.
+# Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm, or
+# the fork server that their processes come from (tests/acceptance/conftest.py, tests/chaos), run in one process.
 test: setup
 	GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 

@@ -41,10 +41,10 @@ LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encounte
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> LoadedPair:
+def pair(model_cache: Path) -> LoadedPair:
     torch.set_num_threads(1)
     alone = BUILT_IN_PAIRS["tiny"].model_copy(update={"refiner": None})
-    return load_pair(alone, "cpu", tmp_path_factory.mktemp("models"))
+    return load_pair(alone, "cpu", model_cache)
 
 
 @dataclass
