@@ -19,7 +19,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -161,8 +161,9 @@ def _cpu(served: dict[str, int]) -> Counter[str]:
     for name, process_id in served.items():
         process = psutil.Process(process_id)
         for one in (process, *process.children(recursive=True)):
-            times = one.cpu_times()
-            spent[name] += times.user + times.system
+            with suppress(psutil.NoSuchProcess):  # its parent has waited for it, and counts it below
+                times = one.cpu_times()
+                spent[name] += times.user + times.system
         own = process.cpu_times()
         spent[name] += own.children_user + own.children_system
     return spent
