@@ -15,6 +15,7 @@
     │   ├── SchemaVersionError      the ledger's tables are of another version
     │   └── StorageError            a disk or an image store refuses
     ├── MessageError                a message on the queue is not one of ours
+    ├── NotUniformError             a dataset's images were not made alike, and should be
     ├── LeaseLostError              the pack is somebody else's by now
     └── RenderError                 one job, or one pack, could not be rendered
         ├── DeviceMemoryError       out of memory, for one image in the end
@@ -117,6 +118,10 @@ class StorageError(UnavailableError):
 
 class MessageError(NightshiftError):
     code = "message"
+
+
+class NotUniformError(NightshiftError):
+    code = "not_uniform"
 
 
 class LeaseLostError(NightshiftError):

@@ -2,9 +2,9 @@
 
 import typer
 
-from producer.cli import change, failures, farm, grid, order, render, show, show_file, sizes, submit, verify
+from producer.cli import change, export, failures, farm, grid, order, render, show, show_file, sizes, submit, verify
 
 app = typer.Typer()
-for module in (render, grid, submit, show, show_file, failures, verify, change, order, farm, sizes):
+for module in (render, grid, submit, show, show_file, failures, verify, export, change, order, farm, sizes):
     app.registered_commands += module.app.registered_commands
     app.registered_groups += module.app.registered_groups
