@@ -18,6 +18,7 @@
     │   └── StorageError            a disk or an image store refuses
     ├── WaitTimeoutError            a batch has not ended in the time that it was waited for
     ├── MessageError                a message on the queue is not one of ours
+    ├── NotUniformError             a dataset's images were not made alike, and should be
     ├── LeaseLostError              the pack is somebody else's by now
     ├── OutOfServiceError           every device of a machine failed               exit 4
     └── RenderError                 one job, or one pack, could not be rendered
@@ -136,6 +137,10 @@ class WaitTimeoutError(NightshiftError, TimeoutError):
 
 class MessageError(NightshiftError):
     code = "message"
+
+
+class NotUniformError(NightshiftError):
+    code = "not_uniform"
 
 
 class LeaseLostError(NightshiftError):

@@ -21,6 +21,7 @@ from schemas.spec import JobSpec
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+BULK = (ROOT / "docs" / "bulk.md").read_text()
 RENDERING = (ROOT / "docs" / "rendering.md").read_text()
 COMMAND: Any = typer.main.get_command(app)
 
@@ -34,7 +35,20 @@ def all_commands() -> dict[str, Any]:
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    promised = ["render", "grid", "plan", "submit", "watch", "status", "show", "reproduce", "verify", "cancel", "retry"]
+    promised = [
+        "render",
+        "grid",
+        "plan",
+        "submit",
+        "watch",
+        "status",
+        "show",
+        "reproduce",
+        "verify",
+        "export",
+        "cancel",
+        "retry",
+    ]
     promised += [
         "failures",
         "pause",
@@ -71,6 +85,7 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
         "show",
         "reproduce",
         "verify",
+        "export",
         "cancel",
         "retry",
         "pairs",
@@ -130,6 +145,11 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("option", [opt for parameter in all_commands()["export"].params for opt in parameter.opts])
+def test_every_option_of_an_export_is_documented(option: str) -> None:
+    assert option in ("batches", "--json") or f"`{option}" in BULK
 
 
 def test_the_control_plane_imports_without_torch() -> None:
