@@ -1,15 +1,13 @@
-"""Devices that render nothing and take their time for it: each a timer that asks of ledger and broker what a worker
-asks, and claims its next pack while one renders. A few threads drive a thousand of them.
+"""Devices that render nothing: each asks of ledger and broker what a worker asks, when a worker would, in a time that
+passes only when everything that happens at a moment has been done. So a thousand of them need no thousand GPUs, and
+what they wait for is the dispatcher's policy and never this machine.
 """
 
 import heapq
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from farm import ledger, packs
@@ -24,12 +22,22 @@ from schemas.records import ClaimedPack, FinishedImage, StoredImage
 LEASE_SECONDS = 60.0
 
 _POLL_SECONDS = 0.2
-_THREADS = 12
+
+
+class Clock:
+    """The time of ledger, dispatcher and devices."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = datetime(2026, 1, 1, 22, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self._start + timedelta(seconds=self.seconds)
 
 
 @dataclass
 class Device:
-    """A simulated device: what it renders is in ``rendering``, what it has claimed beside that in ``next_pack``."""
+    """What it renders is ``rendering``; ``next_pack`` is what it has claimed meanwhile."""
 
     worker_id: str
     pair: str
@@ -41,103 +49,103 @@ class Device:
 
 @dataclass
 class Figures:
-    """Summed from the end of the warm-up on. Threads share it."""
+    """From the end of the warm-up on. ``cpu_seconds``: of the devices' side, this process's."""
 
     idle_seconds: float = 0.0
     num_packs: int = 0
     num_changes: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    cpu_seconds: float = 0.0
 
 
 class Devices:
-    """All devices, driven by a clock of events and a few threads that do what workers ask of ledger and broker."""
+    """All devices, and ``tick``, which the dispatcher does every ``tick_seconds``."""
 
-    def __init__(self, database: Database, redis_url: str, devices: list[Device], pack_seconds: float) -> None:
+    def __init__(self, database: Database, redis_url: str, devices: list[Device], clock: Clock) -> None:
         self.figures = Figures()
         self._database = database
         self._redis = redis_client(redis_url)
         self._devices = devices
-        self._pack_seconds = pack_seconds
+        self._clock = clock
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(_THREADS)
 
-    def run(self, seconds: float) -> None:
-        """Devices begin one after the other within a pack's time, as they would after a while."""
-        started = time.monotonic()
+    def start(self, pack_seconds: float, tick: Callable[[], object], tick_seconds: float) -> None:
+        """Everybody begins; time passes by ``pass_time``."""
+        self._pack_seconds = pack_seconds
+        self._every(0.0, tick_seconds, tick, counted=False)
         for number, device in enumerate(self._devices):
-            device.idle_since = started
-            phase = self._pack_seconds * number / len(self._devices)
-            self._at(started + phase, lambda device=device: self._submit(self._fetch, device))
-            self._at(started + phase, lambda device=device: self._submit(self._renew, device))
-        warm = started + 3 * self._pack_seconds
-        self._at(warm, self._begin_to_count)
-        self._drive(warm + seconds)
-        self._end_counting(warm + seconds)
-        self._pool.shutdown()
+            phase = pack_seconds * number / len(self._devices)  # as they would be after a while
+            self._at(phase, lambda device=device: self._fetch(device))
+            self._every(phase, LEASE_SECONDS / 3, lambda device=device: self._renew(device))
 
-    def _at(self, when: float, what: Callable[[], None]) -> None:
-        with self._changed:
-            heapq.heappush(self._events, (when, next(self._order), what))
-            self._changed.notify()
-
-    def _drive(self, until: float) -> None:
-        while (now := time.monotonic()) < until:
-            with self._changed:
-                if not self._events or self._events[0][0] > now:
-                    self._changed.wait(min(until, self._events[0][0] if self._events else until) - now)
-                    continue
-                _, _, what = heapq.heappop(self._events)
+    def pass_time(self, seconds: float) -> None:
+        """What happens within so many seconds from now."""
+        until = self._clock.seconds + seconds
+        while self._events and self._events[0][0] <= until:
+            self._clock.seconds, _, what = heapq.heappop(self._events)
             what()
+        self._clock.seconds = until
 
-    def _submit(self, step: Callable[[Device], None], device: Device) -> None:
-        self._pool.submit(self._guarded, step, device)
+    def begin_to_count(self) -> None:
+        """The warm-up is over."""
+        self.figures = Figures()
+        for device in self._devices:
+            device.idle_since = self._clock.seconds
 
-    def _guarded(self, step: Callable[[Device], None], device: Device) -> None:
-        try:
-            step(device)
-        except BaseException as error:
-            print(f"{step.__name__}: {error!r}", file=sys.stderr)
-            os._exit(1)
+    def end_counting(self) -> None:
+        """Devices that wait now have been idle until now."""
+        waiting = [device for device in self._devices if device.rendering is None]
+        self.figures.idle_seconds += sum(self._clock.seconds - device.idle_since for device in waiting)
+
+    def _at(self, when: float, what: Callable[[], object], *, counted: bool = True) -> None:
+        def do() -> None:
+            began = time.process_time()
+            what()
+            if counted:
+                self.figures.cpu_seconds += time.process_time() - began
+
+        heapq.heappush(self._events, (when, next(self._order), do))
+
+    def _every(self, first: float, seconds: float, what: Callable[[], object], *, counted: bool = True) -> None:
+        def again() -> None:
+            what()
+            self._every(self._clock.seconds + seconds, seconds, what, counted=counted)
+
+        self._at(first, again, counted=counted)
 
     def _fetch(self, device: Device) -> None:
         """Takes a message and claims for it; comes again soon where there is none."""
         entry = self._redis.rpop(queue_name(device.pair))
-        pack = None
-        if entry is not None:
-            message = pack_message(entry)
-            pack = ledger.claim_pack(self._database, message.pack_id, device.worker_id, LEASE_SECONDS, device.pack_key)
-        if pack is None:
-            self._at(time.monotonic() + (0 if entry else _POLL_SECONDS), lambda: self._submit(self._fetch, device))
+        if entry is None:
+            self._at(self._clock.seconds + _POLL_SECONDS, lambda: self._fetch(device))
             return
-        with self.figures.lock:
-            self.figures.num_changes += pack.pack_key != device.pack_key
+        pack = ledger.claim_pack(
+            self._database, pack_message(entry).pack_id, device.worker_id, LEASE_SECONDS, device.pack_key
+        )
+        if pack is None:
+            self._fetch(device)
+            return
+        self.figures.num_changes += pack.pack_key != device.pack_key
         device.pack_key, device.next_pack = pack.pack_key, pack
         if device.rendering is None:
             self._render(device)
 
     def _render(self, device: Device) -> None:
         """The device's next pack, if it has one, and a claim for the one after."""
-        now = time.monotonic()
-        pack, device.rendering, device.next_pack = device.next_pack, device.next_pack, None
-        if pack is None:
-            device.idle_since = now
+        device.rendering, device.next_pack = device.next_pack, None
+        if device.rendering is None:
+            device.idle_since = self._clock.seconds
             return
-        with self.figures.lock:
-            self.figures.idle_seconds += now - device.idle_since
-            self.figures.num_packs += 1
-        self._at(now + self._pack_seconds, lambda: self._ended(device, pack, now + self._pack_seconds))
+        self.figures.idle_seconds += self._clock.seconds - device.idle_since
+        self.figures.num_packs += 1
+        pack = device.rendering
+        self._at(self._clock.seconds + self._pack_seconds, lambda: self._end(device, pack))
         packs.begin_rendering(self._database, pack.id, device.worker_id)
         self._fetch(device)
 
-    def _ended(self, device: Device, pack: ClaimedPack, at: float) -> None:
-        """Storing the images is the finishers' work, beside the device."""
-        device.idle_since = at
-        self._submit(self._render, device)
-        self._submit(lambda _: self._finish(pack), device)
-
-    def _finish(self, pack: ClaimedPack) -> None:
+    def _end(self, device: Device, pack: ClaimedPack) -> None:
+        device.idle_since = self._clock.seconds
+        self._render(device)
         ledger.finish_jobs(self._database, pack, _ENVIRONMENT, _images(pack))
 
     def _renew(self, device: Device) -> None:
@@ -145,19 +153,6 @@ class Devices:
         held = [pack.id for pack in (device.rendering, device.next_pack) if pack is not None]
         if held:
             packs.renew_leases(self._database, device.worker_id, held, LEASE_SECONDS)
-        self._at(time.monotonic() + LEASE_SECONDS / 3, lambda: self._submit(self._renew, device))
-
-    def _begin_to_count(self) -> None:
-        now = time.monotonic()
-        with self.figures.lock:
-            self.figures.idle_seconds, self.figures.num_packs, self.figures.num_changes = 0.0, 0, 0
-            for device in self._devices:
-                device.idle_since = now if device.rendering is None else device.idle_since
-
-    def _end_counting(self, now: float) -> None:
-        with self.figures.lock:
-            waiting = [device for device in self._devices if device.rendering is None]
-            self.figures.idle_seconds += sum(now - device.idle_since for device in waiting)
 
 
 _ENVIRONMENT = Environment(

@@ -95,7 +95,8 @@ class Pack(Table):
     ended_at: Mapped[datetime | None] = mapped_column(Utc)
 
     __table_args__ = (
-        Index("ix_packs_live", "pair", "state", sqlite_where=text("state IN ('queued', 'running')"),
+        Index("ix_packs_live", "pair", "state", "batch_id", "pack_key",
+              sqlite_where=text("state IN ('queued', 'running')"),
               postgresql_where=text("state IN ('queued', 'running')")),
         Index("ix_packs_ended", "pair", "ended_at"),
     )  # fmt: skip
