@@ -46,7 +46,9 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
             yield BadRow(file, number, None, None, f"the line {flaw}")
         elif text.strip():
             try:
-                content = _flat(_parsed(text))
+                content = _flat_object(text) or _parsed(text)
+                if _has_groups(tuple(content)):
+                    content = _ungrouped(content)
                 yield Cells(number, columns(tuple(content)), list(content.values()))
             except _LineError as error:
                 yield BadRow(file, number, error.column, error.value, str(error))
@@ -65,6 +67,26 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_keys)
+_SCAN: Final = json.JSONDecoder().scan_once
+_LINE_ENDS: Final = ("\n", "", "\r\n")
+
+
+def _flat_object(text: str) -> dict[str, Any] | None:
+    """The object, if it holds no other and certainly has each key once; None where that takes a closer look.
+
+    The C scanner keeps the last of two equal keys. Quotes tell: each key and each text has two, unless it is escaped.
+    """
+    if not text.startswith("{") or "\\\\" in text:
+        return None
+    try:
+        content, end = _SCAN(text, 0)
+    except (ValueError, StopIteration, RecursionError):
+        return None
+    types = [*map(type, content.values())]
+    if dict in types or list in types or text[end:] not in _LINE_ENDS:
+        return None
+    num_quotes = text.count('"') - text.count('\\"')
+    return content if num_quotes == 2 * (len(content) + types.count(str)) else None
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -84,17 +106,20 @@ def _parsed(text: str) -> dict[str, Any]:
     return content
 
 
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
+@lru_cache(maxsize=_REMEMBERED)
+def _has_groups(names: tuple[str, ...]) -> bool:
+    return any(normal_name(name) in GROUPS for name in names)
+
+
+def _ungrouped(content: dict[str, Any]) -> dict[str, Any]:
     """The object with the fields of its groups beside the others, under dotted names."""
-    if not any(normal_name(key) in GROUPS for key in content):
-        return content
     pairs: list[tuple[str, Any]] = []
     for key, value in content.items():
-        pairs += _ungrouped(key, value) if normal_name(key) in GROUPS else [(key, value)]
+        pairs += _members(key, value) if normal_name(key) in GROUPS else [(key, value)]
     return _unique_keys(pairs)
 
 
-def _ungrouped(group: str, nested: object) -> list[tuple[str, Any]]:
+def _members(group: str, nested: object) -> list[tuple[str, Any]]:
     if not isinstance(nested, dict | None):
         raise _LineError("should be an object", group, nested)
     return [(f"{group}.{key}", value) for key, value in (nested or {}).items()]

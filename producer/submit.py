@@ -80,7 +80,7 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
 def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
     num_jobs = 0
     while chunk := list(islice(rows, _CHUNK)):
-        jobs = [StagedJob(num_jobs + n, row.spec, row.repeat, row.meta) for n, row in enumerate(chunk, 1)]
+        jobs = [StagedJob(num_jobs + n, row.written, row.repeat, row.meta) for n, row in enumerate(chunk, 1)]
         try:
             ledger.stage_jobs(database, batch_id, jobs)
         except IntegrityError as error:

@@ -1,30 +1,18 @@
 """What goes in and out of the ledger: small frozen records, no SQL."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from schemas.spec import JobSpec
+from schemas.written_spec import WrittenSpec
 
 
-@dataclass(frozen=True)
-class StagedJob:
+class StagedJob(NamedTuple):
     """A row of a manifest, ready for the ledger. ``number``: its place in the batch, from 1."""
 
     number: int
-    spec: JobSpec
+    written: WrittenSpec
     repeat: int
     meta: dict[str, str]
-
-    def row(self) -> dict[str, Any]:
-        """The columns of ``jobs`` that a manifest decides."""
-        return {
-            "number": self.number,
-            "spec": self.spec.canonical,
-            "spec_digest": self.spec.digest,
-            "pack_key": self.spec.pack_key,
-            "repeat": self.repeat,
-            "meta": self.meta,
-        }
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from producer.queries import batch_summaries, batch_summary
 from producer.submit import BatchRequest, submit
 from schemas.errors import DatabaseUnavailableError, InputError, ManifestError
 from schemas.spec import JobSpec
+from schemas.written_spec import SpecKind
 from tests.integration.ledger_farm import new_ledger
 
+KIND = SpecKind(JobSpec.parse({"prompt": "cat", "seed": 0}))
 BAD = BadRow("prompts.tsv", 3, "Width", "7", "is too small")
 
 
@@ -30,7 +32,7 @@ def skipping(tmp_path: Path) -> BatchRequest:
 
 
 def rows(num: int) -> Iterator[Row | BadRow]:
-    return (Row(n, JobSpec.parse({"prompt": "cat", "seed": n}), 0, {}) for n in range(num))
+    return (Row(n, KIND.written("cat", n), 0, {}) for n in range(num))
 
 
 def interrupted(num: int) -> Iterator[Row | BadRow]:
