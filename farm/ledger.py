@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, u
 from farm.database import Transaction, transaction
 from farm.packs import BATCH_IS_OPEN, held
 from farm.retries import Failure, verdict
+from farm.staging import insert_staged
 from schemas.errors import LeaseLostError, NotFoundError
 from schemas.provenance import Environment
 from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, ReleasedPack, StagedJob
@@ -30,9 +31,7 @@ _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry
 def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int:
     """Nothing → pending. A job that the batch has already (same spec digest and repeat) is left out. Returns how many
     are new."""
-    rows = [{**job.row(), "batch_id": batch_id, "state": JobState.PENDING} for job in jobs]
-    insertion = tx.insert(Job).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    new = tx.execute(insertion, rows).rowcount
+    new = insert_staged(tx, batch_id, JobState.PENDING, jobs)
     _count(tx, batch_id, {JobState.PENDING: new})
     tx.execute(update(Batch).where(Batch.id == batch_id).values(staged_at=tx.now))
     return new

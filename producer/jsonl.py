@@ -46,9 +46,7 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
             yield BadRow(file, number, None, None, f"the line {flaw}")
         elif text.strip():
             try:
-                content = _flat_object(text) or _parsed(text)
-                if _has_groups(tuple(content)):
-                    content = _ungrouped(content)
+                content = _content(text)
                 yield Cells(number, columns(tuple(content)), list(content.values()))
             except _LineError as error:
                 yield BadRow(file, number, error.column, error.value, str(error))
@@ -56,6 +54,12 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
                 yield BadRow(file, number, None, None, str(error))
     if unseen:
         raise ManifestError(f"--map names {quoted(sorted(unseen))}, and no row of {file} has it")
+
+
+def _content(text: str) -> dict[str, Any]:
+    """The line's columns and their values."""
+    content = _flat_object(text) or _parsed(text)
+    return _ungrouped(content) if _has_groups(tuple(content)) else content
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_keys)
-_SCAN: Final = json.JSONDecoder().scan_once
+_PLAIN_DECODER: Final = json.JSONDecoder()
 _LINE_ENDS: Final = ("\n", "", "\r\n")
 
 
@@ -79,8 +83,8 @@ def _flat_object(text: str) -> dict[str, Any] | None:
     if not text.startswith("{") or "\\\\" in text:
         return None
     try:
-        content, end = _SCAN(text, 0)
-    except (ValueError, StopIteration, RecursionError):
+        content, end = _PLAIN_DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
         return None
     types = [*map(type, content.values())]
     if dict in types or list in types or text[end:] not in _LINE_ENDS:

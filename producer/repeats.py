@@ -6,6 +6,8 @@ temporary folder, and unlinks it at once, so that nothing remains of it, even af
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Self
 
 from schemas.errors import StorageError
@@ -51,35 +53,36 @@ class Repeats:
         key = int(digest[:32], 16)
         num_seen = self._recent.get(key)
         if num_seen is None:
-            num_seen = self._num_written(key) if self._bits and self._bits[_byte(key)] & _bit(key) else 0
+            num_seen = self._num_written(key)
         self._recent[key] = num_seen + 1
         if len(self._recent) >= _LOT:
             self._write()
         return num_seen
 
     def _num_written(self, key: int) -> int:
-        found = self._database.execute("SELECT num_seen FROM rows_seen WHERE digest = ?", (_blob(key),)).fetchone()
+        if not self._bits or not self._bits[key % _NUM_BITS >> 3] & 1 << (key & 7):
+            return 0
+        with _storage_errors():
+            found = self._database.execute("SELECT num_seen FROM rows_seen WHERE digest = ?", (_blob(key),)).fetchone()
         return 0 if found is None else int(found[0])
 
     def _write(self) -> None:
-        self._bits = self._bits or bytearray(_NUM_BITS // 8)
+        bits = self._bits = self._bits or bytearray(_NUM_BITS // 8)
         for key in self._recent:
-            self._bits[_byte(key)] |= _bit(key)
-        lot = ((_blob(key), num_seen) for key, num_seen in sorted(self._recent.items()))
-        try:
+            bits[key % _NUM_BITS >> 3] |= 1 << (key & 7)
+        lot = [(_blob(key), self._recent[key]) for key in sorted(self._recent)]
+        with _storage_errors():
             self._database.executemany("INSERT OR REPLACE INTO rows_seen VALUES (?, ?)", lot)
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot count the manifest's rows in the temporary folder: {error}") from error
         self._recent.clear()
-
-
-def _byte(key: int) -> int:
-    return key % _NUM_BITS >> 3
-
-
-def _bit(key: int) -> int:
-    return 1 << (key & 7)
 
 
 def _blob(key: int) -> bytes:
     return key.to_bytes(16, "big")
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot count the manifest's rows in the temporary folder: {error}") from error

@@ -14,6 +14,11 @@ class StagedJob(NamedTuple):
     repeat: int
     meta: dict[str, str]
 
+    @property
+    def num_characters(self) -> int:
+        """Of its text, which is what differs in size."""
+        return len(self.written.canonical) + sum(map(len, self.meta.values()))
+
 
 @dataclass(frozen=True)
 class ReleasedPack:
