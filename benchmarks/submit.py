@@ -22,7 +22,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 from sqlalchemy import select
@@ -53,8 +55,8 @@ def main() -> None:
     cpu_times = ours["rows_per_cpu_second"] / simple["rows_per_cpu_second"]
     print(f"{'':24} {'rows':>9} {'rows/s':>8} {'rows/CPU s':>10} {'peak MB':>8}")
     for name, found in (("nightshift submit", ours), ("ORM row and .delay()", simple)):
-        print(f"{name:24} {found['rows']:>9,.0f} {found['rows_per_second']:>8,.0f} {found['rows_per_cpu_second']:>10,.0f}"
-              f" {found['peak_mb']:>8.0f}")  # fmt: skip
+        rates = f"{found['rows_per_second']:>8,.0f} {found['rows_per_cpu_second']:>10,.0f}"
+        print(f"{name:24} {found['rows']:>9,.0f} {rates} {found['peak_mb']:>8.0f}")
     print(f"{'times faster':24} {'':9} {times:>8.1f} {cpu_times:>10.1f}")
     record = {
         "benchmark": "submit",
@@ -70,7 +72,7 @@ def main() -> None:
     with open(options.record, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
     print(f"appended to {options.record}")
-    sys.exit(0 if max(times, cpu_times) >= options.goal else 1)
+    sys.exit(0 if times >= options.goal else 1)
 
 
 def _options() -> argparse.Namespace:
@@ -133,19 +135,20 @@ def _nightshift(folder: Path, manifest: Path, database_url: str) -> dict[str, fl
 
 def _check(database_url: str, manifest: Path, num_rows: int) -> None:
     """Every row is a job, and a sample of them are what the lines say, made here in the plain way."""
+    every = max(num_rows // _SAMPLE, 1)
     with closing(Database(database_url)) as database, open(manifest, encoding="utf-8") as lines:
         assert batch_summary(database, 1).num_pending == num_rows
-        with database.begin(read_only=True) as tx:
-            every = max(num_rows // _SAMPLE, 1)
-            for number, line in enumerate(lines, 1):
-                if number % every:
-                    continue
-                job = tx.execute(select(Job).where(Job.batch_id == 1, Job.number == number)).one()
-                content = json.loads(line)
-                wanted = {"prompt": content["prompt"], "seed": content.get("seed", JobSpec.from_json(job.spec).seed)}
-                spec = JobSpec.parse(wanted)
-                assert (job.spec, job.spec_digest, job.pack_key) == (spec.canonical, spec.digest, spec.pack_key)
-                assert job.meta == {"Category": content["Category"]}
+        for number, line in islice(enumerate(lines, 1), 0, None, every):
+            _check_job(database, number, json.loads(line))
+
+
+def _check_job(database: Database, number: int, content: dict[str, Any]) -> None:
+    with database.begin(read_only=True) as tx:
+        job = tx.execute(select(Job).where(Job.batch_id == 1, Job.number == number)).one()
+    seed = content["seed"] if "seed" in content else JobSpec.from_json(job.spec).seed
+    spec = JobSpec.parse({"prompt": content["prompt"], "seed": seed})
+    assert (job.spec, job.spec_digest, job.pack_key) == (spec.canonical, spec.digest, spec.pack_key)
+    assert job.meta == {"Category": content["Category"]}
 
 
 def _simple_way(folder: Path, manifest: Path, database_url: str, num_rows: int) -> dict[str, float]:

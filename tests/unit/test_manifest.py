@@ -1,7 +1,9 @@
 """Manifests: what is read, what is refused, and with which words."""
 
 import json
+import random
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -417,6 +419,17 @@ def test_meta_makes_no_difference_to_seed_and_repeat(tsv: Path) -> None:
     with_meta = rows_of(tsv, "Prompt\tId\na\t1\na\t2\n")
     without = rows_of(tsv, "Prompt\na\na\n")
     assert [(row.spec, row.repeat) for row in with_meta] == [(row.spec, row.repeat) for row in without]
+
+
+def test_repeats_are_counted_also_when_they_were_written_to_the_file_long_ago() -> None:
+    chance = random.Random(1)
+    digests = [sha256_hex(str(n)) for n in range(22_000)]
+    asked = [*digests, *chance.choices(digests, k=3_000), *digests[:22_000:7], digests[0]]
+    seen: Counter[str] = Counter()
+    with Repeats() as repeats:
+        for digest in asked:
+            assert repeats.num_before(digest) == seen[digest]
+            seen[digest] += 1
 
 
 def test_repeats_leave_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
