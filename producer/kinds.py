@@ -94,7 +94,3 @@ def _key(shared: Mapping[str, object]) -> _Key | None:
         )
     except (TypeError, ValueError, RecursionError):  # a mapping of Python's may hold anything
         return None
-
-
-def _told_apart(value: object) -> object:
-    return value if type(value) in _PLAIN else json.dumps(value)

@@ -91,6 +91,17 @@ def test_kinds_that_were_seen_before_make_no_difference(kinds: list[tuple[dict[s
             assert repr(row) == repr(alone)
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [({"num_inference_steps": 2}, {"num_inference_steps": 2.0}), ({"guidance_scale": 1}, {"guidance_scale": True}),
+     ({"target_size": [512, 1]}, {"target_size": [512, True]}), ({"target_size": (512, 1)}, {"target_size": (512.0, 1)})],
+)  # fmt: skip
+def test_numbers_that_python_calls_equal_are_different_kinds(good: dict[str, Any], bad: dict[str, Any]) -> None:
+    seen = Kinds(None)
+    assert isinstance(seen.checked({"prompt": "a", "seed": 1, **good}), CheckedRow)
+    assert isinstance(seen.checked({"prompt": "a", "seed": 1, **bad}), list)
+
+
 def test_one_kind_is_made_for_rows_that_differ_in_prompt_and_seed() -> None:
     seen = Kinds(None)
     made = [seen.checked({"prompt": f"cat {n}", "seed": n, "width": "64"}) for n in range(5)]
@@ -160,7 +171,16 @@ def test_the_quick_reader_of_json_reads_as_the_careful_one_or_leaves_it_to_it(te
         assert repr(quick) == repr(_parsed(text))
 
 
-@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a" :1,"a":2}', '{"a": "b", "a": 2}', '{"a":"\\"", "a":""}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 2}',
+        '{"a" :1,"a":2}',
+        '{"a": "b", "a": 2}',
+        '{"a":"\\"", "a":""}',
+        r'{"a":"\\","a":"\\","b":"\\","c":"\\"}',  # as many quotes fewer as the second key has more
+    ],
+)
 def test_a_key_that_stands_twice_is_never_read_quickly(text: str) -> None:
     assert _flat_object(text) is None
     with pytest.raises(_LineError, match="stands twice"):
