@@ -93,9 +93,13 @@ def test_kinds_that_were_seen_before_make_no_difference(kinds: list[tuple[dict[s
 
 @pytest.mark.parametrize(
     ("good", "bad"),
-    [({"num_inference_steps": 2}, {"num_inference_steps": 2.0}), ({"guidance_scale": 1}, {"guidance_scale": True}),
-     ({"target_size": [512, 1]}, {"target_size": [512, True]}), ({"target_size": (512, 1)}, {"target_size": (512.0, 1)})],
-)  # fmt: skip
+    [
+        ({"num_inference_steps": 2}, {"num_inference_steps": 2.0}),
+        ({"guidance_scale": 1}, {"guidance_scale": True}),
+        ({"target_size": [512, 1]}, {"target_size": [512, True]}),
+        ({"target_size": (512, 1)}, {"target_size": (512.0, 1)}),
+    ],
+)
 def test_numbers_that_python_calls_equal_are_different_kinds(good: dict[str, Any], bad: dict[str, Any]) -> None:
     seen = Kinds(None)
     assert isinstance(seen.checked({"prompt": "a", "seed": 1, **good}), CheckedRow)
