@@ -33,17 +33,10 @@ def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequenc
 
 def _insert_sqlite(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
     tx.connection.exec_driver_sql(_CACHE).close()
-    rows = [
-        (batch_id, number, spec.digest, repeat, spec.canonical, spec.kind.pack_key, json.dumps(meta), state)
-        for number, spec, repeat, meta in jobs
-    ]
+    rows = [(batch_id, *columns, json.dumps(meta), state) for *columns, meta in jobs]
     return tx.connection.exec_driver_sql(_INTO_SQLITE, rows).rowcount
 
 
 def _insert_postgresql(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
-    names = ("number", "spec_digest", "repeat", "spec", "pack_key", "meta")
-    rows = [
-        dict(zip(names, (number, spec.digest, repeat, spec.canonical, spec.kind.pack_key, meta), strict=True))
-        for number, spec, repeat, meta in jobs
-    ]
-    return tx.connection.exec_driver_sql(_INTO_POSTGRESQL, (batch_id, state, json.dumps(rows))).rowcount
+    rows = json.dumps([job._asdict() for job in jobs])
+    return tx.connection.exec_driver_sql(_INTO_POSTGRESQL, (batch_id, state, rows)).rowcount

@@ -82,7 +82,7 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
 
 def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
     num_jobs = 0
-    for jobs in _chunks(StagedJob(number, row.written, row.repeat, row.meta) for number, row in enumerate(rows, 1)):
+    for jobs in _chunks(StagedJob.of(number, row.written, row.repeat, row.meta) for number, row in enumerate(rows, 1)):
         try:
             ledger.stage_jobs(database, batch_id, jobs)
         except IntegrityError as error:

@@ -1,23 +1,33 @@
 """What goes in and out of the ledger: small frozen records, no SQL."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from schemas.written_spec import WrittenSpec
 
 
 class StagedJob(NamedTuple):
-    """A row of a manifest, ready for the ledger. ``number``: its place in the batch, from 1."""
+    """A row of a manifest, ready for the ledger: the columns of ``jobs`` that it decides, in its words.
 
+    Text and numbers alone: thousands of them wait for their transaction, and each object less is one less to collect.
+    """
+
+    #: its place in the batch, from 1
     number: int
-    written: WrittenSpec
+    spec_digest: str
     repeat: int
+    spec: str
+    pack_key: str
     meta: dict[str, str]
+
+    @classmethod
+    def of(cls, number: int, written: WrittenSpec, repeat: int, meta: dict[str, str]) -> Self:
+        return cls(number, written.digest, repeat, written.canonical, written.kind.pack_key, meta)
 
     @property
     def num_characters(self) -> int:
         """Of its text, which is what differs in size."""
-        return len(self.written.canonical) + sum(map(len, self.meta.values()))
+        return len(self.spec) + sum(map(len, self.meta.values()))
 
 
 @dataclass(frozen=True)

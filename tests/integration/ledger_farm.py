@@ -57,7 +57,7 @@ def new_ledger(url: str, clock: TestClock | None = None) -> Database:
 
 def staged(number: int, **fields: object) -> StagedJob:
     spec = JobSpec.parse({"prompt": f"cat {number}", "seed": number, **fields})
-    return StagedJob(number, WrittenSpec.of(spec), 0, {"row": "x"})
+    return StagedJob.of(number, WrittenSpec.of(spec), 0, {"row": "x"})
 
 
 def open_batch(database: Database, num_jobs: int = 4, priority: int = 5, pair: str = "tiny", **fields: object) -> int:

@@ -48,7 +48,7 @@ def pixels(spec: JobSpec) -> np.ndarray:
 
 def new_batch(database: Database, specs: Sequence[JobSpec]) -> int:
     batch_id = batches.create_batch(database, "cats", "tiny", 5)
-    jobs = [StagedJob(number, WrittenSpec.of(spec), 0, {}) for number, spec in enumerate(specs, 1)]
+    jobs = [StagedJob.of(number, WrittenSpec.of(spec), 0, {}) for number, spec in enumerate(specs, 1)]
     ledger.stage_jobs(database, batch_id, jobs)
     batches.open_batch(database, batch_id)
     return batch_id
