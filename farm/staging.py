@@ -2,27 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from typing import Final
 
 from farm.database import Transaction
 from schemas.records import StagedJob
 from schemas.states import JobState
-
-#: How much of the file SQLite keeps in memory: digests come in no order, and each has its place in an index.
-_CACHE: Final = "PRAGMA cache_size = -65536"
-_INTO_SQLITE: Final = """
-    INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)
-    ON CONFLICT DO NOTHING
-"""
-#: One statement, and all rows in one JSON text: the driver's work for a parameter is done once.
-_INTO_POSTGRESQL: Final = """
-    INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
-    SELECT %s, number, spec_digest, repeat, spec, pack_key, meta, %s, 0, false
-    FROM json_to_recordset(%s)
-        AS staged (number bigint, spec_digest text, repeat int, spec text, pack_key text, meta json)
-    ON CONFLICT DO NOTHING
-"""
 
 
 def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
@@ -32,11 +15,29 @@ def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequenc
 
 
 def _insert_sqlite(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
-    tx.connection.exec_driver_sql(_CACHE).close()
+    # 64 MB of the file stay in memory: digests come in no order, and each has its place in an index.
+    tx.connection.exec_driver_sql("PRAGMA cache_size = -65536").close()
     rows = [(batch_id, *columns, json.dumps(meta), state) for *columns, meta in jobs]
-    return tx.connection.exec_driver_sql(_INTO_SQLITE, rows).rowcount
+    return tx.connection.exec_driver_sql(
+        """
+        INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)
+        ON CONFLICT DO NOTHING
+        """,
+        rows,
+    ).rowcount
 
 
 def _insert_postgresql(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
+    """All rows in one JSON text: the driver's work for a parameter is done once."""
     rows = json.dumps([job._asdict() for job in jobs])
-    return tx.connection.exec_driver_sql(_INTO_POSTGRESQL, (batch_id, state, rows)).rowcount
+    return tx.connection.exec_driver_sql(
+        """
+        INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
+        SELECT %s, number, spec_digest, repeat, spec, pack_key, meta, %s, 0, false
+        FROM json_to_recordset(%s)
+            AS staged (number bigint, spec_digest text, repeat int, spec text, pack_key text, meta json)
+        ON CONFLICT DO NOTHING
+        """,
+        (batch_id, state, rows),
+    ).rowcount
