@@ -15,6 +15,7 @@ from farm.database import Transaction, transaction
 from farm.packing import PackOfJobs, packs_of
 from farm.packs import BATCH_IS_OPEN, held, in_time, suiting
 from farm.retries import Failure, verdict
+from farm.staging import insert_staged
 from schemas.errors import LeaseLostError, NotFoundError
 from schemas.provenance import Environment
 from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, ReleasedPack, StagedJob
@@ -32,9 +33,7 @@ _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry
 def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int:
     """Nothing → pending. A job that the batch has already (same spec digest and repeat) is left out. Returns how many
     are new."""
-    rows = [{**job.row(), "batch_id": batch_id, "state": JobState.PENDING} for job in jobs]
-    insertion = tx.insert(Job).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    new = tx.execute(insertion, rows).rowcount
+    new = insert_staged(tx, batch_id, JobState.PENDING, jobs)
     _count(tx, batch_id, {JobState.PENDING: new})
     tx.execute(update(Batch).where(Batch.id == batch_id).values(staged_at=tx.now))
     return new

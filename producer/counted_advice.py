@@ -45,6 +45,6 @@ class CountedAdvice:
             yield row
 
     def _look_at(self, row: Row) -> None:
-        for found in advice(row.spec):
+        for found in advice(row.written.kind.sample):
             first = self._by_code.get(found.code, Warned(found.code, 0, row.line, found.sentence))
             self._by_code[found.code] = replace(first, num_rows=first.num_rows + 1)

@@ -6,7 +6,6 @@ is whole, or refused.
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import repeat
 from typing import Final, Protocol
 
@@ -184,7 +183,7 @@ def _recorded(made: Row | BadRow, cells: Cells, meta: Mapping[str, str], maker: 
     if taken := meta.keys() & made.meta.keys():
         reason = f"--templates records under names with {META_PREFIX}; call the column otherwise"
         return maker.bad(cells, [FieldProblem(name, made.meta[name], reason) for name in sorted(taken)], _NO_CELL)
-    return replace(made, meta={**made.meta, **meta})
+    return made._replace(meta={**made.meta, **meta})
 
 
 def _whole(rows: Iterable[Row | BadRow]) -> Iterable[Row | BadRow]:

@@ -46,7 +46,7 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
             yield BadRow(file, number, None, None, f"the line {flaw}")
         elif text.strip():
             try:
-                content = _flat(_parsed(text))
+                content = _content(text)
                 yield Cells(number, columns(tuple(content)), list(content.values()))
             except _LineError as error:
                 yield BadRow(file, number, error.column, error.value, str(error))
@@ -54,6 +54,12 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
                 yield BadRow(file, number, None, None, str(error))
     if unseen:
         raise ManifestError(f"--map names {quoted(sorted(unseen))}, and no row of {file} has it")
+
+
+def _content(text: str) -> dict[str, Any]:
+    """The line's columns and their values."""
+    content = _flat_object(text) or _parsed(text)
+    return _ungrouped(content) if _has_groups(tuple(content)) else content
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -65,6 +71,26 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_keys)
+_PLAIN_DECODER: Final = json.JSONDecoder()
+_LINE_ENDS: Final = ("\n", "", "\r\n")
+
+
+def _flat_object(text: str) -> dict[str, Any] | None:
+    """The object, if it holds no other and certainly has each key once; None where that takes a closer look.
+
+    The C scanner keeps the last of two equal keys. Quotes tell: each key and each text has two, unless it is escaped.
+    """
+    if not text.startswith("{") or "\\\\" in text:
+        return None
+    try:
+        content, end = _PLAIN_DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    types = [*map(type, content.values())]
+    if dict in types or list in types or text[end:] not in _LINE_ENDS:
+        return None
+    num_quotes = text.count('"') - text.count('\\"')
+    return content if num_quotes == 2 * (len(content) + types.count(str)) else None
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -84,17 +110,20 @@ def _parsed(text: str) -> dict[str, Any]:
     return content
 
 
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
+@lru_cache(maxsize=_REMEMBERED)
+def _has_groups(names: tuple[str, ...]) -> bool:
+    return any(normal_name(name) in GROUPS for name in names)
+
+
+def _ungrouped(content: dict[str, Any]) -> dict[str, Any]:
     """The object with the fields of its groups beside the others, under dotted names."""
-    if not any(normal_name(key) in GROUPS for key in content):
-        return content
     pairs: list[tuple[str, Any]] = []
     for key, value in content.items():
-        pairs += _ungrouped(key, value) if normal_name(key) in GROUPS else [(key, value)]
+        pairs += _members(key, value) if normal_name(key) in GROUPS else [(key, value)]
     return _unique_keys(pairs)
 
 
-def _ungrouped(group: str, nested: object) -> list[tuple[str, Any]]:
+def _members(group: str, nested: object) -> list[tuple[str, Any]]:
     if not isinstance(nested, dict | None):
         raise _LineError("should be an object", group, nested)
     return [(f"{group}.{key}", value) for key, value in (nested or {}).items()]

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from producer.axes import Axes, AxisValue, filled, without_replaced
-from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
+from producer.columns import Cells, Columns, columns_of, field_mapping, field_values
 from producer.defaults import set_option
 from producer.drawings import Drawings
 from producer.expanded_rows import ExpandedRows
 from producer.expansion import NO_EXPANSION, Expansion
 from producer.firing_rows import with_placeholders
-from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
+from producer.inputs import Inputs
 from producer.job_bound import JobBound
 from producer.jsonl import json_rows
+from producer.kinds import CheckedRow, Kinds
 from producer.lines import Line
 from producer.manifest_file import manifest_lines
 from producer.mappings import ROWS, mapping_rows
@@ -31,11 +32,10 @@ from producer.sweeps import Sweep
 from producer.tables import csv_records, table_rows, tsv_records
 from producer.templates import Templates
 from producer.wildcards import Wildcards
-from schemas.digest import canonical_json
-from schemas.errors import FieldProblem, ManifestError, SpecError
+from schemas.digest import sha256_hex
+from schemas.errors import FieldProblem, ManifestError
 from schemas.fields import text_flaw
 from schemas.printable import printable, printable_start
-from schemas.spec import JobSpec
 
 __all__ = ["BadRow", "ReadOptions", "Row", "read_manifest", "read_rows"]
 
@@ -96,9 +96,10 @@ def _checked_options(options: ReadOptions) -> tuple[Mapping[str, str], dict[str,
     """Columns, defaults, and the fields that defaults and axes give. Raises ManifestError."""
     if options.limit is not None and options.limit < 1:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
-    mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), options.inputs)
+    kinds = Kinds(options.inputs)
+    mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), kinds)
     axes = options.axes or options.expansion.sweep
-    fields = _checked_axes(axes, defaults, options.inputs).fields if axes else ()
+    fields = _checked_axes(axes, defaults, kinds).fields if axes else ()
     return mapping, defaults, {*defaults, *fields}
 
 
@@ -125,9 +126,9 @@ def _expanded_rows(options: ReadOptions, defaults: dict[str, object], repeats: R
     return ExpandedRows(expansion, options.axes, defaults, drawings, JobBound(options.max_jobs))
 
 
-def _checked(defaults: dict[str, object], inputs: Inputs | None) -> dict[str, object]:
+def _checked(defaults: dict[str, object], kinds: Kinds) -> dict[str, object]:
     """The defaults, if a spec could have them: a wrong one is wrong once, and not in every row."""
-    if problems := _flaws(defaults, inputs):
+    if problems := kinds.flaws(defaults):
         wrong = (f"{_as_set(problem, defaults)}: {printable(problem.reason)}" for problem in problems)
         raise ManifestError("; ".join(wrong))
     return defaults
@@ -140,38 +141,15 @@ def _as_set(problem: FieldProblem, defaults: Mapping[str, object]) -> str:
     return " and ".join(given) or set_option(problem.field, problem.value)
 
 
-def _checked_axes(axes: Axes | Sweep, defaults: dict[str, object], inputs: Inputs | None) -> Axes | Sweep:
+def _checked_axes(axes: Axes | Sweep, defaults: dict[str, object], kinds: Kinds) -> Axes | Sweep:
     """The same for each of their values, beside the defaults."""
     for axis in axes.each:
         for value in axis.values:
-            if problems := _flaws(filled({}, (value,), defaults), inputs):
+            if problems := kinds.flaws(filled({}, (value,), defaults)):
                 used = without_replaced(defaults, (value,))
                 wrong = (finding(*_located(problem, _NO_COLUMNS, used, (value,))) for problem in problems)
                 raise ManifestError("; ".join(wrong))
     return axes
-
-
-def _flaws(given: dict[str, object], inputs: Inputs | None) -> list[FieldProblem]:
-    """Why no spec could have these values. What is wrong only beside a field that the rows may give is left to them."""
-    _, problems = _spec_of({"prompt": "any", "seed": 0, **given}, inputs)
-    return [problem for problem in problems if set(problem.beside) <= given.keys()]
-
-
-def _spec_of(values: Mapping[str, object], inputs: Inputs | None) -> tuple[JobSpec | None, list[FieldProblem]]:
-    """The spec of a row's values, or None and what is wrong with them."""
-    resolved = _resolved(values, inputs)
-    try:
-        spec = JobSpec.parse(spec_fields({**values, **resolved.fields}))
-    except SpecError as error:
-        return None, [*map(resolved.explained, error.problems), *resolved.problems]
-    problems = [*resolved.problems, *resolved.problems_of(spec)]
-    return (None if problems else spec), problems
-
-
-def _resolved(values: Mapping[str, object], inputs: Inputs | None) -> ResolvedInputs:
-    if inputs is None or ("init_image" not in values and "loras" not in values):
-        return NO_INPUTS
-    return inputs.resolve(values)
 
 
 def _cells(
@@ -208,7 +186,7 @@ class _RowMaker:
         self._file = file
         self._defaults = defaults
         self._base_seed = options.base_seed
-        self._inputs = options.inputs
+        self._kinds = Kinds(options.inputs)
         self._repeats = repeats
         self._expanded = expanded
 
@@ -218,26 +196,25 @@ class _RowMaker:
 
     def row(self, cells: Cells, values: dict[str, object], axes_cell: tuple[AxisValue, ...]) -> Row | BadRow:
         """The row with these values."""
-        unseeded = "seed" not in values
         meta, problems = _meta(cells)
-        spec, flaws = _spec_of({**values, "seed": 0} if unseeded else values, self._inputs)
-        if spec is None or problems:
+        checked = self._kinds.checked(values)
+        if not isinstance(checked, CheckedRow) or problems:
+            flaws = [] if isinstance(checked, CheckedRow) else checked
             return self.bad(cells, [*flaws, *problems], axes_cell)
-        if unseeded:
-            spec = self._seeded(spec)
+        seed = self._derived_seed(checked) if checked.seed is None else checked.seed
+        written = checked.kind.written(checked.prompt, seed)
         # Counted with its seed in any case: another row may give the very seed that this one derived.
-        return Row(cells.line, spec, self._repeats.num_before(spec.canonical), meta)
+        return Row(cells.line, written, self._repeats.num_before(written.digest), meta)
 
     def seed(self, values: dict[str, object]) -> int | None:
         """The seed of the next row with these values; None if they are no spec."""
-        spec, _ = _spec_of({**values, "seed": 0}, self._inputs)
-        return None if spec is None else self._seeded(spec).seed
+        checked = self._kinds.checked(values)
+        return self._derived_seed(checked) if isinstance(checked, CheckedRow) else None
 
-    def _seeded(self, spec: JobSpec) -> JobSpec:
-        """The spec with the seed derived from its content and from how many unseeded rows had the same before it."""
-        content = spec.content_without_seed
-        num_before = self._repeats.num_before(canonical_json(content))
-        return spec.model_copy(update={"seed": derived_seed(self._base_seed, content, num_before)})
+    def _derived_seed(self, row: CheckedRow) -> int:
+        """From the row's content, and from how many unseeded rows had the same before it."""
+        num_before = self._repeats.num_before(sha256_hex(row.kind.without_seed(row.prompt)))
+        return derived_seed(self._base_seed, row.kind.picture(row.prompt), num_before)
 
     def bad(self, cells: Cells, problems: Sequence[FieldProblem], axes_cell: tuple[AxisValue, ...]) -> BadRow:
         """What is wrong with a row."""

@@ -1,53 +1,88 @@
-"""How often the same row came before. Counted in a private temporary SQLite file, so that memory does not grow.
+"""How often the same row came before, counted in bounded memory.
 
-SQLite makes the file for the empty name, in its temporary folder, and unlinks it at once: nothing remains of it, even
-after a SIGKILL. Rows that fit in the cache never reach the disk.
+The counts of the last rows are kept in memory, and go in large sorted lots to a private temporary SQLite file, in which
+a table of bits says what there is to look for: most rows come once. SQLite makes the file for the empty name, in its
+temporary folder, and unlinks it at once, so that nothing remains of it, even after a SIGKILL.
 """
 
-import hashlib
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Self
 
 from schemas.errors import StorageError
 
 _CACHE_KIB: Final = 4_096
-_ONE_MORE: Final = (
-    "INSERT INTO rows_seen VALUES (?, 0) ON CONFLICT (content) DO UPDATE SET num_before = num_before + 1"
-    " RETURNING num_before"
+#: counts that are kept in memory until they are written
+_LOT: Final = 20_000
+#: 32 MB: once a million digests are written, one new one in 270 is looked for in vain
+_NUM_BITS: Final = 2**28
+_TABLE: Final = (
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+    f"PRAGMA cache_size = -{_CACHE_KIB}",
+    "CREATE TABLE rows_seen (digest BLOB PRIMARY KEY, num_seen INTEGER NOT NULL) WITHOUT ROWID",
+    "BEGIN",
 )
 
 
 class Repeats:
-    """A count for each content. A context manager; the counts end with it."""
+    """A count for each digest. A context manager; the counts end with it."""
 
     def __init__(self) -> None:
         # A generator that holds the counts may be closed by whichever thread drops it last.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._recent: dict[int, int] = {}
+        self._bits = bytearray()  # none before the first lot
 
     def __enter__(self) -> Self:
-        for statement in (
-            "PRAGMA journal_mode = OFF",
-            "PRAGMA synchronous = OFF",
-            f"PRAGMA cache_size = -{_CACHE_KIB}",
-            "CREATE TABLE rows_seen (content BLOB PRIMARY KEY, num_before INTEGER NOT NULL) WITHOUT ROWID",
-            "BEGIN",
-        ):
+        for statement in _TABLE:
             self._database.execute(statement)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def num_before(self, content: str) -> int:
-        """How often this was asked with the same content before.
+    def num_before(self, digest: str) -> int:
+        """How often this was asked with the same digest (sha256, hexadecimal) before.
 
         Raises:
             StorageError: the temporary folder is full or cannot be written.
         """
         # 16 bytes: among 10 million contents two alike are less likely than 1 in 10**24.
-        key = hashlib.sha256(content.encode()).digest()[:16]
-        try:
-            num: int = self._database.execute(_ONE_MORE, (key,)).fetchall()[0][0]
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot count the manifest's rows in the temporary folder: {error}") from error
-        return num
+        key = int(digest[:32], 16)
+        num_seen = self._recent.get(key)
+        if num_seen is None:
+            num_seen = self._num_written(key)
+        self._recent[key] = num_seen + 1
+        if len(self._recent) >= _LOT:
+            self._write()
+        return num_seen
+
+    def _num_written(self, key: int) -> int:
+        if not self._bits or not self._bits[key % _NUM_BITS >> 3] & 1 << (key & 7):
+            return 0
+        with _storage_errors():
+            found = self._database.execute("SELECT num_seen FROM rows_seen WHERE digest = ?", (_blob(key),)).fetchone()
+        return 0 if found is None else int(found[0])
+
+    def _write(self) -> None:
+        bits = self._bits = self._bits or bytearray(_NUM_BITS // 8)
+        for key in self._recent:
+            bits[key % _NUM_BITS >> 3] |= 1 << (key & 7)
+        lot = [(_blob(key), self._recent[key]) for key in sorted(self._recent)]
+        with _storage_errors():
+            self._database.executemany("INSERT OR REPLACE INTO rows_seen VALUES (?, ?)", lot)
+        self._recent.clear()
+
+
+def _blob(key: int) -> bytes:
+    return key.to_bytes(16, "big")
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot count the manifest's rows in the temporary folder: {error}") from error

@@ -2,22 +2,28 @@
 
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas.printable import printable, printable_start
 from schemas.spec import JobSpec
+from schemas.written_spec import WrittenSpec
 
 _SHOWN_CHARACTERS = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One image to render. ``line``: where the row starts in its file, from 1. ``repeat``: how many rows
     with the same spec came before it. ``meta``: the columns that are no field of a spec."""
 
     line: int
-    spec: JobSpec
+    written: WrittenSpec
     repeat: int
     meta: dict[str, str]
+
+    @property
+    def spec(self) -> JobSpec:
+        """Made anew each time: what is asked of every row is asked of ``written``."""
+        return self.written.spec
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Files: with ``skip_invalid``, the rows left out are listed in ``$NIGHTSHIFT_HOME
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,11 @@ from schemas.errors import InputError, ManifestError, StorageError, UnavailableE
 from schemas.records import BatchDetails, StagedJob
 from schemas.timing import ANY_TIME, Timing
 
-_CHUNK: Final = 1_000
+#: jobs in one transaction: those of SQLite keep other writers waiting, for about a third of a second
+CHUNK: Final = 10_000
+_CHUNK_CHARACTERS: Final = 10_000_000
+#: invalid rows that are listed at a time
+_LISTED: Final = 1_000
 SHOWN_BAD_ROWS: Final = 20
 
 
@@ -83,14 +86,27 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
 
 def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
     num_jobs = 0
-    while chunk := list(islice(rows, _CHUNK)):
-        jobs = [StagedJob(num_jobs + n, row.spec, row.repeat, row.meta) for n, row in enumerate(chunk, 1)]
+    for jobs in _chunks(StagedJob.of(number, row.written, row.repeat, row.meta) for number, row in enumerate(rows, 1)):
         try:
             ledger.stage_jobs(database, batch_id, jobs)
         except IntegrityError as error:
             raise InputError(f"batch {batch_id} was canceled while its rows were read") from error
-        num_jobs += len(jobs)
+        num_jobs = jobs[-1].number
     return num_jobs
+
+
+def _chunks(jobs: Iterator[StagedJob]) -> Iterator[list[StagedJob]]:
+    """Large ones, for each is synced to the disk and touches most of an index; but no more than memory bears."""
+    chunk: list[StagedJob] = []
+    num_characters = 0
+    for job in jobs:
+        chunk.append(job)
+        num_characters += job.num_characters
+        if len(chunk) >= CHUNK or num_characters >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, num_characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _open(database: Database, batch_id: int, fence: str | None) -> None:
@@ -128,7 +144,7 @@ class _BadRows:
         if len(self.first) < SHOWN_BAD_ROWS:
             self.first.append(row)
         self._lines.append(f"{row}\n")
-        if len(self._lines) >= _CHUNK:
+        if len(self._lines) >= _LISTED:
             self._write()
 
     def end(self) -> None:

@@ -59,8 +59,8 @@ def survey(rows: Iterable[Row | BadRow], existing: Existing | None) -> Survey:
     found = Survey(num_existing=None if existing is None else 0)
     good = _good(rows, found)
     while chunk := list(islice(good, _CHUNK)):
-        exist = existing.among([row.spec.digest for row in chunk]) if existing else set()
-        left = [row for row in chunk if row.spec.digest not in exist]
+        exist = existing.among([row.written.digest for row in chunk]) if existing else set()
+        left = [row for row in chunk if row.written.digest not in exist]
         found.num_valid += len(chunk)
         found.to_render.update(map(_kind, left))
         if found.num_existing is not None:

@@ -3,12 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(content: Mapping[str, Any]) -> str:
     """Sorted keys, no spaces, UTF-8 as it is, no NaN: equal content gives equal text."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(content)
+
+
+def canonical_text(text: str) -> str:
+    """A text as it stands in canonical JSON, in quotes."""
+    return _ENCODER.encode(text)
 
 
 def sha256_hex(text: str) -> str:

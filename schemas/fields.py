@@ -1,6 +1,6 @@
 """Field types of a spec. A manifest's cells are text, so text may stand for a number; nothing is rounded or cut."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -49,6 +49,20 @@ def _seed_in_range(seed: int) -> int:
     if not 0 <= seed <= MAX_SEED:  # pydantic's own message would round the bound to a double
         raise PydanticCustomError("seed", "is not between 0 and 18446744073709551615")
     return seed
+
+
+def accepted_seed(value: object) -> int | None:
+    """What ``Seed`` makes of the value; None where it is refused."""
+    try:
+        seed = _whole_number(value)
+        return _seed_in_range(seed) if type(seed) is int else None
+    except PydanticCustomError:
+        return None
+
+
+def is_prompt(value: object) -> TypeGuard[str]:
+    """Whether ``Prompt`` takes the value."""
+    return type(value) is str and 0 < len(value) <= MAX_PROMPT_CHARACTERS and text_flaw(value) is None
 
 
 def _divisible_by_8(side: int) -> int:

@@ -1,5 +1,6 @@
 """`nightshift submit`."""
 
+import gc
 import sys
 from dataclasses import asdict
 
@@ -71,6 +72,7 @@ def submit(
         )  # fmt: skip
         options, request = read_options(session.settings, order), batch_request(session.settings, order)
         advised = CountedAdvice(session.settings.model_pair(pair))
+        gc.freeze()  # what is imported stays: the collector need not look through it every few thousand rows
         submission = submit_manifest(session.database, manifest, options, request, advised)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,

@@ -14,6 +14,7 @@ from schemas.records import ClaimedPack, FinishedImage, ReleasedPack, StagedJob,
 from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Batch, Job
+from schemas.written_spec import WrittenSpec
 
 ENVIRONMENT = Environment(
     pair="tiny",
@@ -55,7 +56,8 @@ def new_ledger(url: str, clock: TestClock | None = None) -> Database:
 
 
 def staged(number: int, **fields: object) -> StagedJob:
-    return StagedJob(number, JobSpec.parse({"prompt": f"cat {number}", "seed": number, **fields}), 0, {"row": "x"})
+    spec = JobSpec.parse({"prompt": f"cat {number}", "seed": number, **fields})
+    return StagedJob.of(number, WrittenSpec.of(spec), 0, {"row": "x"})
 
 
 def open_batch(database: Database, num_jobs: int = 4, priority: int = 5, pair: str = "tiny", **fields: object) -> int:

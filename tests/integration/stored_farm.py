@@ -16,6 +16,7 @@ from schemas.provenance import Provenance
 from schemas.records import StagedJob
 from schemas.spec import JobSpec
 from schemas.tables import Image, Job, Result
+from schemas.written_spec import WrittenSpec
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, new_worker
 from worker.finishing import FileMaker, Finisher, Unfinished
 
@@ -47,7 +48,7 @@ def pixels(spec: JobSpec) -> np.ndarray:
 
 def new_batch(database: Database, specs: Sequence[JobSpec]) -> int:
     batch_id = batches.create_batch(database, "cats", "tiny", 5)
-    jobs = [StagedJob(number, spec, 0, {}) for number, spec in enumerate(specs, 1)]
+    jobs = [StagedJob.of(number, WrittenSpec.of(spec), 0, {}) for number, spec in enumerate(specs, 1)]
     ledger.stage_jobs(database, batch_id, jobs)
     batches.open_batch(database, batch_id)
     return batch_id

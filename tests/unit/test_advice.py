@@ -12,6 +12,7 @@ from schemas.advice import advice
 from schemas.buckets import BUCKETS
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.spec import JobSpec
+from schemas.written_spec import WrittenSpec
 
 SIZES = "(`nightshift sizes` lists all)"
 
@@ -127,7 +128,7 @@ def test_a_row_may_need_several_kinds_of_advice() -> None:
 def rows(num: int) -> Iterator[Row | BadRow]:
     yield BadRow("prompts.tsv", 2, "Width", "7", "is too small")
     for n in range(num):
-        yield Row(n + 3, spec(width=64 * (n % 64 + 1), prompt=f"cat {n}"), 0, {})
+        yield Row(n + 3, WrittenSpec.of(spec(width=64 * (n % 64 + 1), prompt=f"cat {n}")), 0, {})
 
 
 def test_each_kind_is_counted_and_the_rows_pass_unchanged() -> None:

@@ -10,11 +10,13 @@ from farm import batches
 from farm.database import Database
 from producer.manifest import BadRow, ReadOptions, Row, read_manifest
 from producer.queries import batch_summaries, batch_summary
-from producer.submit import BatchRequest, submit
+from producer.submit import CHUNK, BatchRequest, submit
 from schemas.errors import DatabaseUnavailableError, InputError, ManifestError
 from schemas.spec import JobSpec
+from schemas.written_spec import SpecKind
 from tests.integration.ledger_farm import new_ledger
 
+KIND = SpecKind(JobSpec.parse({"prompt": "cat", "seed": 0}))
 BAD = BadRow("prompts.tsv", 3, "Width", "7", "is too small")
 
 
@@ -30,7 +32,7 @@ def skipping(tmp_path: Path) -> BatchRequest:
 
 
 def rows(num: int) -> Iterator[Row | BadRow]:
-    return (Row(n, JobSpec.parse({"prompt": "cat", "seed": n}), 0, {}) for n in range(num))
+    return (Row(n, KIND.written("cat", n), 0, {}) for n in range(num))
 
 
 def interrupted(num: int) -> Iterator[Row | BadRow]:
@@ -41,7 +43,7 @@ def interrupted(num: int) -> Iterator[Row | BadRow]:
 
 def test_an_interrupted_submit_leaves_nothing(database: Database, skipping: BatchRequest, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        submit(database, interrupted(1_500), skipping)
+        submit(database, interrupted(CHUNK + 1), skipping)
     assert batch_summaries(database, 9) == []
 
 
@@ -49,13 +51,13 @@ def test_a_batch_that_may_skip_rows_is_not_open_before_its_end(database: Databas
     seen = []
 
     def watched() -> Iterator[Row | BadRow]:
-        yield from rows(1_500)
+        yield from rows(CHUNK + 1)
         seen.append(batch_summaries(database, 1)[0])
 
     accepted = submit(database, watched(), skipping)
-    assert [(batch.state, batch.num_jobs) for batch in seen] == [("staging", 1_000)]
+    assert [(batch.state, batch.num_jobs) for batch in seen] == [("staging", CHUNK)]
     assert batch_summary(database, accepted.batch_id).state == "open"
-    assert accepted.num_jobs == batch_summary(database, accepted.batch_id).num_jobs == 1_500
+    assert accepted.num_jobs == batch_summary(database, accepted.batch_id).num_jobs == CHUNK + 1
 
 
 def test_a_lost_answer_at_the_opening_says_that_the_batch_may_be_accepted(
@@ -64,7 +66,7 @@ def test_a_lost_answer_at_the_opening_says_that_the_batch_may_be_accepted(
     file, away = tmp_path / "ledger.sqlite3", tmp_path / "away"
 
     def lose_the_ledger() -> Iterator[Row | BadRow]:
-        yield from rows(1_000)
+        yield from rows(CHUNK)
         database.close()
         file.rename(away)
         file.mkdir()
@@ -73,14 +75,14 @@ def test_a_lost_answer_at_the_opening_says_that_the_batch_may_be_accepted(
         submit(database, lose_the_ledger(), skipping)
     file.rmdir()
     away.rename(file)
-    assert batch_summary(database, 1).num_jobs == 1_000
+    assert batch_summary(database, 1).num_jobs == CHUNK
 
 
 def test_a_batch_that_is_discarded_while_its_rows_are_read_is_said_in_a_sentence(
     database: Database, skipping: BatchRequest
 ) -> None:
     def discarded() -> Iterator[Row | BadRow]:
-        yield from rows(1_001)
+        yield from rows(CHUNK + 1)
         batches.discard_batch(database, 1)
 
     with pytest.raises(InputError, match="batch 1 was canceled while its rows were read"):
