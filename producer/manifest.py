@@ -1,4 +1,4 @@
-"""Manifests: files of prompts, read as a stream. TSV, CSV, JSONL or plain text, told apart by their suffix.
+"""Manifests: files of prompts, read as a stream, whatever their format and wherever they lie (``manifest_rows``).
 
 A column is a field of the spec when its name is one (without regard to case, and with ``_``, space and ``-`` alike) or
 when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every other column is meta.
@@ -6,22 +6,21 @@ when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every othe
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 from producer.axes import Axes, AxisValue, filled, without_replaced
-from producer.columns import Cells, Columns, columns_of, field_mapping, field_values, spec_fields
+from producer.columns import Cells, Columns, field_mapping, field_values, spec_fields
 from producer.defaults import set_option, with_defaults
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
-from producer.jsonl import json_rows
-from producer.lines import Line
-from producer.manifest_file import manifest_lines
+from producer.manifest_rows import manifest_parts
+from producer.manifest_source import ManifestSource
 from producer.repeats import Repeats
 from producer.rows import BadRow, Row, finding, shown_value
 from producer.seeds import derived_seed
-from producer.tables import csv_records, table_rows, tsv_records
 from schemas.digest import canonical_json
 from schemas.errors import FieldProblem, ManifestError, SpecError
 from schemas.fields import text_flaw
@@ -59,25 +58,28 @@ class ReadOptions:
     max_jobs: int | None = None
 
 
-def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
-    """The rows of the file, in its order. A bad row does not end the reading.
+def read_manifest(manifest: Path | ManifestSource, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """The rows of the manifest, in its order. A bad row does not end the reading.
 
     Raises:
-        ManifestError: when the first row is asked for, if the file cannot be read, has no rows or no prompt, or
-            an option is wrong; at the end, if ``columns`` names one that no row of a JSONL file has.
-        StorageError: the temporary folder is full, or the image store does not take an input.
+        ManifestError: when the first row is asked for, if a file cannot be read, has no rows or no prompt, or
+            an option is wrong; later, if a file is not whole, or ``columns`` names one that no row of a JSONL file has.
+        StorageError: the temporary folder is full, the image store does not take an input, or what the manifest's URL
+            names does not answer.
     """
+    source = ManifestSource.of(manifest)
     if options.limit is not None and options.limit < 1:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
     mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), options.inputs)
     given = defaults.keys() | (_checked_axes(options.axes, defaults, options.inputs).fields if options.axes else ())
-    with manifest_lines(path) as lines, Repeats() as repeats:
-        maker = _RowMaker(printable(str(path)), defaults, options, repeats)
-        cells = _cells(path, lines, mapping, needs_prompt="prompt" not in given)
+    parts = manifest_parts(source, mapping, needs_prompt="prompt" not in given)
+    with closing(parts), Repeats() as repeats:
+        made = (map(_RowMaker(part.file, defaults, options, repeats).rows, part.cells) for part in parts)
+        cells = islice(chain.from_iterable(made), options.limit)
         first = next(cells, None)
         if first is None:
-            raise ManifestError(f"{printable(str(path))} has no rows")
-        rows = chain.from_iterable(map(maker.rows, islice(chain([first], cells), options.limit)))
+            raise ManifestError(f"{source.name} has no rows")
+        rows = chain.from_iterable(chain([first], cells))
         yield from _bounded(rows, options.axes, options.max_jobs) if options.axes and options.max_jobs else rows
 
 
@@ -140,32 +142,6 @@ def _resolved(values: Mapping[str, object], inputs: Inputs | None) -> ResolvedIn
     if inputs is None or ("init_image" not in values and "loras" not in values):
         return NO_INPUTS
     return inputs.resolve(values)
-
-
-def _cells(
-    path: Path, lines: Iterator[Line], mapping: Mapping[str, str], *, needs_prompt: bool
-) -> Iterator[Cells | BadRow]:
-    name = printable(str(path))
-    match path.suffix.lower():
-        case ".tsv":
-            return table_rows(name, tsv_records(lines), mapping, needs_prompt=needs_prompt)
-        case ".csv":
-            return table_rows(name, csv_records(name, lines), mapping, needs_prompt=needs_prompt)
-        case ".jsonl":
-            return json_rows(name, lines, mapping)
-    if mapping:
-        raise ManifestError(f"--map: {name} has no columns; each line of a .txt is a prompt")
-    return _prompts(name, lines)
-
-
-def _prompts(file: str, lines: Iterator[Line]) -> Iterator[Cells | BadRow]:
-    """Plain text: every line that is not blank is a prompt, as it is."""
-    columns = columns_of(["prompt"], {})
-    for record in tsv_records(lines):
-        if record.flaw:
-            yield BadRow(file, record.line, None, None, f"the line {record.flaw}")
-        elif not record.blank:
-            yield Cells(record.line, columns, ["\t".join(record.cells)])
 
 
 class _RowMaker:

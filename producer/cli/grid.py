@@ -11,6 +11,7 @@ from producer.axes import parsed_axes
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     ManifestArgument,
     MapOption,
@@ -27,6 +28,7 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
+from producer.manifest_source import ManifestSource
 from producer.queries import BatchSummary
 
 app = typer.Typer()
@@ -55,6 +57,7 @@ def grid(
     columns: MapOption = None,
     out: OutOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     max_jobs: MaxJobsOption = 10_000,
     name: NameOption = None,
     priority: PriorityOption = 5,
@@ -69,11 +72,12 @@ def grid(
     """
     end_on_sigterm()
     axes = parsed_axes(x, y)
+    source = ManifestSource.parse(manifest, manifest_format)
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
-        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        request = batch_request(session.settings, source, pair, name, priority, skip_invalid)
         request = anew(request) if again else request
-        run = run_here(session, manifest, replace(options, axes=axes, max_jobs=max_jobs), request)
+        run = run_here(session, source, replace(options, axes=axes, max_jobs=max_jobs), request)
         folder = out or session.settings.home / "sheets" / f"grid-{run.summary.id}"
         num_sheets = write_grids(session.database, run.summary, axes, folder)
         if not run.ended:

@@ -2,7 +2,6 @@
 
 import unicodedata
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,16 +10,23 @@ from farm.database import Database
 from producer.counted_advice import CountedAdvice
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
+from producer.manifest_format import FORMATS
+from producer.manifest_source import ManifestSource
 from producer.rows import shown_value
 from producer.submit import BatchRequest, Submission, submit
 from schemas.errors import InputError
 from schemas.fields import text_flaw
-from schemas.printable import printable
 from schemas.settings import Settings
 
 _MAX_NAME_CHARACTERS: Final = 200
 
-ManifestArgument = Annotated[Path, typer.Argument(help="TSV, CSV, JSONL, or txt with a prompt a line.")]
+ManifestArgument = Annotated[
+    str, typer.Argument(help="TSV, CSV, JSONL, or txt with a prompt a line; also as .gz or .zst.")
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", metavar="|".join(FORMATS), help="What the manifest is, where its name does not say so."),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field for all rows that do not give it.")
 ]
@@ -45,13 +51,13 @@ def read_options(settings: Settings, fields: list[str] | None, columns: list[str
     )
 
 
-def submit_manifest(database: Database, manifest: Path, options: ReadOptions, request: BatchRequest,
+def submit_manifest(database: Database, manifest: ManifestSource, options: ReadOptions, request: BatchRequest,
                     advised: CountedAdvice) -> Submission:  # fmt: skip
     """Reads and submits; `name` and the rest as in ``request``. ``advised`` sees the rows."""
     return submit(database, advised.passed(read_manifest(manifest, options)), request)
 
 
-def batch_request(settings: Settings, manifest: Path, pair: str | None, name: str | None, priority: int,
+def batch_request(settings: Settings, manifest: ManifestSource, pair: str | None, name: str | None, priority: int,
                   skip_invalid: bool) -> BatchRequest:  # fmt: skip
     """Raises PairError for an unknown pair, InputError for a name that is none."""
     folder = settings.home / "invalid" if skip_invalid else None
@@ -69,9 +75,9 @@ def anew(request: BatchRequest) -> BatchRequest:
     return replace(request, linked_in=None)
 
 
-def _batch_name(name: str | None, manifest: Path) -> str:
+def _batch_name(name: str | None, manifest: ManifestSource) -> str:
     if name is None:
-        return printable(manifest.stem)[:_MAX_NAME_CHARACTERS]  # a file may be called anything
+        return manifest.stem[:_MAX_NAME_CHARACTERS]  # a file may be called anything
     if flaw := _name_flaw(name):
         raise InputError(f'--name "{shown_value(name)}": {flaw}')
     return name

@@ -10,6 +10,7 @@ import typer
 from producer.cli.local_run import end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     ManifestArgument,
     MapOption,
@@ -26,6 +27,7 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
+from producer.manifest_source import ManifestSource
 from producer.queries import BatchSummary
 
 app = typer.Typer()
@@ -50,6 +52,7 @@ def render(
     columns: MapOption = None,
     out: OutOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     name: NameOption = None,
     priority: PriorityOption = 5,
     again: AgainOption = False,
@@ -61,11 +64,12 @@ def render(
     Exit code 1 when a job failed.
     """
     end_on_sigterm()
+    source = ManifestSource.parse(manifest, manifest_format)
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
-        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        request = batch_request(session.settings, source, pair, name, priority, skip_invalid)
         request = anew(request) if again else request
-        run = run_here(session, manifest, options, request)
+        run = run_here(session, source, options, request)
         if not run.ended:
             _interrupted(session, run.summary, out)
             raise typer.Exit(130)

@@ -10,6 +10,7 @@ from farm.broker import open_broker
 from farm.embedded_redis import is_running
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     ManifestArgument,
     MapOption,
@@ -25,6 +26,7 @@ from producer.cli.session import JsonOption, PairOption, Session, open_session, 
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
 from producer.dispatcher import Dispatcher
+from producer.manifest_source import ManifestSource
 from producer.submit import Submission
 from schemas.errors import BrokerUnavailableError
 from schemas.timing import Timing
@@ -39,6 +41,7 @@ def submit(
     fields: SetOption = None,
     columns: MapOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     name: NameOption = None,
     priority: PriorityOption = 5,
     weight: WeightOption = 1.0,
@@ -50,13 +53,14 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Put a manifest's jobs into the ledger. Workers that run start on them at once; nothing is rendered here."""
+    source = ManifestSource.parse(manifest, manifest_format)
     with open_session() as session:
         options = read_options(session.settings, fields, columns, limit)
-        request = batch_request(session.settings, manifest, pair, name, priority, skip_invalid)
+        request = batch_request(session.settings, source, pair, name, priority, skip_invalid)
         request = replace(request, weight=weight, timing=Timing.parse(window, not_before, deadline))
         request = anew(request) if again else request
         advised = CountedAdvice(session.settings.model_pair(pair))
-        submission = submit_manifest(session.database, manifest, options, request, advised)
+        submission = submit_manifest(session.database, source, options, request, advised)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
                         "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,

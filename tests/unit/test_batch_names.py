@@ -1,16 +1,15 @@
 """What a batch may be called: the commands that submit refuse the rest."""
 
-from pathlib import Path
-
 import pytest
 
 from producer.cli.manifest_options import batch_request
+from producer.manifest_source import ManifestSource
 from schemas.errors import InputError
 from schemas.settings import Settings
 
 
 def name_of(manifest: str, name: str | None = None) -> str:
-    return batch_request(Settings(), Path(manifest), None, name, priority=5, skip_invalid=False).name
+    return batch_request(Settings(), ManifestSource.parse(manifest), None, name, priority=5, skip_invalid=False).name
 
 
 @pytest.mark.parametrize(
@@ -33,3 +32,8 @@ def test_a_batch_without_a_name_is_called_as_its_manifest_whatever_that_is_calle
     assert name_of("folder/cats.tsv", "dogs") == "dogs"
     assert name_of("a\x1b[31m\udcff.txt") == "a\\x1b[31m\\udcff"
     assert name_of("x" * 201 + ".txt") == "x" * 200
+    assert name_of("folder/cats.jsonl.gz") == "cats"
+    assert name_of("folder/cats") == "cats"
+    assert name_of("s3://bucket/folder/cats.tsv.zst") == "cats"
+    assert name_of("https://me:hunter2@host/of/cats%20and%20dogs.csv?sig=hunter2") == "cats and dogs"
+    assert name_of("https://host") == "host"
