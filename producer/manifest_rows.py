@@ -5,11 +5,13 @@ from contextlib import closing
 from typing import NamedTuple
 
 from producer.columns import Cells, columns_of
+from producer.decompression import PLAIN
 from producer.jsonl import json_rows
 from producer.lines import Line
 from producer.manifest_file import ManifestFile, manifest_lines
-from producer.manifest_format import told_format
+from producer.manifest_format import PARQUET, told_format
 from producer.manifest_source import ManifestSource, place_tail
+from producer.parquet_rows import parquet_rows
 from producer.rows import BadRow
 from producer.tables import csv_records, table_rows, tsv_records
 from schemas.errors import ManifestError
@@ -42,6 +44,11 @@ def _files(source: ManifestSource) -> list[ManifestFile]:
 def _rows(
     file: ManifestFile, mapping: Mapping[str, str], *, needs_prompt: bool
 ) -> Generator[Cells | BadRow, None, None]:
+    if file.told.content == PARQUET:
+        if file.told.compression not in (None, PLAIN):
+            raise ManifestError(f"{file.name}: Parquet compresses itself, and is read from its end; unpack it first")
+        yield from parquet_rows(file.place, mapping, needs_prompt=needs_prompt)
+        return
     with manifest_lines(file) as lines:
         yield from _text_rows(file, lines, mapping, needs_prompt=needs_prompt)
 
