@@ -6,6 +6,7 @@ binary is refused by what it begins with. Reads standard input where the manifes
 
 import codecs
 import io
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, Final
 from producer.decompression import PLAIN, compression_of, decompressed
 from producer.lines import Line, read_lines, read_utf16_lines, utf16_text
 from producer.manifest_format import COMPRESSIONS, ManifestFormat, unknown_format
-from producer.manifest_source import Place, place_name, place_tail
+from producer.manifest_source import STDIN, Place, place_name, place_tail
 from schemas.errors import ManifestError
 from schemas.printable import printable
 
@@ -64,9 +65,21 @@ def manifest_lines(file: ManifestFile) -> Iterator[Iterator[Line]]:
 
 @contextmanager
 def opened_bytes(place: Place) -> Iterator[BinaryIO]:
-    """What lies there, while it is open. Raises OSError."""
+    """What lies there, while it is open. Raises OSError, and ManifestError where standard input has nothing to give."""
+    if place == STDIN:
+        yield _standard_input()
+        return
     with open(place, "rb") as file:
         yield file
+
+
+def _standard_input() -> BinaryIO:
+    """Nobody is waited for who does not know that he should type."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise ManifestError("standard input is closed; pipe a manifest into it")
+    if sys.stdin.isatty():
+        raise ManifestError("standard input is a terminal; pipe a manifest into it, or name a file instead of -")
+    return sys.stdin.buffer
 
 
 @contextmanager
@@ -84,9 +97,10 @@ def said_of(name: str) -> Iterator[None]:
 
 def _with_head(file: BinaryIO) -> tuple[bytes, BinaryIO]:
     """Its first bytes, and all of it: a pipe gives them in as many pieces as it likes."""
+    beginning = file.tell() if file.seekable() else None
     head = file.read(_HEAD_BYTES)
-    if file.seekable():
-        file.seek(0)
+    if beginning is not None:
+        file.seek(beginning)
         return head, file
     return head, io.BufferedReader(_Rejoined(head, file), _BUFFER_BYTES)
 

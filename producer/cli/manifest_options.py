@@ -21,7 +21,10 @@ from schemas.settings import Settings
 _MAX_NAME_CHARACTERS: Final = 200
 
 ManifestArgument = Annotated[
-    str, typer.Argument(help="TSV, CSV, JSONL, or txt with a prompt a line; also as .gz or .zst.")
+    str,
+    typer.Argument(
+        help="TSV, CSV, JSONL, Parquet, or txt with a prompt a line; texts also as .gz or .zst; - is standard input."
+    ),
 ]
 FormatOption = Annotated[
     str | None,
