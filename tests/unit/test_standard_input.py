@@ -37,7 +37,7 @@ class Pipe:
         writer = threading.Thread(target=write)
         writer.start()
         self.opened.callback(writer.join)
-        self._monkeypatch.setattr(sys, "stdin", self.opened.enter_context(open(reading, encoding="utf-8")))
+        self._monkeypatch.setattr(sys, "stdin", self.opened.enter_context(open(reading, encoding="utf-8")))  # noqa: SIM115
 
 
 @pytest.fixture
