@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from producer.decompression import PLAIN, compression_of, decompressed
 from producer.lines import Line, read_lines, read_utf16_lines, utf16_text
 from producer.manifest_format import COMPRESSIONS, ManifestFormat, unknown_format
 from producer.manifest_source import STDIN, Place, place_name, place_tail
+from producer.remote_file import opened_url
 from schemas.errors import ManifestError
 from schemas.printable import printable
 
@@ -65,11 +67,16 @@ def manifest_lines(file: ManifestFile) -> Iterator[Iterator[Line]]:
 
 @contextmanager
 def opened_bytes(place: Place) -> Iterator[BinaryIO]:
-    """What lies there, while it is open. Raises OSError, and ManifestError where standard input has nothing to give."""
+    """What lies there, while it is open.
+
+    Raises:
+        OSError: of a local file.
+        ManifestError, StorageError: standard input has nothing to give, or a URL; while it is read, too.
+    """
     if place == STDIN:
         yield _standard_input()
         return
-    with open(place, "rb") as file:
+    with open(place, "rb") if isinstance(place, Path) else opened_url(place) as file:
         yield file
 
 

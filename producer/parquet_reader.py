@@ -15,8 +15,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
+
+from producer.remote_file import opened_url
+from schemas.errors import NightshiftError
 
 MAX_MEMORY_BYTES: Final = 1 << 30
 
@@ -49,6 +51,8 @@ def main() -> int:
                 sys.stdout.write(f"{line}\n")
     except _RefusedError as error:
         end = {"ended": "refused", "said": str(error)}
+    except NightshiftError as error:
+        end = {"ended": error.code, "said": str(error)}
     except MemoryError:
         end = {"ended": "memory"}
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
@@ -61,8 +65,12 @@ def main() -> int:
 
 @contextmanager
 def _opened(place: dict[str, str]) -> Iterator[BinaryIO]:
-    with open(Path(place["path"]), "rb") as stream:
-        yield stream
+    if "url" in place:
+        with opened_url(place["url"], by_parts=True) as stream:
+            yield stream
+    else:
+        with open(place["path"], "rb") as stream:
+            yield stream
 
 
 def _check_ends(stream: BinaryIO) -> None:

@@ -20,7 +20,7 @@ from producer.manifest_source import STDIN, Place, place_name
 from producer.parquet_reader import MAX_MEMORY_BYTES
 from producer.rows import BadRow, shown_value
 from producer.tables import checked_columns
-from schemas.errors import ManifestError
+from schemas.errors import ManifestError, StorageError
 from schemas.printable import printable
 
 #: fields that are lists in JSONL as well
@@ -36,6 +36,7 @@ def parquet_rows(place: Place, mapping: Mapping[str, str], *, needs_prompt: bool
     Raises:
         ManifestError: the file cannot be read, is not whole, or takes more memory than a reader may have; a column is
             of no use for its field, or there is no prompt.
+        StorageError: the store of the URL does not answer.
     """
     name = place_name(place)
     with _reader(place) as output:
@@ -52,11 +53,12 @@ def parquet_rows(place: Place, mapping: Mapping[str, str], *, needs_prompt: bool
 def _reader(place: Place) -> Iterator[BufferedReader]:
     """What the process writes; it ends with the reading."""
     _check_place(place)
+    request = {"path" if isinstance(place, Path) else "url": str(place)}
     command = [sys.executable, "-P", "-m", "producer.parquet_reader"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             with suppress(BrokenPipeError):  # then it says nothing, which is noticed
-                cast(BinaryIO, process.stdin).write(json.dumps({"path": str(place)}).encode() + b"\n")
+                cast(BinaryIO, process.stdin).write(json.dumps(request).encode() + b"\n")
                 cast(BinaryIO, process.stdin).close()
             yield cast(BufferedReader, process.stdout)
         finally:
@@ -85,8 +87,12 @@ def _lines(name: str, output: BufferedReader) -> Iterator[Line]:
 
 
 def _check_end(name: str, line: str) -> None:
-    """Raises ManifestError unless the file was read to its end."""
+    """Raises ManifestError or StorageError unless the file was read to its end."""
     end = json.loads(line[1:]) if line.startswith("#") else {"ended": "memory"}  # killed, or came to grief without
+    if end["ended"] == ManifestError.code:
+        raise ManifestError(end["said"])
+    if end["ended"] == StorageError.code:
+        raise StorageError(end["said"])
     if end["ended"] == "refused":
         raise ManifestError(f"{name} {printable(end['said'])}")
     if end["ended"] == "memory":
