@@ -20,6 +20,7 @@ from producer.manifest_source import STDIN, Place, place_name
 from producer.parquet_reader import MAX_MEMORY_BYTES
 from producer.rows import BadRow, shown_value
 from producer.tables import checked_columns
+from producer.wanted_columns import WantedColumns
 from schemas.errors import ManifestError, StorageError
 from schemas.printable import printable
 
@@ -30,7 +31,7 @@ _LISTS: Final = frozenset({
 })  # fmt: skip
 
 
-def parquet_rows(place: Place, mapping: Mapping[str, str], *, needs_prompt: bool) -> Iterator[Cells | BadRow]:
+def parquet_rows(place: Place, wanted: WantedColumns) -> Iterator[Cells | BadRow]:
     """The rows, in the file's order. Columns of bytes, such as pictures, are not read, and are no meta.
 
     Raises:
@@ -42,7 +43,9 @@ def parquet_rows(place: Place, mapping: Mapping[str, str], *, needs_prompt: bool
     with _reader(place) as output:
         header = output.readline()
         if header.startswith(b"["):
-            _check_columns(name, json.loads(header), mapping, needs_prompt=needs_prompt)
+            kinds = list(_ungrouped(json.loads(header)))
+            mapping = wanted.mapping(column for column, _ in kinds)
+            _check_columns(name, kinds, mapping, needs_prompt=wanted.needs_prompt)
             for row in json_rows(name, _lines(name, output), mapping):
                 yield _of_a_row(row) if isinstance(row, BadRow) else row
         else:
@@ -102,9 +105,8 @@ def _check_end(name: str, line: str) -> None:
         )
 
 
-def _check_columns(name: str, header: list[tuple[str, Any]], mapping: Mapping[str, str], *, needs_prompt: bool) -> None:
+def _check_columns(name: str, kinds: list[tuple[str, Any]], mapping: Mapping[str, str], *, needs_prompt: bool) -> None:
     """Raises ManifestError where the columns cannot be used."""
-    kinds = list(_ungrouped(header))
     columns = checked_columns(name, [column for column, _ in kinds], mapping, needs_prompt=needs_prompt)
     for place, field in columns.fields:
         column, kind = kinds[place]

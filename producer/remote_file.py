@@ -48,13 +48,13 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
-def _is_http(url: str) -> bool:
+def is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
 
 def _connecting(url: str) -> dict[str, Any]:
     """aiohttp's own limit is five minutes for all of the file; this one is for each wait."""
-    if not _is_http(url):
+    if not is_http(url):
         return {}
     try:
         from aiohttp import ClientTimeout  # noqa: PLC0415
@@ -68,7 +68,7 @@ def _reading(url: str, *, by_parts: bool) -> dict[str, Any]:
     """Of HTTP one answer is read to its end: not every server gives parts, and parts may be of two versions."""
     if by_parts:
         return {"block_size": _BLOCK_BYTES, "cache_type": "none"}
-    return {"block_size": 0} if _is_http(url) else {"block_size": _BLOCK_BYTES, "cache_type": "readahead"}
+    return {"block_size": 0} if is_http(url) else {"block_size": _BLOCK_BYTES, "cache_type": "readahead"}
 
 
 class _RemoteFile(io.RawIOBase):

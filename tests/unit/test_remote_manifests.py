@@ -114,7 +114,7 @@ def test_what_cannot_be_opened_at_all_is_one_sentence(
 
 
 def test_a_package_that_is_missing_is_named() -> None:
-    fsspec.register_implementation("lacking", "no.such.Store", errstr="Please install lackingfs", clobber=True)
+    fsspec.register_implementation("lacking", "no.such.Store", clobber=True, errtxt="Please install lackingfs")
     assert refusal("lacking://bucket/a.tsv") == "cannot read lacking://bucket/a.tsv: Please install lackingfs"
 
 
