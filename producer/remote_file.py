@@ -53,7 +53,8 @@ def is_http(url: str) -> bool:
 
 
 def _connecting(url: str) -> dict[str, Any]:
-    """aiohttp's own limit is five minutes for all of the file; this one is for each wait."""
+    """aiohttp's own limit is five minutes for all of the file; this one is for each wait. Nothing is unpacked on the
+    way: many servers call a .gz an encoding of what is in it."""
     if not is_http(url):
         return {}
     try:
@@ -61,7 +62,8 @@ def _connecting(url: str) -> dict[str, Any]:
     except ImportError:
         return {}  # fsspec says it
     timeout = ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)
-    return {"client_kwargs": {"timeout": timeout}}
+    headers = {"Accept-Encoding": "identity"}
+    return {"client_kwargs": {"timeout": timeout, "headers": headers, "auto_decompress": False}}
 
 
 def _reading(url: str, *, by_parts: bool) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(content[start : end + 1], with_content)
         else:
             self.send_response(200)
+            if path.endswith(".gz"):
+                self.send_header("Content-Encoding", "gzip")  # as Apache says of such files
             self._send(content, with_content)
 
     def _send(self, content: bytes, with_content: bool) -> None:

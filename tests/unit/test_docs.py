@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from nightshift import app
+from producer.manifest_format import COMPRESSIONS, FORMATS
 from schemas.buckets import ASPECT_RATIO
 from schemas.output import Output
 from schemas.pair import ModelPair
@@ -21,6 +22,7 @@ from schemas.spec import JobSpec
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+BULK = (ROOT / "docs" / "bulk.md").read_text()
 RENDERING = (ROOT / "docs" / "rendering.md").read_text()
 COMMAND: Any = typer.main.get_command(app)
 
@@ -135,3 +137,10 @@ def test_the_front_door_imports_without_torch() -> None:
         subprocess.run([sys.executable, "-c", "import sys, nightshift; sys.exit('torch' in sys.modules)"]).returncode
         == 0
     )
+
+
+def test_every_form_of_a_manifest_is_documented() -> None:
+    said = BULK.split("## What a manifest may be")[1].split("\n## ")[0]
+    assert [name for name in (*FORMATS, *COMPRESSIONS) if f"{name}`" not in said] == []
+    options = {option for given in all_commands()["submit"].params for option in given.opts}
+    assert {word for word in re.findall(r"(?<!-)--[a-z-]+", said) if word not in ("--ultra",)} <= options
