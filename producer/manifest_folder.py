@@ -11,7 +11,7 @@ from typing import Final
 
 from producer.manifest_file import ManifestFile, said_of
 from producer.manifest_format import PARQUET, told_format
-from producer.manifest_source import STDIN, ManifestSource, Place, place_name
+from producer.manifest_source import STDIN, ManifestSource, Place, place_name, place_tail
 from producer.remote_file import filesystem_of, is_http, said_of_url
 from schemas.errors import ManifestError
 from schemas.printable import printable
@@ -31,7 +31,7 @@ def folder_files(source: ManifestSource) -> list[ManifestFile] | None:
         ManifestError: there is no manifest in the folder, or more than one, or not all of it.
         StorageError: the store of a URL does not answer.
     """
-    if not _is_folder(source.place):
+    if not _is_folder(source):
         return None
     for place in (source.place, _inside(source.place, _DATA)):
         if names := _manifest_names(place, source.format):
@@ -43,10 +43,14 @@ def folder_files(source: ManifestSource) -> list[ManifestFile] | None:
     )
 
 
-def _is_folder(place: Place) -> bool:
+def _is_folder(source: ManifestSource) -> bool:
+    """A store is asked only where the URL looks like one: who may read a file need not have the right to list."""
+    place = source.place
     if isinstance(place, Path):
         return place.is_dir()
     if place == STDIN or is_http(place):
+        return False
+    if not place.endswith("/") and told_format(place_tail(place), source.format).content is not None:
         return False
     with said_of_url(place):
         filesystem, path = filesystem_of(place)

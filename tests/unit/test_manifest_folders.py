@@ -149,6 +149,8 @@ def test_a_folder_in_a_store_is_a_manifest() -> None:
     try:
         assert prompts("memory://foxes") == ["a", "b"]
         assert prompts("memory://foxes/data/") == ["a", "b"]
+        memory.pipe({"/foxes.csv/a.tsv": b"Prompt\nc\n"})
+        assert prompts("memory://foxes.csv/") == ["c"]
     finally:
         memory.store.clear()
 
