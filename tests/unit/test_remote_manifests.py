@@ -2,9 +2,11 @@
 
 import gzip
 from collections.abc import Iterator
+from typing import NoReturn
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from producer.manifest import ReadOptions, Row, read_manifest
 from producer.manifest_source import ManifestSource
@@ -56,7 +58,7 @@ def test_a_web_server_is_read_whether_it_gives_parts_or_not(
     manifest_server: ManifestServer, gives_ranges: bool
 ) -> None:
     manifest_server.gives_ranges = gives_ranges
-    lines = [f"a fox number {n}" for n in range(3_000)]
+    lines = [f"{n}" + "x" * 15_000 for n in range(300)]  # more than fsspec asks for at a time
     manifest_server.files = {"/a.txt": "\n".join(lines).encode(), "/b.txt.gz": gzip.compress("\n".join(lines).encode())}
     assert read(f"{manifest_server.url}/a.txt") == lines
     assert read(f"{manifest_server.url}/b.txt.gz?sig={PLANTED}") == lines
@@ -95,6 +97,18 @@ def test_what_a_server_refuses_is_one_sentence(
 def test_a_token_of_a_redirect_is_not_told_either(manifest_server: ManifestServer) -> None:
     manifest_server.redirects = {"/a.tsv": f"http://127.0.0.1:9/b.tsv?sig={PLANTED}"}
     assert "cannot read" in refusal(f"{manifest_server.url}/a.tsv", StorageError)
+
+
+def test_whatever_a_store_raises_is_one_sentence_and_tells_no_url_whole() -> None:
+    class Telling(MemoryFileSystem):
+        protocol = "telling"
+
+        def open(self, path: str, *_args: object, **_options: object) -> NoReturn:
+            raise RuntimeError(f"GET https://cdn/x?sig={PLANTED} failed\nfor {PLANTED}")
+
+    fsspec.register_implementation("telling", Telling, clobber=True)
+    said = refusal(f"telling://me:{PLANTED}@host/a.tsv", StorageError)
+    assert said == "cannot read telling://me:***@host/a.tsv: GET https://cdn/x?sig=*** failed for ***"
 
 
 def test_an_answer_that_breaks_off_is_not_taken_for_all(manifest_server: ManifestServer) -> None:
