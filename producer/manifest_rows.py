@@ -63,7 +63,7 @@ def _text_rows(file: ManifestFile, lines: Iterator[Line], wanted: WantedColumns)
         case "csv":
             return _table_rows(file.name, csv_records(file.name, lines), wanted)
         case "jsonl":
-            first, lines = _first(lines, lambda line: bool(line.text.strip()))
+            first, lines = _first(lines, lambda line: bool(line.flaw or line.text.strip()))
             return json_rows(file.name, lines, wanted.mapping(_keys(first)))
     if wanted.given:
         raise ManifestError(f"--map: {file.name} has no columns; each line of a .txt is a prompt")

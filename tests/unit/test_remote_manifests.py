@@ -104,7 +104,7 @@ def test_whatever_a_store_raises_is_one_sentence_and_tells_no_url_whole() -> Non
         protocol = "telling"
 
         def open(self, path: str, *_args: object, **_options: object) -> NoReturn:
-            raise RuntimeError(f"GET https://cdn/x?sig={PLANTED} failed\nfor {PLANTED}")
+            raise RuntimeError(f"GET https://cdn/x?sig=another-secret failed\nfor {PLANTED}")
 
     fsspec.register_implementation("telling", Telling, clobber=True)
     said = refusal(f"telling://me:{PLANTED}@host/a.tsv", StorageError)
