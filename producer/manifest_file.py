@@ -145,7 +145,7 @@ def _no_text(head: bytes) -> str:
     """What the file is instead, and what would be right; "" where it may be text."""
     if (compression := compression_of(head)) != PLAIN:
         return f"is compressed by {compression} once more; unpack it first"
-    if is_parquet(head):
+    if _is_parquet(head):
         return "is Parquet; call it ….parquet, uncompressed, or say it: --format parquet"
     if head.startswith(b"PK\x03\x04"):
         return f"is a spreadsheet or another ZIP archive; {_TEXT_INSTEAD}"
@@ -156,7 +156,7 @@ def _no_text(head: bytes) -> str:
     return ""
 
 
-def is_parquet(head: bytes) -> bool:
+def _is_parquet(head: bytes) -> bool:
     """A prompt may begin with PAR1, and goes on with a letter."""
     return head.startswith(b"PAR1") and b"" < head[4:] < b" " and head[4:] not in (b"\t", b"\r", b"\n")
 
