@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(PYTHON) has no venv module; on Debian and Ubuntu it is the package python3-venv." >&2; exit 1; }
 	@echo "Installing into .venv, which takes a few minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,postgres,http,parquet,zstd,dev]'
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,export,http,parquet,postgres,zstd,dev]'
 	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
 	@$(BIN)/pip install --quiet --no-deps -c constraints.txt opencv-python-headless
 	@touch $@
@@ -30,8 +30,8 @@ demo: setup
 	rm -rf .demo
 	NIGHTSHIFT_HOME=.demo/home $(BIN)/nightshift render examples/demo.tsv --pair tiny --out .demo/images
 
-# Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm
-# (tests/acceptance/conftest.py, tests/chaos) run in one process.
+# Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm, or
+# the fork server that their processes come from (tests/acceptance/conftest.py, tests/chaos), run in one process.
 test: setup
 	GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 
@@ -55,7 +55,7 @@ bench-gpu: setup
 	$(BIN)/python -m benchmarks.gpu
 
 bench: setup
-	@set -e; for file in benchmarks/*.py; do \
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
 	  echo "$$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 
 clean:

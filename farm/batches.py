@@ -4,30 +4,48 @@ Each is one write to a batch's row, so it answers at once however many jobs ther
 """
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import delete, exists, insert, select, update
 
+from farm import firings
 from farm.database import Transaction, transaction
 from schemas.errors import NotFoundError
+from schemas.records import BatchDetails
 from schemas.states import BatchState
 from schemas.tables import Batch, Job, Result
 from schemas.timing import ANY_TIME, Timing
 
+_PLAIN: Final = BatchDetails()
+
 
 @transaction
-def create_batch(tx: Transaction, name: str, pair: str, priority: int, weight: float = 1.0,
-                 timing: Timing = ANY_TIME) -> int:  # fmt: skip
-    """A batch in ``staging``: nothing of it is released until ``open_batch``. Returns its id."""
-    row = {"name": name, "pair": pair, "priority": priority, "weight": weight, **vars(timing)}
+def create_batch(tx: Transaction, name: str, pair: str, priority: int, timing: Timing = ANY_TIME,
+                 details: BatchDetails = _PLAIN) -> int:  # fmt: skip
+    """A batch in ``staging``: nothing of it is released until ``open_batch``. Returns its id.
+
+    Raises:
+        LeaseLostError: somebody else submits the firing by now.
+    """
+    row = {"name": name, "pair": pair, "priority": priority, **vars(timing)}
+    row |= {"weight": details.weight, "origin": details.origin}
     inserted = insert(Batch).values(**row, state=BatchState.STAGING, created_at=tx.now, staged_at=tx.now)
-    return int(tx.execute(inserted.returning(Batch.id)).scalar_one())
+    batch_id = int(tx.execute(inserted.returning(Batch.id)).scalar_one())
+    if details.fence is not None:
+        firings.note_staged(tx, details.fence, batch_id)
+    return batch_id
 
 
 @transaction
-def open_batch(tx: Transaction, batch_id: int) -> None:
-    """staging → open: from here on every job of it is accepted."""
+def open_batch(tx: Transaction, batch_id: int, fence: str | None = None) -> None:
+    """staging → open: from here on every job of it is accepted. ``fence``: of the firing that this batch ends.
+
+    Raises:
+        LeaseLostError: somebody else submits the firing by now; the batch stays as it is.
+    """
     _move(tx, batch_id, (BatchState.STAGING,), BatchState.OPEN, opened_at=tx.now)
+    if fence is not None:
+        firings.end_firing(tx, fence, batch_id)
 
 
 @transaction

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
 
+from farm import results
 from farm.database import Transaction, transaction
-from farm.packs import BATCH_IS_OPEN, held
+from farm.packing import PackOfJobs, packs_of
+from farm.packs import BATCH_IS_OPEN, held, in_time, suiting
 from farm.retries import Failure, verdict
 from schemas.errors import LeaseLostError, NotFoundError
 from schemas.provenance import Environment
 from schemas.records import ClaimedJob, ClaimedPack, FinishedImage, ReleasedPack, StagedJob
 from schemas.states import BatchState, JobState, PackState, may_move
-from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
+from schemas.tables import Batch, Image, Job, Pack, Result
 
 SWEEP_CHUNK: Final = 10_000
 _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry_at": None}
@@ -61,6 +63,9 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
 def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
     """pending → done: jobs whose image exists. ``images``: job → image. Their results say what the first result of the
     image said, with attempt 0 and no time spent. Returns how many."""
+    # One that is being removed is waited for, and is gone then: nobody links to what vanishes.
+    held_images = select(Image.id).where(Image.id.in_(images.values())).order_by(Image.id)
+    tx.execute(held_images.with_for_update(read=True, key_share=True)).all()
     first = select(func.min(Result.job_id)).where(Result.image_id.in_(images.values())).group_by(Result.image_id)
     made = {row.image_id: row._mapping for row in tx.execute(select(Result).where(Result.job_id.in_(first)))}
     pending = select(Job.id).where(Job.id.in_(images), Job.batch_id == batch_id, Job.state == JobState.PENDING)
@@ -76,35 +81,27 @@ def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
 
 
 @transaction
-def release_pack(tx: Transaction, batch_id: int, pack_size: int, start_before: datetime | None = None
-                 ) -> ReleasedPack | None:  # fmt: skip
-    """pending → queued: the oldest pending jobs of an open batch that share a pack key, but for those whose next try
-    has to wait. Isolated jobs come last, each in a pack of its own. ``start_before``: it is not claimed any later.
+def release_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int,
+                  start_before: datetime | None = None) -> list[ReleasedPack]:  # fmt: skip
+    """pending → queued: the oldest pending jobs of an open batch, but for those whose next try has to wait, in packs
+    whose jobs share a pack key. Isolated jobs come last, each in a pack of its own.
+
+    ``start_before``: they are not claimed any later.
     """
     batch = tx.execute(select(Batch).where(Batch.id == batch_id)).one_or_none()
-    in_time = or_(Job.retry_at.is_(None), Job.retry_at <= tx.now)
-    pending = and_(Job.batch_id == batch_id, Job.state == JobState.PENDING, in_time)
-    oldest = tx.execute(
-        select(Job.isolated, Job.pack_key).where(pending).order_by(Job.isolated, Job.id).limit(1)
-    ).one_or_none()
-    if batch is None or batch.state != BatchState.OPEN or oldest is None:
-        return None
-    jobs = (
-        select(Job.id)
-        .where(pending, Job.isolated == oldest.isolated, Job.pack_key == oldest.pack_key)
-        .order_by(Job.id)
-        .limit(1 if oldest.isolated else pack_size)
-        .with_for_update()
-    )
-    job_ids = tx.execute(jobs).scalars().all()
-    if not job_ids:  # canceled between the two statements
-        return None
-    pack_id = uuid.uuid4().hex
-    row = {"id": pack_id, "batch_id": batch_id, "pair": batch.pair, "pack_key": oldest.pack_key}
-    times = {"released_at": tx.now, "start_before": start_before}
-    tx.execute(insert(Pack).values(**row, state=PackState.QUEUED, num_jobs=len(job_ids), **times))
-    _move(tx, batch_id, JobState.PENDING, JobState.QUEUED, Job.id.in_(job_ids), pack_id=pack_id)
-    return ReleasedPack(pack_id, len(job_ids), oldest.pack_key)
+    if batch is None or batch.state != BatchState.OPEN:
+        return []
+    released = []
+    for jobs in _next_packs(tx, batch_id, num_packs, pack_size):
+        pack = ReleasedPack(uuid.uuid4().hex, len(jobs.ids), jobs.pack_key)
+        row = {"id": pack.id, "batch_id": batch_id, "pair": batch.pair, "pack_key": jobs.pack_key}
+        times = {"released_at": tx.now, "start_before": start_before}
+        tx.execute(insert(Pack).values(**row, state=PackState.QUEUED, num_jobs=len(jobs.ids), **times))
+        _set_state(tx, batch_id, JobState.PENDING, JobState.QUEUED, Job.id.in_(jobs.ids), pack_id=pack.id)
+        released.append(pack)
+    num_jobs = sum(pack.num_jobs for pack in released)
+    _count(tx, batch_id, {JobState.PENDING: -num_jobs, JobState.QUEUED: num_jobs})
+    return released
 
 
 @transaction
@@ -125,9 +122,15 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
 
 
 @transaction
-def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float) -> ClaimedPack | None:
-    """queued → running. None where there is nothing to claim: claimed, ended, canceled, too late, or never heard of."""
-    in_time = or_(Pack.start_before.is_(None), Pack.start_before > tx.now)
+def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None = None
+               ) -> ClaimedPack | None:  # fmt: skip
+    """queued → running. None where there is nothing to claim: claimed, ended, canceled, too late, or never heard of.
+
+    ``pack_key``: what the worker rendered last ("": nothing yet). Then another queued pack of the same batch may be
+    claimed in the place of this one (``packs.suiting``).
+    """
+    if pack_key is not None:
+        pack_id = suiting(tx, pack_id, pack_key)
     lease = {
         "worker_id": worker_id,
         "claimed_at": tx.now,
@@ -135,9 +138,9 @@ def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: flo
     }
     pack = tx.execute(
         update(Pack)
-        .where(Pack.id == pack_id, Pack.state == PackState.QUEUED, in_time, BATCH_IS_OPEN)
+        .where(Pack.id == pack_id, Pack.state == PackState.QUEUED, in_time(tx), BATCH_IS_OPEN)
         .values(state=PackState.RUNNING, **lease)
-        .returning(Pack.batch_id, Pack.pair)
+        .returning(Pack.batch_id, Pack.pair, Pack.pack_key)
     ).one_or_none()
     if pack is None:
         return None
@@ -147,8 +150,9 @@ def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: flo
         pack_id,
         pack.batch_id,
         pack.pair,
+        pack.pack_key,
         worker_id,
-        tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts) for row in rows),
+        tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in rows),
     )
 
 
@@ -159,13 +163,8 @@ def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: Environment, im
     Repeated after a commit whose answer was lost, it leaves out what that commit recorded.
     """
     _fence(tx, pack)
-    recorded = set(tx.execute(select(Result.job_id).where(Result.pack_id == pack.id)).scalars())
-    images = [image for image in images if image.job_id not in recorded]
-    row = {"digest": environment.digest, "content": environment.model_dump(mode="json")}
-    tx.execute(tx.insert(EnvironmentRow).values(row).on_conflict_do_nothing())
-    for image in images:
-        result = {**image.result_row(), "image_id": _image_id(tx, image), "environment_digest": row["digest"]}
-        tx.execute(insert(Result).values(**result, worker_id=pack.worker_id, pack_id=pack.id, finished_at=tx.now))
+    images = results.unrecorded(tx, pack, images)
+    results.record(tx, pack, environment, images)
     job_ids = [image.job_id for image in images]
     _end_if_empty(tx, pack, job_ids)
     # Last, because it locks the batch's counters, for which every other worker of the batch waits.
@@ -200,7 +199,7 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
     """
     late = Pack.lease_expires_at < tx.now if worker_id is None else Pack.worker_id == worker_id
     packs = tx.execute(
-        select(Pack.id, Pack.batch_id, Pack.rendering_at, Batch.state.label("batch_state"))
+        select(Pack.id, Pack.batch_id, Batch.state.label("batch_state"))
         .join(Batch, Batch.id == Pack.batch_id)
         .where(Pack.state == PackState.RUNNING, late)
         .order_by(Pack.id)
@@ -208,11 +207,11 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
     ).all()
     for pack in packs:
         _end_packs(tx, PackState.EXPIRED, Pack.id == pack.id)
-        if pack.batch_state == BatchState.CANCELED or pack.rendering_at is None or not blames:
+        if pack.batch_state == BatchState.CANCELED or not blames:
             state = JobState.CANCELED if pack.batch_state == BatchState.CANCELED else JobState.PENDING
             _move(tx, pack.batch_id, JobState.RUNNING, state, Job.pack_id == pack.id)
         else:
-            failure = Failure("worker_died", "its worker died or went silent while rendering it", retryable=True)
+            failure = Failure.death("its worker died or went silent with it in hand")
             _return_jobs(tx, pack.id, pack.batch_id, failure, max_attempts)
     return len(packs)
 
@@ -229,12 +228,12 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
                  *where: ColumnElement[bool]) -> None:  # fmt: skip
     num_jobs = tx.execute(select(Pack.num_jobs).where(Pack.id == pack_id)).scalar_one()
     rows = tx.execute(
-        select(Job.id, Job.attempts)
+        select(Job.id, Job.attempts, Job.isolated)
         .where(Job.pack_id == pack_id, Job.state == JobState.RUNNING, *where)
         .order_by(Job.id)
     ).all()
-    alone = num_jobs == 1 or failure.is_of_the_job
     for job in rows:
+        alone = failure.is_blamed_on(num_jobs, job.isolated)
         end = verdict(retryable=failure.retryable, alone=alone, attempts=job.attempts, max_attempts=max_attempts)
         why = {"error": failure.sentence, "error_code": failure.code, "traceback": failure.traceback}
         again = {"attempts": job.attempts + end.counts, "retry_at": tx.now + timedelta(seconds=end.wait_seconds)}
@@ -243,13 +242,6 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
 
 def _end_packs(tx: Transaction, state: PackState, *where: ColumnElement[bool]) -> int:
     return tx.execute(update(Pack).where(*where).values(state=state, ended_at=tx.now)).rowcount
-
-
-def _image_id(tx: Transaction, image: FinishedImage) -> int:
-    """The row of this file; one that is there already has the same bytes, for its URI carries their hash."""
-    row = tx.insert(Image).values(**image.image_row(), created_at=tx.now)
-    same = row.on_conflict_do_update(index_elements=[Image.uri], set_={"sha256": row.excluded.sha256})
-    return int(tx.execute(same.returning(Image.id)).scalar_one())
 
 
 def _jobs_of(pack: ClaimedPack, job_ids: Sequence[int]) -> tuple[ColumnElement[bool], ...]:
@@ -261,18 +253,39 @@ def _end_if_empty(tx: Transaction, pack: ClaimedPack, leaving: Sequence[int]) ->
     _end_packs(tx, PackState.FINISHED, Pack.id == pack.id, ~others)
 
 
+def _next_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int) -> list[PackOfJobs]:
+    """What the next packs hold, of the oldest pending jobs. Their rows are locked."""
+    in_time = or_(Job.retry_at.is_(None), Job.retry_at <= tx.now)
+    pending = select(Job.id, Job.pack_key, Job.isolated).where(
+        Job.batch_id == batch_id, Job.state == JobState.PENDING, in_time
+    )
+    oldest = pending.order_by(Job.isolated, Job.id).limit(num_packs * pack_size).with_for_update()
+    made = packs_of(tx.execute(oldest).all(), num_packs, pack_size)
+    for jobs in made:
+        missing = 0 if jobs.is_isolated else pack_size - len(jobs.ids)
+        if missing:  # further back in the batch there may be more of the key
+            more = pending.where(Job.isolated.is_(False), Job.pack_key == jobs.pack_key, Job.id > jobs.ids[-1])
+            jobs.ids.extend(tx.execute(more.order_by(Job.id).limit(missing).with_for_update()).scalars())
+    return made
+
+
 def _move(tx: Transaction, batch_id: int, old: JobState, new: JobState, *where: ColumnElement[bool],
           **values: Any) -> int:  # fmt: skip
     """Moves the batch's jobs that are in ``old`` (and ``where``) to ``new``, and its counters with them."""
+    moved = _set_state(tx, batch_id, old, new, *where, **values)
+    _count(tx, batch_id, {old: -moved, new: moved})
+    return moved
+
+
+def _set_state(tx: Transaction, batch_id: int, old: JobState, new: JobState, *where: ColumnElement[bool],
+               **values: Any) -> int:  # fmt: skip
+    """The same without the counters."""
     if not may_move(old, new):
         raise AssertionError(f"no job goes from {old} to {new}")
     if new == JobState.PENDING:
         values["pack_id"] = None
-    moved = tx.execute(
-        update(Job).where(Job.batch_id == batch_id, Job.state == old, *where).values(state=new, **values)
-    ).rowcount
-    _count(tx, batch_id, {old: -moved, new: moved})
-    return moved
+    which = (Job.batch_id == batch_id, Job.state == old, *where)
+    return tx.execute(update(Job).where(*which).values(state=new, **values)).rowcount
 
 
 def _count(tx: Transaction, batch_id: int, changes: dict[JobState, int]) -> None:

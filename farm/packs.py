@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, exists, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 
 from farm.database import Transaction, question, transaction
 from schemas.records import ClaimedJob, ClaimedPack
@@ -13,13 +13,42 @@ from schemas.tables import Batch, Job, Pack
 
 #: of the pack that a statement is about
 BATCH_IS_OPEN: Final = exists().where(Batch.id == Pack.batch_id, Batch.state == BatchState.OPEN)
+#: A pack that has waited for so long is rendered before those of the shape that a device has.
+ODD_SHAPE_SECONDS: Final = 60.0
 #: what renders may be finished: its batch was not canceled at once
 MAY_FINISH: Final = exists().where(Batch.id == Pack.batch_id, Batch.stops_running.is_(False))
+
+
+def suiting(tx: Transaction, pack_id: str, pack_key: str) -> str:
+    """The pack to claim for a message of ``pack_id``: of the same batch, so that the shares of batches stay what they
+    are, and if possible of the key that the worker has rendered last, so that its device seldom changes shape.
+
+    A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
+    place of another, the oldest is claimed for it. A pack that has waited too long goes before everything.
+    """
+    hinted = tx.execute(select(Pack.batch_id, Pack.pair).where(Pack.id == pack_id)).one_or_none()
+    if hinted is None:
+        return pack_id
+    queued = (Pack.pair == hinted.pair, Pack.state == PackState.QUEUED, Pack.batch_id == hinted.batch_id)
+    packs = select(Pack.id, Pack.pack_key, Pack.released_at).where(*queued, in_time(tx)).limit(1)
+    packs = packs.order_by(Pack.released_at, Pack.id != pack_id).with_for_update(skip_locked=True)
+    oldest = tx.execute(packs).one_or_none()
+    if oldest is None or oldest.pack_key == pack_key:
+        return oldest.id if oldest else pack_id
+    same = None
+    if oldest.released_at > tx.now - timedelta(seconds=ODD_SHAPE_SECONDS):
+        same = tx.execute(packs.where(Pack.pack_key == pack_key)).one_or_none()
+    return str((same or oldest).id)
 
 
 def held(pack_id: str, worker_id: str) -> ColumnElement[bool]:
     """The pack is still in this worker's hands."""
     return and_(Pack.id == pack_id, Pack.worker_id == worker_id, Pack.state == PackState.RUNNING)
+
+
+def in_time(tx: Transaction) -> ColumnElement[bool]:
+    """The pack may begin now, as far as its batch's window goes."""
+    return or_(Pack.start_before.is_(None), Pack.start_before > tx.now)
 
 
 @transaction
@@ -65,5 +94,5 @@ def in_rendering(tx: Transaction, worker_id: str) -> ClaimedPack | None:
     if pack is None:
         return None
     running = select(Job).where(Job.pack_id == pack.id, Job.state == JobState.RUNNING).order_by(Job.id)
-    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts) for row in tx.execute(running))
-    return ClaimedPack(pack.id, pack.batch_id, pack.pair, worker_id, jobs)
+    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in tx.execute(running))
+    return ClaimedPack(pack.id, pack.batch_id, pack.pair, pack.pack_key, worker_id, jobs)

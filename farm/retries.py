@@ -20,6 +20,7 @@ class Failure:
     """Why a pack, or one job of it, did not become images.
 
     ``is_of_the_job``: the job asks for what cannot be, whoever shares its pack, so there is nobody else to suspect.
+    ``is_of_the_worker``: the process died, of anything in its hands, so it counts against a job that had it to itself.
     ``traceback``: where it happened; None where no exception tells, as with a worker that died.
     """
 
@@ -27,7 +28,17 @@ class Failure:
     sentence: str
     retryable: bool
     is_of_the_job: bool = False
+    is_of_the_worker: bool = False
     traceback: str | None = None
+
+    @classmethod
+    def death(cls, sentence: str) -> Self:
+        """Of a worker process, by a signal or a lease that ran out."""
+        return cls("worker_died", sentence, retryable=True, is_of_the_worker=True)
+
+    def is_blamed_on(self, num_jobs: int, is_isolated: bool) -> bool:
+        """Whether there is nobody else to suspect than a job, from a pack of so many."""
+        return self.is_of_the_job or (num_jobs == 1 and (is_isolated or not self.is_of_the_worker))
 
     @classmethod
     def of(cls, error: Exception) -> Self:
@@ -35,7 +46,7 @@ class Failure:
         lines = without_secrets("".join(traceback.format_exception(error))).split("\n")
         where = "\n".join(map(printable, lines))[-_TRACEBACK_CHARACTERS:]
         if isinstance(error, NightshiftError):
-            return cls(error.code, printable(str(error)), error.retryable, error.is_of_the_job, where)
+            return cls(error.code, printable(str(error)), error.retryable, error.is_of_the_job, traceback=where)
         sentence = printable(without_secrets(f"{type(error).__name__}: {error}"))
         return cls("unexpected", sentence, retryable=True, traceback=where)
 

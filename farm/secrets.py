@@ -59,7 +59,9 @@ def _in_settings() -> set[str]:
     try:
         settings = load_settings()
     except SettingsError:  # said elsewhere; these variables are the settings' own names
-        urls = [os.environ.get(f"NIGHTSHIFT_{name}_URL", "") for name in ("DATABASE", "BROKER", "IMAGES")]
+        urls = [os.environ.get(f"NIGHTSHIFT_{name}_URL", "") for name in ("DATABASE", "BROKER", "IMAGES", "WEBHOOK")]
+        own = set[str]()  # NIGHTSHIFT_WEBHOOK_SECRET is found by its name
     else:
-        urls = [settings.database_url, settings.broker_url, settings.images_url]
-    return {secret for url in urls if url for secret in url_secrets(url)}
+        urls = [settings.database_url, settings.broker_url, settings.images_url, settings.webhook_url]
+        own = {settings.webhook_secret, settings.webhook_url}
+    return own | {secret for url in urls if url for secret in url_secrets(url)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, select, update
 
 from farm.database import Transaction, question, transaction
 from schemas.tables import Result, Worker
@@ -55,11 +55,15 @@ def count_refused(tx: Transaction, worker_id: str, num_messages: int = 1) -> Non
     tx.execute(update(Worker).where(Worker.id == worker_id).values(num_refused=Worker.num_refused + num_messages))
 
 
+def is_live(tx: Transaction, seen_within_seconds: float) -> ColumnElement[bool]:
+    """Of a row of ``workers``, in a question."""
+    return and_(Worker.state.in_(_LIVE), Worker.seen_at > tx.now - timedelta(seconds=seen_within_seconds))
+
+
 @question
 def live_workers(tx: Transaction, seen_within_seconds: float) -> dict[str, int]:
     """pair → number of live workers."""
-    since = tx.now - timedelta(seconds=seen_within_seconds)
-    alive = select(Worker.pair, func.count().label("num")).where(Worker.state.in_(_LIVE), Worker.seen_at > since)
+    alive = select(Worker.pair, func.count().label("num")).where(is_live(tx, seen_within_seconds))
     return {row.pair: row.num for row in tx.execute(alive.group_by(Worker.pair))}
 
 

@@ -1,42 +1,48 @@
-"""Axes of a grid: which values a field takes across the columns or down the rows, and what they replace in a row.
+"""Axes of a grid or a sweep: which values a field takes, and what they replace in a row.
 
-An axis wins over the row and over ``--set``, and what says nothing beside it is dropped, as a default gives way to a
-row. One that says where the refiner takes over, or in which mode, decides the refiner's mode, and drops the refiner's
-fields of the other axis too: a comparison with and without the refiner would otherwise be refused for what belongs to
-the other half of it.
+``4:8:1``, in a field that holds a number, is 4, 5, 6, 7, 8. An axis wins over the row and over ``--set``, and what says
+nothing beside it is dropped, as a default gives way to a row. One that says where the refiner takes over, or
+in which mode, decides the refiner's mode, and drops the refiner's fields of the other axis too: a comparison with and
+without the refiner would otherwise be refused for what belongs to the other half of it.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from producer.axis_fields import holds_number, may_be_absent
+from producer.axis_ranges import range_values
 from producer.columns import FIELDS, known_fields, normal_name
 from producer.defaults import FOREIGN_FIELDS, MODE, START_FIELDS, overlaid, with_defaults
 from producer.rows import shown_value
 from schemas.errors import InputError
 from schemas.printable import printable
-from schemas.spec import JobSpec
 
 MAX_VALUES: Final = 20
 
 #: In double quotes, doubled inside, or up to the next comma; then that comma, or the end.
 _VALUE: Final = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",\s][^,]*|))\s*(,|$)')
-#: What ``none`` leaves out may have no default of its own.
-_NO_DEFAULT: Final = (None, ())
 
 
 @dataclass(frozen=True)
 class AxisValue:
-    """One value, as text. ``quoted``: it stands in quotes, and so ``off`` and ``none`` are text."""
+    """One value, as text. ``quoted``: it stands in quotes, and so ``off`` and ``none`` are text. ``word``: what begins
+    sentences about it."""
 
     field: str
     text: str
     quoted: bool = False
+    word: str = "axis"
 
     def __str__(self) -> str:
         """``refiner.start=0.8``, printable and of bounded length."""
         return f"{printable(self.field)}={self.label}"
+
+    @property
+    def named(self) -> str:
+        """``axis refiner.start=0.8``"""
+        return f"{self.word} {self}"
 
     @property
     def label(self) -> str:
@@ -52,7 +58,7 @@ class AxisValue:
     @property
     def is_none(self) -> bool:
         """The field is left out, as if neither the row nor ``--set`` gave it."""
-        return self._is_word("none") and _may_be_absent(self.field)
+        return self._is_word("none") and may_be_absent(self.field)
 
     def _is_word(self, word: str) -> bool:
         return self.text == word and not self.quoted
@@ -84,6 +90,10 @@ class Axes:
 
     x: Axis
     y: Axis | None = None
+
+    @property
+    def each(self) -> tuple[Axis, ...]:
+        return (self.x, self.y) if self.y else (self.x,)
 
     @property
     def fields(self) -> frozenset[str]:
@@ -135,22 +145,33 @@ def parsed_axes(x: str, y: str | None) -> Axes:
     Raises:
         InputError: one of them is malformed, or both say the same thing.
     """
-    axes = Axes(_parsed("--x", x), _parsed("--y", y) if y is not None else None)
+    axes = Axes(parsed_axis("--x", x), parsed_axis("--y", y) if y is not None else None)
     if axes.y is not None:
-        _check_both(axes.x, axes.y)
+        check_both(("--x", axes.x), ("--y", axes.y))
     return axes
 
 
-def _parsed(option: str, text: str) -> Axis:
+def parsed_axis(option: str, text: str, max_values: int = MAX_VALUES, word: str = "axis") -> Axis:
+    """A field and its values, as an option gives them. Raises InputError."""
     name, sign, values = text.partition("=")
     field, given = normal_name(name), f"{option} {shown_value(text)}"
     if not sign or not field:
         raise InputError(f"{given}: an axis is FIELD=VALUE,VALUE, such as {option} refiner.start=off,0.8,0.9")
     if field not in FIELDS:
         raise InputError(f"{given}: there is no field {printable(name.strip())!r}; {known_fields()}")
-    found = tuple(AxisValue(field, value, quoted) for value, quoted in _split(given, values))
-    _check_values(given, found)
-    return Axis(field, found)
+    texts = _split(given, values)
+    if holds_number(field):
+        texts = (found for item in texts for found in _ranged(given, item, max_values))
+    values_found = tuple(AxisValue(field, text, quoted, word) for text, quoted in texts)
+    _check_values(given, values_found, max_values)
+    return Axis(field, values_found)
+
+
+def _ranged(given: str, item: tuple[str, bool], max_values: int) -> Iterator[tuple[str, bool]]:
+    """The values of a range; everything else is one value."""
+    text, quoted = item
+    found = None if quoted else range_values(given, text, max_values)
+    return iter([item] if found is None else [(value, False) for value in found])
 
 
 def _split(given: str, text: str) -> Iterator[tuple[str, bool]]:
@@ -169,33 +190,26 @@ def _split(given: str, text: str) -> Iterator[tuple[str, bool]]:
         place, more = match.end(), bool(comma)
 
 
-def _check_values(given: str, values: tuple[AxisValue, ...]) -> None:
-    if len(values) > MAX_VALUES:
-        raise InputError(f"{given}: an axis has at most {MAX_VALUES} values, not {len(values)}")
+def _check_values(given: str, values: tuple[AxisValue, ...], max_values: int) -> None:
+    if len(values) > max_values:
+        raise InputError(f"{given}: an axis has at most {max_values:,} values, not {len(values):,}")
     if any(not value.text and not value.quoted for value in values):
         raise InputError(f'{given}: a value is empty; "" is the empty text, none leaves an optional field out')
-    twice = next((b for n, b in enumerate(values) if any(a.fields == b.fields for a in values[:n])), None)
-    if twice is not None:
-        raise InputError(f"{given}: the value {twice.label} stands there twice")
+    seen: set[tuple[tuple[str, object], ...]] = set()
+    for value in values:
+        content = tuple(value.fields.items())
+        if content in seen:
+            raise InputError(f"{given}: the value {value.label} stands there twice")
+        seen.add(content)
 
 
-def _check_both(x: Axis, y: Axis) -> None:
-    given = f"--x {x.field} and --y {y.field}"
+def check_both(first: tuple[str, Axis], second: tuple[str, Axis]) -> None:
+    """Two axes, each with the option that gave it. Raises InputError where both say the same thing."""
+    (option, x), (other, y) = first, second
+    given = f"{option} {x.field} and {other} {y.field}"
     if x.field == y.field:
-        raise InputError(f"{given} are the same field; take another one for --y, or leave it out")
+        raise InputError(f"{given} are the same field; take another one for {other}, or leave it out")
     if {x.field, y.field} <= START_FIELDS:
         raise InputError(f"{given} both say where the refiner takes over; take one of them")
     if any(value.is_off for value in (*x.values, *y.values)) and MODE in (x.field, y.field):
         raise InputError(f"{given} both say whether there is a refiner; leave the value off to {MODE}")
-
-
-def _may_be_absent(field: str) -> bool:
-    """Whether a spec without the field has none, rather than a default."""
-    group, dot, name = field.partition(".")
-    if field in START_FIELDS or group not in JobSpec.model_fields:
-        return False
-    fields: Mapping[str, Any] = JobSpec.model_fields
-    if dot:
-        fields = getattr(JobSpec.model_fields[group].annotation, "model_fields", {})
-    # The scheduler's options are no model's fields: each may be absent.
-    return fields[name or group].default in _NO_DEFAULT if fields else True

@@ -31,6 +31,8 @@ FIELDS: Final = (
     ASPECT_RATIO,
     *(f"{group}.{name}" for group, names in GROUPS.items() for name in names),
 )
+#: the column that says how many images a row is, and is no field of a spec
+COUNT: Final = "count"
 #: Runware's names for fields of its refiner object
 _RUNWARE: Final = MappingProxyType(
     {"refiner.startstep": "refiner.start_step", "refiner.startsteppercentage": "refiner.start_percent"}
@@ -72,8 +74,8 @@ def field_mapping(mapping: Mapping[str, str]) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for column, field in mapping.items():
         given = printable(f"--map {column}={field}")
-        if normal_name(field) not in FIELDS:
-            raise ManifestError(f"{given}: there is no field {field!r}; {known_fields()}")
+        if normal_name(field) not in (*FIELDS, COUNT):
+            raise ManifestError(f"{given}: there is no field {field!r}; {known_fields()}, and {COUNT}")
         if normal_name(column) in found:
             raise ManifestError(f"{given}: this column is mapped twice")
         found[normal_name(column)] = normal_name(field)
@@ -117,7 +119,7 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
         if field in taken:
             raise ManifestError(f"columns {quoted([taken[field], name])} are both read as {shown_value(field)}")
         taken[field] = name
-        if field in FIELDS:
+        if field in FIELDS or field == COUNT:
             fields.append((place, field))
         else:
             meta.append((place, name.strip()))

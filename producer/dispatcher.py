@@ -19,9 +19,11 @@ from farm.database import Database
 from farm.leases import DISPATCHER, drop_lease, hold_lease, ledger_time
 from farm.workers import live_workers
 from producer import queries
+from producer.firings import Firings
 from producer.outlook import outlook
 from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
 from producer.steadiness import Steadiness
+from producer.webhooks import Webhooks
 from schemas.errors import BrokerRefusedError, UnavailableError
 from schemas.pair import queue_name
 from schemas.printable import printable
@@ -34,6 +36,8 @@ log = logging.getLogger("nightshift.dispatcher")
 ABANDONED_SECONDS: Final = 86_400.0
 #: A message may be on its way to a claim for this long before the queue counts as shorter than the ledger says.
 REPUBLISH_SECONDS: Final = 5.0
+#: Released in one transaction, whose locks others wait for.
+_MAX_PACKS_AT_ONCE: Final = 50
 #: Long enough not to hammer a server that starts, short enough that work goes on soon after it is back.
 _MAX_BACKOFF_SECONDS: Final = 5.0
 
@@ -49,49 +53,58 @@ class Tick:
 
 
 class Dispatcher:
-    """One dispatcher. Not shared between threads."""
+    """One dispatcher. Not shared between threads. ``firings``: its part in schedules, for one that runs on."""
 
-    def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
+    def __init__(self, database: Database, broker: Broker, settings: Settings, firings: Firings | None = None) -> None:
+        """Raises SettingsError where the webhook may not be used."""
         self._database = database
         self._broker = broker
         self._settings = settings
+        self._firings = firings
         self._holder = uuid.uuid4().hex
         self._said_late: set[int] = set()
+        self._webhooks = Webhooks(database, settings)
         self._steadiness = Steadiness(settings.lease_seconds, settings.tick_seconds)
 
     def run(self, stop: Event) -> None:
         """Ticks until told to stop. An unreachable ledger or Redis is waited for, with backoff."""
         delay = self._settings.tick_seconds
-        while not stop.is_set():
-            try:
-                self.tick()
-                delay = self._settings.tick_seconds
-            except UnavailableError as error:
-                log.warning("%s; trying again", error)
-                delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
-            stop.wait(delay)
+        with self._webhooks:
+            while not stop.is_set():
+                try:
+                    self.tick()
+                    delay = self._settings.tick_seconds
+                except UnavailableError as error:
+                    log.warning("%s; trying again", error)
+                    delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
+                stop.wait(delay)
         self.close()
 
     def close(self) -> None:
-        """Lets the lease go, so that another dispatcher need not wait for its end."""
+        """Lets the lease go, so that another dispatcher need not wait for its end; and what it submits."""
         try:
             drop_lease(self._database, DISPATCHER, self._holder)
         except UnavailableError as error:
             log.warning("%s", error)
+        if self._firings is not None:
+            self._firings.close()
 
     def tick(self) -> Tick:
-        """One round, if this dispatcher holds the lease.
+        """One round, if this dispatcher holds the lease; schedules are fired without it.
 
         Raises:
             UnavailableError: ledger or Redis. What was committed before stays; the next tick goes on from there.
         """
         lease_seconds = max(self._settings.lease_seconds / 2, 3 * self._settings.tick_seconds)
         may_expire = self._look()
+        if self._firings is not None:
+            self._firings.tend()
         if not hold_lease(self._database, DISPATCHER, self._holder, lease_seconds):
             return Tick()
         num_expired = self._expire() if may_expire else 0
         num_canceled = self._sweep()
         self._say_what_will_be_late()
+        self._webhooks.note()
         self._look()  # a long tick is no time in which the ledger did not answer
         waiting = queries.queued_packs(self._database)
         refusals = list[BrokerRefusedError]()
@@ -166,10 +179,13 @@ class Dispatcher:
     def _release_packs(self, shares: Mapping[BatchShare, datetime | None], wanted: int) -> list[str]:
         turns, untils, pack_ids = Turns(shares), {share.id: until for share, until in shares.items()}, list[str]()
         while len(pack_ids) < wanted and (batch := turns.next()) is not None:
-            pack = ledger.release_pack(self._database, batch.id, self._settings.pack_size, untils[batch.id])
-            turns.took(batch, pack.num_jobs if pack else 0, work_of(pack.pack_key, pack.num_jobs) if pack else 0)
-            if pack:
-                pack_ids.append(pack.id)
+            num_packs = min(wanted - len(pack_ids), _MAX_PACKS_AT_ONCE) if turns.is_undisputed(batch) else 1
+            packs = ledger.release_packs(
+                self._database, batch.id, num_packs, self._settings.pack_size, untils[batch.id]
+            )
+            work = sum(work_of(pack.pack_key, pack.num_jobs) for pack in packs)
+            turns.took(batch, sum(pack.num_jobs for pack in packs), work)
+            pack_ids += [pack.id for pack in packs]
         return pack_ids
 
     def _publish(self, pair: str, pack_ids: Sequence[str]) -> None:

@@ -4,20 +4,17 @@ Prompts and reasons come from strangers: every text is escaped, and rid of contr
 """
 
 import secrets
-import unicodedata
 from collections.abc import Iterable, Iterator
-from html import escape
 from pathlib import Path
 from typing import Final
 
 from producer.axes import Axes, AxisValue
 from producer.grid import IMAGES, Cell, Grid
+from producer.markup import as_html, cut
 from schemas.errors import StorageError
 
 _SHOWN_CHARACTERS: Final = 300
 _ALT_CHARACTERS: Final = 120
-#: embeddings, overrides and isolates of the writing direction: they reach past the text that they stand in
-_DIRECTIONS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --paper: #fbfbfa; --ink: #1c1d1f; --faint: #63666d; --well: #ececea; --line: #dcdcd8;
@@ -73,7 +70,7 @@ def grid_page(grids: Iterable[Grid], path: Path, title: str, axes: Axes) -> int:
     num_grids = 0
     try:
         with open(temporary, "x", encoding="utf-8") as stream:
-            stream.write(_HEAD.format(title=_text(title), style=_STYLE, axes=_text(_named(axes))))
+            stream.write(_HEAD.format(title=as_html(title), style=_STYLE, axes=as_html(_named(axes))))
             for grid in grids:
                 stream.writelines(_section(grid))
                 num_grids += 1
@@ -92,12 +89,12 @@ def _named(axes: Axes) -> str:
 
 
 def _section(grid: Grid) -> Iterator[str]:
-    shown = _cut(grid.title, _SHOWN_CHARACTERS)
+    shown = cut(grid.title, _SHOWN_CHARACTERS)
     yield f'<section id="{grid.name}" aria-labelledby="{grid.name}-title">\n'
-    yield f'<h2 id="{grid.name}-title" dir="auto">{_text(shown)}</h2>\n'
+    yield f'<h2 id="{grid.name}-title" dir="auto">{as_html(shown)}</h2>\n'
     if shown != grid.title:
-        yield f'<details><summary>the whole prompt</summary><div dir="auto">{_text(grid.title)}</div></details>\n'
-    yield f'<p>{_text(grid.shared)} · <a href="{grid.name}.png">as one sheet</a></p>\n'
+        yield f'<details><summary>the whole prompt</summary><div dir="auto">{as_html(grid.title)}</div></details>\n'
+    yield f'<p>{as_html(grid.shared)} · <a href="{grid.name}.png">as one sheet</a></p>\n'
     yield f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{grid.name}-title">\n<table>\n<thead>\n<tr>'
     yield "<td></td>" if grid.axes.y else ""
     yield from (_heading(value, "col") for value in grid.axes.x.values)
@@ -111,26 +108,16 @@ def _section(grid: Grid) -> Iterator[str]:
 
 def _heading(value: AxisValue, scope: str) -> str:
     return (
-        f'<th scope="{scope}"><span class="field">{_text(value.field)}</span>'
-        f'<span dir="auto">{_text(value.label)}</span></th>'
+        f'<th scope="{scope}"><span class="field">{as_html(value.field)}</span>'
+        f'<span dir="auto">{as_html(value.label)}</span></th>'
     )
 
 
 def _cell(cell: Cell) -> str:
     if cell.file is None:
-        return f'<td><div class="none" dir="auto">{_text(cell.reason)}</div></td>\n'
-    alt = f"{_cut(cell.spec.prompt, _ALT_CHARACTERS)} ({cell.label})"
+        return f'<td><div class="none" dir="auto">{as_html(cell.reason)}</div></td>\n'
+    alt = f"{cut(cell.spec.prompt, _ALT_CHARACTERS)} ({cell.label})"
     return (
-        f'<td><a href="{IMAGES}/{_text(cell.file.name)}"><img src="{IMAGES}/{_text(cell.file.name)}"'
-        f' width="{cell.spec.width}" height="{cell.spec.height}" loading="lazy" alt="{_text(alt)}"></a></td>\n'
+        f'<td><a href="{IMAGES}/{as_html(cell.file.name)}"><img src="{IMAGES}/{as_html(cell.file.name)}"'
+        f' width="{cell.spec.width}" height="{cell.spec.height}" loading="lazy" alt="{as_html(alt)}"></a></td>\n'
     )
-
-
-def _cut(text: str, num_characters: int) -> str:
-    return text if len(text) <= num_characters else f"{text[: num_characters - 1].rstrip()}…"
-
-
-def _text(text: str) -> str:
-    """As HTML, also within double quotes; spaces for what separates, nothing for what cannot be seen but does harm."""
-    spaced = " ".join(text.split())
-    return escape("".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cs") and c not in _DIRECTIONS))

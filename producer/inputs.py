@@ -80,9 +80,13 @@ NO_INPUTS: Final = ResolvedInputs()
 
 
 class Inputs:
-    """Finds inputs by name, once for each name. Not for several threads."""
+    """Finds inputs by name, once for each name, and stores them. Not for several threads.
 
-    def __init__(self, settings: Settings) -> None:
+    ``stores``: False only looks at them, with the same care, and leaves the image store as it is.
+    """
+
+    def __init__(self, settings: Settings, *, stores: bool = True) -> None:
+        self._stores = stores
         self._input_folder = Path(settings.input_folder)
         self._lora_folder = Path(settings.lora_folder)
         self._cache = settings.home / "cache"
@@ -140,7 +144,8 @@ class Inputs:
         suffix, size = picture_header(content)
         if self._store.find_image(sha256, [suffix]) is None:
             decoded_picture(content)  # what is stored has been decoded once
-            self._store.put_image(content, sha256, suffix)
+            if self._stores:
+                self._store.put_image(content, sha256, suffix)
         return Picture(sha256, *size)
 
     def _loras(self, given: object) -> tuple[list[dict[str, object]], list[FieldProblem]]:
@@ -169,7 +174,7 @@ class Inputs:
             if flaw := lora_flaw(path):
                 return "", flaw
             sha256 = file_sha256(path, self._cache)
-            if self._store.find_lora(sha256) is None:
+            if self._stores and self._store.find_lora(sha256) is None:
                 self._store.put_lora(path, sha256)
         except InputFileError as error:
             return "", str(error)

@@ -20,7 +20,8 @@ from farm.image_store import ImageStore
 from farm.tether import tethered
 from farm.workers import live_workers
 from producer.dispatcher import Dispatcher
-from schemas.errors import NightshiftError, PairError, StorageError, UnavailableError
+from producer.firings import Firings
+from schemas.errors import NightshiftError, OutOfServiceError, PairError, StorageError, UnavailableError
 from schemas.settings import Settings
 
 log = logging.getLogger("nightshift.local")
@@ -32,14 +33,17 @@ class LocalFarm:
     """A context manager, for the main thread: its processes are tethered to it. ``tend`` starts the workers.
 
     shares_workers: start none while live ones serve the pair already.
+    fires_schedules: not where it runs for one batch alone.
     """
 
-    def __init__(self, database: Database, settings: Settings, pair: str, *, shares_workers: bool) -> None:
+    def __init__(self, database: Database, settings: Settings, pair: str, *, shares_workers: bool,
+                 fires_schedules: bool = False) -> None:  # fmt: skip
         self.log_file = settings.log_folder / "worker.log"
         self._database = database
         self._settings = settings
         self._pair = pair
         self._shares_workers = shares_workers
+        self._fires_schedules = fires_schedules
         self._redis: EmbeddedRedis | None = None
         self._stop = Event()
         self._workers: subprocess.Popen[bytes] | None = None
@@ -101,7 +105,8 @@ class LocalFarm:
             self._redis = None
 
     def _start_dispatcher(self, broker: Broker) -> None:
-        dispatcher = Dispatcher(self._database, broker, self._settings)
+        firings = Firings(self._database, self._settings) if self._fires_schedules else None
+        dispatcher = Dispatcher(self._database, broker, self._settings, firings)
         self._dispatcher = Thread(target=dispatcher.run, args=(self._stop,), name="dispatcher")
         self._dispatcher.start()
         self._stack.callback(self._dispatcher.join)
@@ -132,6 +137,8 @@ class LocalFarm:
             return PairError(said)
         if code == UnavailableError.exit_code:
             return UnavailableError(said)
+        if code == OutOfServiceError.exit_code:
+            return OutOfServiceError(said)
         return NightshiftError(f"the workers ended with {code}: {said} (more in {self.log_file})")
 
 

@@ -5,7 +5,7 @@ when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every othe
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -14,20 +14,29 @@ from typing import Final
 
 from producer.axes import Axes, AxisValue, filled, without_replaced
 from producer.columns import Cells, Columns, field_mapping, field_values, spec_fields
-from producer.defaults import set_option, with_defaults
+from producer.defaults import set_option
+from producer.drawings import Drawings
+from producer.expanded_rows import ExpandedRows
+from producer.expansion import NO_EXPANSION, Expansion
+from producer.firing_rows import with_placeholders
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
-from producer.manifest_rows import manifest_parts
+from producer.job_bound import JobBound
+from producer.manifest_rows import Part, manifest_parts
 from producer.manifest_source import ManifestSource
+from producer.mappings import ROWS, mapping_rows
 from producer.repeats import Repeats
 from producer.rows import BadRow, Row, finding, shown_value
 from producer.seeds import derived_seed
+from producer.sweeps import Sweep
+from producer.templates import Templates
+from producer.wildcards import Wildcards
 from schemas.digest import canonical_json
 from schemas.errors import FieldProblem, ManifestError, SpecError
 from schemas.fields import text_flaw
 from schemas.printable import printable, printable_start
 from schemas.spec import JobSpec
 
-__all__ = ["BadRow", "ReadOptions", "Row", "read_manifest"]
+__all__ = ["BadRow", "ReadOptions", "Row", "read_manifest", "read_rows"]
 
 #: More than there are fields. Only meta can have more, where many of a row's columns are wrong in one way.
 _MAX_FINDINGS: Final = 50
@@ -46,7 +55,9 @@ class ReadOptions:
     base_seed: goes into the seed of every row that has none.
     inputs: finds the pictures and LoRAs that rows name; without it rows name them by sha256 alone.
     axes: makes a grid of every row: a row to render for each cell, all with the seed that the row has without them.
-    max_jobs: a grid of more cells in all is refused.
+    expansion: what else makes several rows of one: templates, sweeps, ``count``.
+    max_jobs: more rows to render in all are refused; None: any number.
+    placeholders: what stands for ``{date}`` and its like in the cells; none are replaced where there are no values.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +66,9 @@ class ReadOptions:
     base_seed: int = 0
     inputs: Inputs | None = None
     axes: Axes | None = None
+    expansion: Expansion = NO_EXPANSION
     max_jobs: int | None = None
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_manifest(manifest: Path | ManifestSource, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -68,31 +81,53 @@ def read_manifest(manifest: Path | ManifestSource, options: ReadOptions) -> Iter
             names does not answer.
     """
     source = ManifestSource.of(manifest)
+    mapping, defaults, given = _checked_options(options)
+    with closing(manifest_parts(source, mapping, needs_prompt="prompt" not in given)) as parts:
+        yield from _made(source.name, parts, defaults, options)
+
+
+def read_rows(items: Iterable[object], options: ReadOptions) -> Iterator[Row | BadRow]:
+    """The same of what a program gives: mappings with the values of a JSONL file, and ``JobSpec``s. Raises likewise."""
+    mapping, defaults, _ = _checked_options(options)
+    part = Part(ROWS, mapping_rows(items, mapping, takes_specs=not defaults))
+    yield from _made(ROWS, [part], defaults, options)
+
+
+def _checked_options(options: ReadOptions) -> tuple[Mapping[str, str], dict[str, object], set[str]]:
+    """Columns, defaults, and the fields that defaults and axes give. Raises ManifestError."""
     if options.limit is not None and options.limit < 1:
         raise ManifestError(f"--limit {options.limit}: the limit is 1 or more")
     mapping, defaults = field_mapping(options.columns), _checked(field_values(options.defaults), options.inputs)
-    given = defaults.keys() | (_checked_axes(options.axes, defaults, options.inputs).fields if options.axes else ())
-    parts = manifest_parts(source, mapping, needs_prompt="prompt" not in given)
-    with closing(parts), Repeats() as repeats:
-        made = (map(_RowMaker(part.file, defaults, options, repeats).rows, part.cells) for part in parts)
-        cells = islice(chain.from_iterable(made), options.limit)
-        first = next(cells, None)
+    axes = options.axes or options.expansion.sweep
+    fields = _checked_axes(axes, defaults, options.inputs).fields if axes else ()
+    return mapping, defaults, {*defaults, *fields}
+
+
+def _made(
+    name: str, parts: Iterable[Part], defaults: dict[str, object], options: ReadOptions
+) -> Iterator[Row | BadRow]:
+    with Repeats() as repeats:
+        expanded = _expanded_rows(options, defaults, repeats)
+
+        def of_part(part: Part) -> Iterator[Iterable[Row | BadRow]]:
+            maker = _RowMaker(part.file, defaults, options, repeats, expanded)
+            return map(maker.rows, with_placeholders(part.cells, options.placeholders))
+
+        made = islice(chain.from_iterable(map(of_part, parts)), options.limit)
+        first = next(made, None)
         if first is None:
-            raise ManifestError(f"{source.name} has no rows")
-        rows = chain.from_iterable(chain([first], cells))
-        yield from _bounded(rows, options.axes, options.max_jobs) if options.axes and options.max_jobs else rows
+            raise ManifestError(f"{name} has no rows")
+        yield from chain.from_iterable(chain([first], made))
+        expanded.end()
 
 
-def _bounded(rows: Iterator[Row | BadRow], axes: Axes, max_jobs: int) -> Iterator[Row | BadRow]:
-    num = 0
-    for row in rows:
-        num += isinstance(row, Row)
-        if num > max_jobs:
-            fit = f"each row has {axes.num_cells}, so the rows that fit are {max_jobs // axes.num_cells:,}"
-            raise ManifestError(
-                f"the grids have more than {max_jobs:,} cells ({fit}): take fewer with --limit, or raise --max-jobs"
-            )
-        yield row
+def _expanded_rows(options: ReadOptions, defaults: dict[str, object], repeats: Repeats) -> ExpandedRows:
+    expansion = options.expansion
+    drawings = Drawings(expansion.templates, Templates(Wildcards(expansion.wildcards)), options.base_seed, repeats)
+    if problems := drawings.flaws(defaults):
+        wrong = (f"{_as_set(problem, defaults)}: {printable(problem.reason)}" for problem in problems)
+        raise ManifestError("; ".join(wrong))
+    return ExpandedRows(expansion, options.axes, defaults, drawings, JobBound(options.max_jobs))
 
 
 def _checked(defaults: dict[str, object], inputs: Inputs | None) -> dict[str, object]:
@@ -110,9 +145,9 @@ def _as_set(problem: FieldProblem, defaults: Mapping[str, object]) -> str:
     return " and ".join(given) or set_option(problem.field, problem.value)
 
 
-def _checked_axes(axes: Axes, defaults: dict[str, object], inputs: Inputs | None) -> Axes:
+def _checked_axes(axes: Axes | Sweep, defaults: dict[str, object], inputs: Inputs | None) -> Axes | Sweep:
     """The same for each of their values, beside the defaults."""
-    for axis in filter(None, (axes.x, axes.y)):
+    for axis in axes.each:
         for value in axis.values:
             if problems := _flaws(filled({}, (value,), defaults), inputs):
                 used = without_replaced(defaults, (value,))
@@ -147,51 +182,35 @@ def _resolved(values: Mapping[str, object], inputs: Inputs | None) -> ResolvedIn
 class _RowMaker:
     """Makes rows of cells: checks the spec, gives it a seed, counts those before it."""
 
-    def __init__(self, file: str, defaults: dict[str, object], options: ReadOptions, repeats: Repeats) -> None:
+    def __init__(self, file: str, defaults: dict[str, object], options: ReadOptions, repeats: Repeats,
+                 expanded: ExpandedRows) -> None:  # fmt: skip
         self._file = file
         self._defaults = defaults
         self._base_seed = options.base_seed
         self._inputs = options.inputs
-        self._axes = options.axes
         self._repeats = repeats
+        self._expanded = expanded
 
     def rows(self, cells: Cells | BadRow) -> Iterable[Row | BadRow]:
-        """The row; with axes, a row for each cell of its grid."""
-        if isinstance(cells, BadRow):
-            return (cells,)
-        own = _own(cells)
-        return self._grid(cells, own, self._axes) if self._axes else (self._row(cells, self._filled(own)),)
+        """The row, or all that it is expanded to."""
+        return (cells,) if isinstance(cells, BadRow) else self._expanded.rows(cells, _own(cells), self)
 
-    def _filled(self, own: dict[str, object], axes_cell: tuple[AxisValue, ...] = ()) -> dict[str, object]:
-        return filled(own, axes_cell, self._defaults) if axes_cell else with_defaults(own, self._defaults)
-
-    def _grid(self, cells: Cells, own: dict[str, object], axes: Axes) -> Iterable[Row | BadRow]:
-        """Every cell; or, if one is bad, what is wrong, each thing once."""
-        own = self._with_seed(own, axes)
-        rows = [self._row(cells, self._filled(own, cell), cell) for cell in axes.cells]
-        bad = {str(row): row for row in rows if isinstance(row, BadRow)}
-        return bad.values() or rows
-
-    def _with_seed(self, own: dict[str, object], axes: Axes) -> dict[str, object]:
-        """One seed for all cells: the row's without the axes; else, where the row is no spec, its first cell's."""
-        if "seed" in own or "seed" in self._defaults or "seed" in axes.fields:
-            return own
-        for content in (self._filled(own), self._filled(own, next(axes.cells))):
-            spec, _ = _spec_of({**content, "seed": 0}, self._inputs)
-            if spec is not None:
-                return {**own, "seed": self._seeded(spec).seed}
-        return own  # the cells will say what is wrong
-
-    def _row(self, cells: Cells, values: dict[str, object], axes_cell: tuple[AxisValue, ...] = ()) -> Row | BadRow:
+    def row(self, cells: Cells, values: dict[str, object], axes_cell: tuple[AxisValue, ...]) -> Row | BadRow:
+        """The row with these values."""
         unseeded = "seed" not in values
         meta, problems = _meta(cells)
         spec, flaws = _spec_of({**values, "seed": 0} if unseeded else values, self._inputs)
         if spec is None or problems:
-            return self._bad(cells, [*flaws, *problems], axes_cell)
+            return self.bad(cells, [*flaws, *problems], axes_cell)
         if unseeded:
             spec = self._seeded(spec)
         # Counted with its seed in any case: another row may give the very seed that this one derived.
         return Row(cells.line, spec, self._repeats.num_before(spec.canonical), meta)
+
+    def seed(self, values: dict[str, object]) -> int | None:
+        """The seed of the next row with these values; None if they are no spec."""
+        spec, _ = _spec_of({**values, "seed": 0}, self._inputs)
+        return None if spec is None else self._seeded(spec).seed
 
     def _seeded(self, spec: JobSpec) -> JobSpec:
         """The spec with the seed derived from its content and from how many unseeded rows had the same before it."""
@@ -199,7 +218,8 @@ class _RowMaker:
         num_before = self._repeats.num_before(canonical_json(content))
         return spec.model_copy(update={"seed": derived_seed(self._base_seed, content, num_before)})
 
-    def _bad(self, cells: Cells, problems: list[FieldProblem], axes_cell: tuple[AxisValue, ...]) -> BadRow:
+    def bad(self, cells: Cells, problems: Sequence[FieldProblem], axes_cell: tuple[AxisValue, ...]) -> BadRow:
+        """What is wrong with a row."""
         own = _own(cells)
         defaults = {field: value for field, value in self._defaults.items() if field not in own}
         used = without_replaced(defaults, axes_cell)
@@ -226,8 +246,8 @@ def _located(
     that the row and the axes leave standing.
     """
     if own := next((axis for axis in axes_cell if problem.field in axis.fields), None):
-        return None, None, f"axis {own}: {printable_start(problem.reason, _REASON_CHARACTERS)}"
-    beside = [f"axis {axis}" for axis in axes_cell if not axis.replaced.isdisjoint(problem.beside)]
+        return None, None, f"{own.named}: {printable_start(problem.reason, _REASON_CHARACTERS)}"
+    beside = [axis.named for axis in axes_cell if not axis.replaced.isdisjoint(problem.beside)]
     beside += [set_option(field, defaults[field]) for field in problem.beside if field in defaults]
     reason = printable_start(problem.reason, _REASON_CHARACTERS)
     reason = f"{reason} ({', '.join(beside)})" if beside else reason

@@ -18,7 +18,7 @@ from producer.lines import Line, read_lines, read_utf16_lines, utf16_text
 from producer.manifest_format import COMPRESSIONS, ManifestFormat, unknown_format
 from producer.manifest_source import STDIN, Place, place_name, place_tail
 from producer.remote_file import opened_url
-from schemas.errors import ManifestError
+from schemas.errors import ManifestError, MissingManifestError
 from schemas.printable import printable
 
 _HEAD_BYTES: Final = 5
@@ -95,7 +95,7 @@ def said_of(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ManifestError(f"there is no file {name}") from None
+        raise MissingManifestError(f"there is no file {name}") from None
     except IsADirectoryError:
         raise ManifestError(f"{name} is a folder; a manifest is one file") from None
     except OSError as error:

@@ -19,6 +19,12 @@ from producer import verified_rows
 from producer.finding import Finding
 
 OLD: Final = timedelta(days=1)
+#: by what the key says that the file is
+_WHY: Final = {
+    "image": "belongs to no job",
+    "input": "is an input that no job names",
+    "leftover": "is a temporary file of a process that died",
+}
 _PAGE: Final = 500
 _INPUT: Final = re.compile(r'"(?:init_image|sha256)":"([0-9a-f]{64})"')
 
@@ -28,6 +34,7 @@ class OrphanCounts:
     """``num_orphans``: files older than a day, whether removed or not. ``num_recent``: younger ones."""
 
     num_orphans: int = 0
+    orphan_bytes: int = 0
     num_removed: int = 0
     removed_bytes: int = 0
     num_recent: int = 0
@@ -75,14 +82,18 @@ def standing(file: StoredFile, url: str, known: Known) -> Literal["recorded", "e
 
 
 class Orphans:
-    """Looks through one image store. ``clean``: removes the old orphans that it finds."""
+    """Looks through one image store. ``clean``: removes the old orphans that it finds. ``option``: what the user would
+    say for that."""
 
-    def __init__(self, database: Database, files: StoredFiles, now: datetime, *, clean: bool) -> None:
+    def __init__(
+        self, database: Database, files: StoredFiles, now: datetime, *, clean: bool, option: str = "--clean"
+    ) -> None:
         self._database = database
         self._files = files
         self._now = now
         self._old = now - OLD
         self._clean = clean
+        self._option = option
         self.counts = OrphanCounts()
 
     def findings(self) -> Iterator[Finding]:
@@ -136,11 +147,14 @@ class Orphans:
 
     def _orphan(self, file: StoredFile, name: str) -> Iterator[Finding]:
         self.counts.num_orphans += 1
+        self.counts.orphan_bytes += file.size_bytes
+        why = _WHY[store_key(file.key).kind]
         if not self._clean:
-            yield Finding(name, "orphan", f"belongs to no job ({file.size_bytes:,} bytes); --clean removes it")
+            yield Finding(name, "orphan", f"{why} ({file.size_bytes:,} bytes); {self._option} removes it")
         elif self._may_be_named(file):
-            yield Finding(name, "orphan", "belongs to no job, but stays while a batch is submitted; try again after")
+            yield Finding(name, "orphan", f"{why}, but stays while a batch is submitted; try again after")
         elif verified_rows.recorded(self._database, [self._uri(file)]) or not self._files.remove(file.key, self._old):
+            self.counts.orphan_bytes -= file.size_bytes
             self.counts.num_orphans -= 1  # by now it has its row, was written anew, or is gone
         else:
             self.counts.num_removed += 1

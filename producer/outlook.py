@@ -16,13 +16,18 @@ _TIME: Final = "%a %Y-%m-%d %H:%M"
 
 @dataclass(frozen=True)
 class Outlook:
-    """``waits``: why nothing of it begins; ``late``: what to say of its deadline. None where all is well."""
+    """``waits``: why nothing of it begins; ``late``: what to say of its deadline. None where all is well. ``ends``:
+    when it is done at its rate of the last minutes; None where that is not known."""
 
     waits: str | None = None
     late: str | None = None
+    ends: datetime | None = None
 
     def __str__(self) -> str:
         return "; ".join(filter(None, (self.waits, self.late)))
+
+    def as_json(self) -> dict[str, str | None]:
+        return {"waits": self.waits, "late": self.late, "ends": self.ends.isoformat() if self.ends else None}
 
 
 GOES_ON: Final = Outlook()
@@ -30,7 +35,7 @@ GOES_ON: Final = Outlook()
 
 def outlook(database: Database, batch: BatchSummary, farm_window: str) -> Outlook:
     """Of the batch now, by the ledger's clock and the images of the last minutes."""
-    per_second = images_per_second(database, batch.id) if batch.deadline is not None else None
+    per_second = None if batch.ended else images_per_second(database, batch.id)
     return outlook_at(ledger_time(database), batch, farm_window, per_second)
 
 
@@ -39,37 +44,44 @@ def outlook_at(now: datetime, batch: BatchSummary, farm_window: str, per_second:
     if batch.ended:
         return GOES_ON
     windows = [Window.parse(text) for text in (batch.window, farm_window) if text]
-    return Outlook(_waits(batch, windows, now), _late(batch, windows, now, per_second))
+    ends = _ends(batch, windows, now, per_second) if per_second else None
+    late = None if batch.deadline is None else _late(batch.deadline, windows, now, per_second, ends)
+    return Outlook(_waits(batch, windows, now), late, ends)
 
 
 def _waits(batch: BatchSummary, windows: Sequence[Window], now: datetime) -> str | None:
     if batch.state == BatchState.PAUSED:
         return f"paused; `nightshift resume {batch.id}` goes on"
     if batch.not_before is not None and now < batch.not_before:
-        return f"begins {_local(batch.not_before, windows)}"
+        return f"begins {local_time(batch.not_before, windows)}"
     opens = next_opening(windows, now)
     if opens is None:
         return "its window and the farm's are never open together"
-    return f"its window opens {_local(opens, windows)}" if opens > now else None
+    return f"its window opens {local_time(opens, windows)}" if opens > now else None
 
 
-def _late(batch: BatchSummary, windows: Sequence[Window], now: datetime, per_second: float | None) -> str | None:
-    if batch.deadline is None:
-        return None
-    deadline = _local(batch.deadline, windows)
-    if now >= batch.deadline:
-        return f"late: its deadline was {deadline}"
-    if not per_second:
-        return None
+def _ends(batch: BatchSummary, windows: Sequence[Window], now: datetime, per_second: float) -> datetime | None:
     begins = max(now, batch.not_before or now)
-    ends = finishing(windows, begins, timedelta(seconds=(batch.num_jobs - batch.num_ended) / per_second))
-    if ends is not None and ends <= batch.deadline:
+    return finishing(windows, begins, timedelta(seconds=(batch.num_jobs - batch.num_ended) / per_second))
+
+
+def _late(deadline: datetime, windows: Sequence[Window], now: datetime, per_second: float | None,
+          ends: datetime | None) -> str | None:  # fmt: skip
+    said = local_time(deadline, windows)
+    if now >= deadline:
+        return f"late: its deadline was {said}"
+    if not per_second or (ends is not None and ends <= deadline):
         return None
-    when = f"about {_local(ends, windows)}" if ends else "in more than a year"
-    return f"will be late: at {per_second:.2g} images/s it ends {when}, its deadline is {deadline}"
+    when = f"about {local_time(ends, windows)}" if ends else "in more than a year"
+    return f"will be late: at {per_second:.2g} images/s it ends {when}, its deadline is {said}"
 
 
-def _local(instant: datetime, windows: Sequence[Window]) -> str:
+def time_in_zone_of(window: str, instant: datetime) -> str:
+    """In the time zone of this window, ``Sat 2026-11-21 22:00 Europe/Berlin``; of an empty one, in this machine's."""
+    return local_time(instant, [Window.parse(window)] if window else [])
+
+
+def local_time(instant: datetime, windows: Sequence[Window]) -> str:
     """In the window's time zone, else in this machine's."""
     local = instant.astimezone(windows[0].zone if windows else None)
     return f"{local:{_TIME}} {windows[0].zone.key if windows else local.tzname()}"

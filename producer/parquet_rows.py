@@ -21,7 +21,7 @@ from producer.parquet_reader import MAX_MEMORY_BYTES
 from producer.rows import BadRow, shown_value
 from producer.tables import checked_columns
 from producer.wanted_columns import WantedColumns
-from schemas.errors import ManifestError, StorageError
+from schemas.errors import ManifestError, MissingManifestError, StorageError
 from schemas.printable import printable
 
 #: fields that are lists in JSONL as well
@@ -92,10 +92,9 @@ def _lines(name: str, output: BufferedReader) -> Iterator[Line]:
 def _check_end(name: str, line: str) -> None:
     """Raises ManifestError or StorageError unless the file was read to its end."""
     end = json.loads(line[1:]) if line.startswith("#") else {"ended": "memory"}  # killed, or came to grief without
-    if end["ended"] == ManifestError.code:
-        raise ManifestError(end["said"])
-    if end["ended"] == StorageError.code:
-        raise StorageError(end["said"])
+    for kind in (ManifestError, MissingManifestError, StorageError):
+        if end["ended"] == kind.code:
+            raise kind(end["said"])
     if end["ended"] == "refused":
         raise ManifestError(f"{name} {printable(end['said'])}")
     if end["ended"] == "memory":

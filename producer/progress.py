@@ -1,136 +1,136 @@
-"""Following a batch: its counters and its workers, again and again, and a bar for people."""
+"""How the progress of batches is shown to people: a bar for each on a terminal, lines elsewhere, failures as they come.
+
+Prints on stderr.
+"""
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
-from farm.database import Database
-from farm.workers import live_workers
-from producer.outlook import GOES_ON, Outlook, outlook
-from producer.queries import BatchSummary, batch_summary
-from schemas.errors import UnavailableError
-from schemas.settings import Settings
+from producer.following import Moment, Sight
+from producer.queries import BatchSummary
+from schemas.printable import printable_start
 
-_POLL_SECONDS: Final = 0.5
-_RATE_SECONDS: Final = 60.0
 _PLAIN_SECONDS: Final = 10.0
+_SHOWN_FAILURES: Final = 100
+_REASON_CHARACTERS: Final = 300
+_NAME_CHARACTERS: Final = 30
+
+Say = Callable[[str], None]
 
 
-class Rate:
-    """Images a second over the last minute. The clock starts when the first images are there: loading and the first
-    pack's own time are not counted, nor its images."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-        self._at_first: int | None = None
-
-    def note(self, at_seconds: float, num_ended: int) -> None:
-        if self._at_first is None:
-            self._at_first = num_ended
-        if num_ended == self._at_first:
-            return
-        self._seen.append((at_seconds, num_ended))
-        while at_seconds - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:
-            self._seen.popleft()
-
-    @property
-    def per_second(self) -> float | None:
-        """None before two samples differ."""
-        if not self._seen or self._seen[0][1] == self._seen[-1][1]:
-            return None
-        (began, first), (ended, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (ended - began)
-
-
-@dataclass(frozen=True)
-class Sight:
-    """A batch at one moment, and the live workers of its pair. ``tended``: whoever looks starts workers itself."""
-
-    batch: BatchSummary
-    num_workers: int
-    tended: bool = False
-    outlook: Outlook = GOES_ON
-
-
-def follow(
-    database: Database, batch_id: int, settings: Settings, tend: Callable[[], None] | None = None
-) -> Iterator[Sight]:
-    """The batch twice a second, until it has ended. ``tend`` is called each time; what it raises ends the following.
-
-    While the ledger does not answer, nothing is yielded; that is said on stderr, once.
-    """
-    answers = True
-    while True:
-        try:
-            batch = batch_summary(database, batch_id)
-            workers = live_workers(database, settings.lease_seconds)
-            ahead = outlook(database, batch, settings.window)
-        except UnavailableError as error:
-            if answers:
-                print(f"{error}; trying again", file=sys.stderr, flush=True)
-            answers = False
-        else:
-            answers = True
-            yield Sight(batch, workers.get(batch.pair, 0), tend is not None, ahead)
-            if batch.ended:
-                return
-            if tend is not None:
-                tend()
-        time.sleep(_POLL_SECONDS)
-
-
-def show_progress(sights: Iterator[Sight]) -> BatchSummary:
-    """Draws a bar on a terminal's stderr, or a line every ten seconds on any other. Returns the last summary."""
+def show_progress(moments: Iterator[Moment]) -> list[BatchSummary]:
+    """Draws bars on a terminal, or writes lines every ten seconds on any other. Returns the last summaries."""
     console = Console(stderr=True)
-    return _bar(sights, console) if console.is_terminal else _lines(sights)
+    draws = console.is_terminal and not console.is_dumb_terminal
+    return _bars(moments, console) if draws else _lines(moments)
 
 
-def _bar(sights: Iterator[Sight], console: Console) -> BatchSummary:
-    rate = Rate()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _StatusColumn())
+def _bars(moments: Iterator[Moment], console: Console) -> list[BatchSummary]:
+    columns = (_TextColumn("name"), BarColumn(bar_width=20), MofNCompleteColumn(), _TextColumn("status"))
+    last: Moment | None = None
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("rendering", total=None, status="")
-        for sight in sights:
-            batch = sight.batch
-            rate.note(time.monotonic(), batch.num_ended)
-            progress.update(task, total=batch.num_jobs, completed=batch.num_ended, status=status_line(sight, rate))
-    return batch
+        failures = _Failures(lambda line: progress.console.print(Text(line)))
+        tasks = dict[int, TaskID]()
+        for last in moments:
+            failures.say(last)
+            for sight in last.sights:
+                _update(progress, tasks, sight)
+    return _summaries(last)
 
 
-class _StatusColumn(TextColumn):
-    def __init__(self) -> None:
-        super().__init__("")
+def _update(progress: Progress, tasks: dict[int, TaskID], sight: Sight) -> None:
+    batch, status = sight.batch, status_line(sight)
+    if batch.id not in tasks:
+        tasks[batch.id] = progress.add_task("", total=None, name=_named(batch), status=status)
+    progress.update(tasks[batch.id], total=batch.num_jobs, completed=batch.num_ended, status=status)
+
+
+class _TextColumn(ProgressColumn):
+    """A field of the task as it is: names come from outside, and are no markup."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self._field = field
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields["status"])
+        return Text(task.fields[self._field])
 
 
-def _lines(sights: Iterator[Sight]) -> BatchSummary:
-    rate, next_line = Rate(), 0.0
-    for sight in sights:
-        batch, now = sight.batch, time.monotonic()
-        rate.note(now, batch.num_ended)
-        if now >= next_line or batch.ended:
-            line = f"rendering {batch.num_ended}/{batch.num_jobs} {status_line(sight, rate)}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
-            next_line = now + _PLAIN_SECONDS
-    return batch
+def _lines(moments: Iterator[Moment]) -> list[BatchSummary]:
+    failures, said, next_lines = _Failures(_say), dict[int, str](), 0.0
+    last: Moment | None = None
+    for last in moments:
+        failures.say(last)
+        is_time = time.monotonic() >= next_lines
+        for sight in last.sights:
+            if is_time or sight.batch.ended:
+                _say_once(said, sight)
+        if is_time:
+            next_lines = time.monotonic() + _PLAIN_SECONDS
+    return _summaries(last)
 
 
-def status_line(sight: Sight, rate: Rate) -> str:
+def _say_once(said: dict[int, str], sight: Sight) -> None:
+    """A batch that stands still says nothing new."""
+    batch = sight.batch
+    line = f"{_named(batch)}: {batch.num_ended}/{batch.num_jobs} {status_line(sight)}".rstrip()
+    if said.get(batch.id) != line:
+        said[batch.id] = line
+        _say(line)
+
+
+def _named(batch: BatchSummary) -> str:
+    return f"batch {batch.id} ({printable_start(batch.name, _NAME_CHARACTERS)})"
+
+
+def _summaries(last: Moment | None) -> list[BatchSummary]:
+    return [sight.batch for sight in last.sights] if last else []
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Failures:
+    """Says each failure once, and of many no more than the first hundred."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._num_said = 0
+        self._is_first = True
+
+    def say(self, moment: Moment) -> None:
+        if self._is_first:
+            self._is_first = False
+            for batch in (sight.batch for sight in moment.sights if sight.batch.num_failed):
+                self._say(f"{batch.num_failed} jobs of batch {batch.id} have failed already; {_listed(batch.id)}")
+        for failed in moment.failures[: _SHOWN_FAILURES - self._num_said]:
+            reason = printable_start(failed.reason, _REASON_CHARACTERS)
+            self._say(f"job {failed.batch_id}/{failed.number} failed: {reason}")
+            self._num_said += 1
+            if self._num_said == _SHOWN_FAILURES:
+                self._say(f"more failures are only counted; {_listed(failed.batch_id)}")
+
+
+def _listed(batch_id: int) -> str:
+    return f"`nightshift failures {batch_id}` lists them"
+
+
+def status_line(sight: Sight) -> str:
     """Such as ``1.93 images/s, 0:06 left, 2 failed``."""
     batch, parts = sight.batch, []
-    if rate.per_second:
-        parts.append(f"{rate.per_second:.2f} images/s")
-        if not batch.ended:
-            parts.append(f"{duration((batch.num_jobs - batch.num_ended) / rate.per_second)} left")
+    if sight.images_per_second and not batch.ended:
+        parts.append(f"{sight.images_per_second:.2f} images/s")
+        if sight.outlook.waits:
+            parts.append(sight.outlook.waits)
+        elif sight.seconds_left is not None:
+            parts.append(f"{duration(sight.seconds_left)} left")
     elif not batch.ended:
         parts += _why_nothing_ends(sight)
     if sight.outlook.late:

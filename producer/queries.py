@@ -49,6 +49,8 @@ class BatchSummary:
     num_done: int
     num_failed: int
     num_canceled: int
+    #: how it came to be (``schemas.submit_order.Origin`` as JSON)
+    origin: dict[str, Any] | None = None
 
     @property
     def num_ended(self) -> int:
@@ -73,7 +75,8 @@ class BatchSummary:
         }
 
 
-_SUMMARY: Final = tuple(getattr(Batch, name) for name in BatchSummary.__dataclass_fields__)
+#: the columns that ``BatchSummary`` is made of
+SUMMARY: Final = tuple(getattr(Batch, name) for name in BatchSummary.__dataclass_fields__)
 
 
 @question
@@ -138,6 +141,23 @@ def batch_summary(tx: Transaction, batch_id: int) -> BatchSummary:
     return found
 
 
+@question
+def summaries_of(tx: Transaction, batch_ids: Sequence[int]) -> list[BatchSummary]:
+    """The batches of these numbers, in their order. Raises NotFoundError."""
+    rows = tx.execute(select(*SUMMARY).where(Batch.id.in_(batch_ids)))
+    found = {row.id: BatchSummary(**row._mapping) for row in rows}
+    if missing := [batch_id for batch_id in batch_ids if batch_id not in found]:
+        raise NotFoundError(f"no batch {missing[0]}; `nightshift status` lists them")
+    return [found[batch_id] for batch_id in batch_ids]
+
+
+@question
+def going_on(tx: Transaction) -> Sequence[int]:
+    """Every batch that has not ended, the oldest first."""
+    left = or_(Batch.num_pending + Batch.num_queued + Batch.num_running > 0, Batch.state == BatchState.STAGING)
+    return tx.execute(select(Batch.id).where(left).order_by(Batch.id)).scalars().all()
+
+
 @dataclass(frozen=True)
 class Twin:
     """A pending job, and an image of the same spec and weights."""
@@ -161,7 +181,7 @@ def twins(tx: Transaction, batch_id: int, pair_fingerprint: str, after: int, lim
 def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
     """Those of the open and paused ones that are not done."""
     live = (Batch.state.in_((BatchState.OPEN, BatchState.PAUSED)), Batch.deadline.is_not(None))
-    rows = tx.execute(select(*_SUMMARY).where(*live))
+    rows = tx.execute(select(*SUMMARY).where(*live))
     return [batch for row in rows if not (batch := BatchSummary(**row._mapping)).ended]
 
 
@@ -191,7 +211,7 @@ def find_batch(tx: Transaction, text: str) -> BatchSummary:
 
 
 def _youngest(tx: Transaction, wanted: ColumnElement[bool]) -> BatchSummary | None:
-    row = tx.execute(select(*_SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(1)).one_or_none()
+    row = tx.execute(select(*SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(1)).one_or_none()
     return None if row is None else BatchSummary(**row._mapping)
 
 
@@ -217,7 +237,7 @@ def workers_seen(tx: Transaction, host: str, within_seconds: float) -> Sequence[
 @question
 def batch_summaries(tx: Transaction, limit: int) -> list[BatchSummary]:
     """The youngest batches, the youngest first."""
-    rows = tx.execute(select(*_SUMMARY).order_by(Batch.id.desc()).limit(limit))
+    rows = tx.execute(select(*SUMMARY).order_by(Batch.id.desc()).limit(limit))
     return [BatchSummary(**row._mapping) for row in rows]
 
 

@@ -13,6 +13,7 @@ from farm.image_file import UNREADABLE
 from farm.store_keys import store_key
 from farm.stored_files import check_has_files, read_at_most
 from producer.finding import RESTORE_FILE, RESTORE_LEDGER, Finding
+from schemas.records import StoredImage
 
 _PILLOW_FORMATS: Final = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 _KEY: Final = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[^/]+$")
@@ -22,7 +23,7 @@ WatermarkReader = Callable[[Image.Image], int]
 
 
 @dataclass(frozen=True)
-class RecordedFile:
+class RecordedFile(StoredImage):
     """A row of ``images``. ``name``: of the job that it is read for. ``watermark_bits``: None where none was put in.
 
     ``lossless``: the file gives back the very pixels that ``pixel_sha256`` is of.
@@ -30,13 +31,6 @@ class RecordedFile:
 
     name: str
     image_id: int
-    uri: str
-    sha256: str
-    pixel_sha256: str
-    size_bytes: int
-    width: int
-    height: int
-    format: str
     lossless: bool
     watermark_bits: int | None
 

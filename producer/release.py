@@ -58,6 +58,10 @@ class Turns:
             return None
         return min(self._waiting.values(), key=lambda batch: (-batch.priority, batch.work / batch.weight, batch.id))
 
+    def is_undisputed(self, batch: BatchShare) -> bool:
+        """No other batch of its priority waits for a turn."""
+        return all(other.priority != batch.priority for other in self._waiting.values() if other.id != batch.id)
+
     def took(self, batch: BatchShare, num_jobs: int, work: float) -> None:
         """So many jobs went from the batch into a pack; 0 where it had none to give."""
         if num_jobs == 0 or num_jobs >= batch.num_pending:

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, Final
 
 from farm.secrets import without_secrets
-from schemas.errors import ManifestError, NightshiftError, StorageError
+from schemas.errors import ManifestError, MissingManifestError, NightshiftError, StorageError
 from schemas.printable import printable_start
 from schemas.safe_url import safe_url, url_secrets
 
@@ -124,7 +124,7 @@ def _as_ours(error: Exception, url: str) -> NightshiftError:
     if status in _DENIED or isinstance(error, PermissionError):
         return ManifestError(f"cannot read {name}: access is denied{f' ({status})' if status else ''}")
     if status in _GONE or (isinstance(error, FileNotFoundError) and cause is None):
-        return ManifestError(f"there is no file {name}")
+        return MissingManifestError(f"there is no file {name}")
     if isinstance(error, IsADirectoryError):
         return ManifestError(f"{name} is a folder; a manifest is one file")
     said = _without_secrets(f"the server answers {status}" if status else str(cause or error), url)

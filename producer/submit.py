@@ -3,12 +3,12 @@
 Files: with ``skip_invalid``, the rows left out are listed in ``$NIGHTSHIFT_HOME/invalid/batch-ID.txt``.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError
 
@@ -17,11 +17,11 @@ from farm.database import Database
 from producer.linking import link_existing
 from producer.manifest import BadRow, Row
 from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
-from schemas.records import StagedJob
+from schemas.records import BatchDetails, StagedJob
 from schemas.timing import ANY_TIME, Timing
 
 _CHUNK: Final = 1_000
-_SHOWN_BAD_ROWS: Final = 20
+SHOWN_BAD_ROWS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class BatchRequest:
     timing: Timing = ANY_TIME
     #: the image store to whose images jobs may be linked; None renders all of them anew
     linked_in: str | None = None
+    #: how the batch came to be, as JSON
+    origin: dict[str, Any] | None = None
+    #: of the firing that the batch ends
+    fence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,17 +59,17 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
 
     Raises:
         ManifestError: bad rows, each named; or no good row at all. Nothing is enqueued.
+        LeaseLostError: another process submits the request's firing by now.
         UnavailableError: the ledger went away. Its sentence says where the batch may have been accepted all the same.
     """
-    batch_id = batches.create_batch(
-        database, request.name, request.pair, request.priority, request.weight, request.timing
-    )
+    details = BatchDetails(request.weight, request.origin, request.fence)
+    batch_id = batches.create_batch(database, request.name, request.pair, request.priority, request.timing, details)
     bad = _BadRows(request.invalid_folder, batch_id)
     try:
         num_jobs = _stage(database, batch_id, bad.filter(rows))
         bad.end()
         if not num_jobs:
-            raise ManifestError(f"no row of the manifest is valid; {bad.num} are not: {bad.first[0]}")
+            raise ManifestError(no_valid_row(bad.num, bad.first[0]))
         num_linked = 0
         if request.linked_in is not None:
             num_linked = link_existing(database, batch_id, request.pair, request.linked_in)
@@ -73,7 +77,7 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
         bad.remove_file()
         batches.discard_batch(database, batch_id)
         raise
-    _open(database, batch_id)
+    _open(database, batch_id, request.fence)
     return Submission(batch_id, num_jobs, num_linked, bad.num, bad.file)
 
 
@@ -89,10 +93,10 @@ def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
     return num_jobs
 
 
-def _open(database: Database, batch_id: int) -> None:
+def _open(database: Database, batch_id: int, fence: str | None) -> None:
     """Not discarded where the ledger does not answer: the commit may have been done, and only its answer lost."""
     try:
-        batches.open_batch(database, batch_id)
+        batches.open_batch(database, batch_id, fence)
     except UnavailableError as error:
         raise type(error)(
             f"{error}; batch {batch_id} may have been accepted: `nightshift status {batch_id}` tells"
@@ -121,7 +125,7 @@ class _BadRows:
 
     def _take(self, row: BadRow) -> None:
         self.num += 1
-        if len(self.first) < _SHOWN_BAD_ROWS:
+        if len(self.first) < SHOWN_BAD_ROWS:
             self.first.append(row)
         self._lines.append(f"{row}\n")
         if len(self._lines) >= _CHUNK:
@@ -156,12 +160,19 @@ class _BadRows:
         self._lines.clear()
 
     def _refuse(self) -> None:
-        if not self.num:
-            return
-        lines = [str(row) for row in self.first]
-        if self.num > len(lines):
-            lines.append(f"... and {self.num - len(lines)} more")
-        rows = "1 row is" if self.num == 1 else f"{self.num} rows are"
-        raise ManifestError(
-            f"{rows} invalid; nothing was enqueued (--skip-invalid leaves them out)\n" + "\n".join(lines)
-        )
+        if self.num:
+            raise ManifestError(refusal(self.num, self.first))
+
+
+def no_valid_row(num_bad: int, first: BadRow) -> str:
+    """What is said where leaving out the bad rows leaves nothing."""
+    return f"no row of the manifest is valid; {num_bad} are not: {first}"
+
+
+def refusal(num_bad: int, first: Sequence[BadRow]) -> str:
+    """What is said of a manifest with bad rows: how many, and the first of them, a line each."""
+    lines = [str(row) for row in first[:SHOWN_BAD_ROWS]]
+    if num_bad > len(lines):
+        lines.append(f"... and {num_bad - len(lines)} more")
+    rows = "1 row is" if num_bad == 1 else f"{num_bad} rows are"
+    return f"{rows} invalid; nothing was enqueued (--skip-invalid leaves them out)\n" + "\n".join(lines)

@@ -4,9 +4,11 @@
     ├── InputError                  what the user gave is wrong                      exit 2
     │   ├── SpecError               a spec is out of bounds or contradicts itself
     │   ├── ManifestError           a manifest cannot be read, or has bad rows
+    │   │   └── MissingManifestError    there is no such file
     │   ├── SettingsError           a setting is missing, unknown or malformed
     │   ├── PairError               a pair is unknown or does not load
     │   ├── InputFileError          a picture or LoRA that a job starts from is missing or broken
+    │   ├── TemplateError           a template, or a wildcard that it names, cannot be read
     │   └── NotFoundError           no such batch, job or file
     ├── UnavailableError            something outside does not answer               exit 3
     │   ├── BrokerUnavailableError  Redis
@@ -14,8 +16,11 @@
     │   ├── DatabaseUnavailableError
     │   ├── SchemaVersionError      the ledger's tables are of another version
     │   └── StorageError            a disk or an image store refuses
+    ├── WaitTimeoutError            a batch has not ended in the time that it was waited for
     ├── MessageError                a message on the queue is not one of ours
+    ├── NotUniformError             a dataset's images were not made alike, and should be
     ├── LeaseLostError              the pack is somebody else's by now
+    ├── OutOfServiceError           every device of a machine failed               exit 4
     └── RenderError                 one job, or one pack, could not be rendered
         ├── DeviceMemoryError       out of memory, for one image in the end
         ├── DeviceLostError         a sticky device error: the process must end
@@ -72,6 +77,10 @@ class ManifestError(InputError):
     code = "manifest"
 
 
+class MissingManifestError(ManifestError):
+    code = "missing_manifest"
+
+
 class SettingsError(InputError):
     code = "settings"
 
@@ -82,6 +91,10 @@ class PairError(InputError):
 
 class InputFileError(InputError):
     code = "input_file"
+
+
+class TemplateError(InputError):
+    code = "template"
 
 
 class NotFoundError(InputError):
@@ -115,12 +128,28 @@ class StorageError(UnavailableError):
     code = "storage"
 
 
+class WaitTimeoutError(NightshiftError, TimeoutError):
+    """The batch goes on."""
+
+    code = "wait_timeout"
+    retryable = True
+
+
 class MessageError(NightshiftError):
     code = "message"
 
 
+class NotUniformError(NightshiftError):
+    code = "not_uniform"
+
+
 class LeaseLostError(NightshiftError):
     code = "lease_lost"
+
+
+class OutOfServiceError(NightshiftError):
+    code = "out_of_service"
+    exit_code = 4
 
 
 class RenderError(NightshiftError):

@@ -7,6 +7,16 @@ from schemas.spec import JobSpec
 
 
 @dataclass(frozen=True)
+class BatchDetails:
+    """What most batches leave as it is. ``fence``: held by whoever submits the firing that makes the batch."""
+
+    weight: float = 1.0
+    #: ``schemas.submit_order.Origin`` as JSON
+    origin: dict[str, Any] | None = None
+    fence: str | None = None
+
+
+@dataclass(frozen=True)
 class StagedJob:
     """A row of a manifest, ready for the ledger. ``number``: its place in the batch, from 1."""
 
@@ -38,12 +48,16 @@ class ReleasedPack:
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job in a worker's hands. ``spec``: canonical JSON. ``attempts``: tries counted against it so far."""
+    """A job in a worker's hands. ``spec``: canonical JSON. ``attempts``: tries counted against it so far.
+
+    ``is_isolated``: it was in a pack that failed or died, and is suspected of it.
+    """
 
     id: int
     spec: str
     meta: dict[str, str]
     attempts: int
+    is_isolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,8 +67,14 @@ class ClaimedPack:
     id: str
     batch_id: int
     pair: str
+    pack_key: str
     worker_id: str
     jobs: tuple[ClaimedJob, ...]
+
+    @property
+    def is_suspect(self) -> bool:
+        """It holds one job that was in a pack that failed or died."""
+        return len(self.jobs) == 1 and self.jobs[0].is_isolated
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _PREFIX = "NIGHTSHIFT_"
 _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
 _DAY_SECONDS = 86_400
 #: they may carry a password, so neither a repr nor an error quotes them
-_SECRET = frozenset({"database_url", "broker_url", "images_url"})
+_SECRET = frozenset({"database_url", "broker_url", "images_url", "webhook_url", "webhook_secret"})
 
 SecretUrl = Annotated[str, Field(repr=False)]
 
@@ -67,6 +67,14 @@ class Settings(BaseSettings):
     queued_packs_per_worker: Annotated[int, Field(ge=1, le=1000)] = 4
     base_seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
     png_compress_level: Annotated[int, Field(ge=0, le=9)] = 6
+    #: where batches that start, finish or fail are told of; empty: nowhere
+    webhook_url: SecretUrl = ""
+    #: signs what the webhook is told, 16 characters at least
+    webhook_secret: SecretUrl = ""
+    #: the hosts that the webhook may be at, such as "hooks.example.org, 10.0.0.5:8443"
+    webhook_hosts: str = ""
+    #: the share of a batch's jobs whose failure the webhook is told of
+    webhook_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.05
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     pairs: Annotated[dict[str, ModelPair], NoDecode] = {}
 

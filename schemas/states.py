@@ -1,4 +1,4 @@
-"""The states of jobs, packs and batches, and the moves that a job may make."""
+"""The states of jobs, packs, batches and firings, and the moves that a job may make."""
 
 from enum import StrEnum
 from types import MappingProxyType
@@ -6,6 +6,8 @@ from typing import Final
 
 
 class JobState(StrEnum):
+    """Where a job stands. The last three are ends."""
+
     PENDING = "pending"  #: waits in the ledger
     QUEUED = "queued"  #: in a pack that waits for a worker
     RUNNING = "running"  #: in a pack that a worker has claimed
@@ -28,6 +30,14 @@ class BatchState(StrEnum):
     OPEN = "open"  #: its jobs are released, by priority
     PAUSED = "paused"  #: nothing of it is released or begun; what renders is finished
     CANCELED = "canceled"
+
+
+class FiringState(StrEnum):
+    DUE = "due"  #: its time has come, or it is tried again when ``retry_at`` has
+    SUBMITTING = "submitting"  #: a dispatcher reads the manifest, lease held
+    DONE = "done"  #: has made exactly one batch, which was opened in the same transaction
+    FAILED = "failed"  #: what was ordered cannot be submitted, or tries used up
+    SKIPPED = "skipped"  #: was missed, and its schedule skips such
 
 
 #: from → to: every move that ``farm/ledger.py`` makes, and no other

@@ -1,49 +1,24 @@
 """The ledger's tables, as SQLAlchemy typed mappings. Alembic makes them (``farm/migrations``); nothing else does."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     CheckConstraint,
-    DateTime,
-    Dialect,
     Double,
     ForeignKey,
     Index,
-    Integer,
     MetaData,
     String,
     Text,
-    TypeDecorator,
+    UniqueConstraint,
     false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# SQLite gives rowids, and so autoincrement, to INTEGER alone.
-BigId = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Utc(TypeDecorator[datetime]):
-    """A timezone-aware UTC time. SQLite stores no zones, so there it is stored without and read back with UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"times in the ledger carry their zone; {value} has none")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+from schemas.column_types import BigId, Utc
 
 
 class Table(DeclarativeBase):
@@ -80,6 +55,8 @@ class Batch(Table):
     #: when rows last came; a batch in ``staging`` that gets none any more has lost its producer
     staged_at: Mapped[datetime | None] = mapped_column(Utc)
     opened_at: Mapped[datetime | None] = mapped_column(Utc)
+    #: how it came to be (``schemas.submit_order.Origin``)
+    origin: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     num_pending: Mapped[int] = mapped_column(default=0)
     num_queued: Mapped[int] = mapped_column(default=0)
     num_running: Mapped[int] = mapped_column(default=0)
@@ -239,3 +216,66 @@ class Lease(Table):
     name: Mapped[str] = mapped_column(String(40), primary_key=True)
     holder: Mapped[str] = mapped_column(String(32))
     expires_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class ScheduleRow(Table):
+    """An order that is submitted again and again (``schemas.schedule.Schedule``)."""
+
+    __tablename__ = "schedules"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    cron: Mapped[str] = mapped_column(Text)
+    timezone: Mapped[str] = mapped_column(Text)
+    #: ``schemas.submit_order.SubmitOrder``
+    order: Mapped[dict[str, Any]] = mapped_column(JSON)
+    missed: Mapped[str] = mapped_column(String(10))
+    paused: Mapped[bool] = mapped_column(server_default=false())
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    next_due_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Firing(Table):
+    """One time of a schedule, and what came of it. Its row makes it happen once, the fence lets one process submit."""
+
+    __tablename__ = "firings"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    schedule_id: Mapped[int] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
+    due_at: Mapped[datetime] = mapped_column(Utc)
+    state: Mapped[str] = mapped_column(String(10))
+    #: of whoever submits it now
+    fence: Mapped[str | None] = mapped_column(String(32), unique=True)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(Utc)
+    retry_at: Mapped[datetime | None] = mapped_column(Utc)
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    #: that it made; while it is submitted, the one that is staged
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"), index=True)
+    error: Mapped[str | None] = mapped_column(Text)
+    ended_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "due_at"),
+        Index("ix_firings_live", "due_at", sqlite_where=text("state IN ('due', 'submitting')"),
+              postgresql_where=text("state IN ('due', 'submitting')")),
+    )  # fmt: skip
+
+
+class WebhookDelivery(Table):
+    """Something that the webhook is told of a batch, once (``farm/webhook_deliveries.py``)."""
+
+    __tablename__ = "webhook_deliveries"
+
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    event: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: the receiver tells a repetition by it
+    event_id: Mapped[str] = mapped_column(String(32))
+    #: awaited, due, sending, sent, failed, void
+    state: Mapped[str] = mapped_column(String(10))
+    #: as it was when it happened, JSON
+    body: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    #: when it is sent (again); of one in ``sending``, when its sender counts as dead
+    next_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    __table_args__ = (Index("ix_webhook_deliveries_state", "state", "next_at"),)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Final, Self
 
 from schemas.errors import InputError, SettingsError
-from schemas.windows import Window, zone_named
+from schemas.wall_clock import zone_named
+from schemas.windows import Window
 
 _CLOCK: Final = re.compile(r"(?P<wall>\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?) (?P<zone>[A-Za-z]\S*)")
 

@@ -8,13 +8,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
 from schemas.errors import SettingsError
+from schemas.wall_clock import WEEKDAYS, shown_at, zone_named
 
-_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SPAN: Final = re.compile(r"(?:(?P<days>[a-z][a-z,-]*) )?(?P<start>\d\d:\d\d) ?- ?(?P<end>\d\d:\d\d)")
 _ALL_DAY: Final = timedelta(days=1)
 #: A window that opens on one day of the week opens within so many days, whatever the time of day.
@@ -40,7 +39,8 @@ class _Span:
 
     def hours(self, day: date, zone: ZoneInfo) -> Hours:
         end = self.end if self.end > self.start else self.end + _ALL_DAY
-        return Hours(_instant(day, self.start, zone), _instant(day, end, zone))
+        midnight = datetime.combine(day, time())
+        return Hours(shown_at(midnight + self.start, zone), shown_at(midnight + end, zone))
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,15 @@ class Window:
         """The first hours that end after ``now``: the open ones, or the next to open."""
         return next(hours for hours in self._around(now) if hours.closes > now)
 
-    def _around(self, now: datetime) -> Iterator[Hours]:
+    def last_opening(self, now: datetime) -> datetime:
+        """When it last opened: the open hours, or the last ones before ``now``. Hours that have been open for more than
+        a week count as opened then."""
+        return max(hours.opens for hours in self._around(now, first=-_WEEK) if hours.opens <= now)
+
+    def _around(self, now: datetime, first: int = -2) -> Iterator[Hours]:
         """The hours of the days about ``now``, in order, those that touch made one."""
         today = now.astimezone(self.zone).date()
-        days = [today + timedelta(days=n) for n in range(-2, _WEEK + 1)]
+        days = [today + timedelta(days=n) for n in range(first, _WEEK + 1)]
         return _joined(
             span.hours(day, self.zone) for day in days for span in self.spans if day.weekday() in span.weekdays
         )
@@ -108,14 +113,22 @@ def next_opening(windows: Iterable[Window], now: datetime) -> datetime | None:
     return None
 
 
-def finishing(windows: Iterable[Window], now: datetime, work: timedelta) -> datetime | None:
-    """When so much work is done that goes on only while all of the windows are open; None where it takes a year."""
+def open_spans(windows: Iterable[Window], now: datetime) -> Iterator[Hours]:
+    """When all of the windows are open together, from ``now`` on and for a year; without windows, always."""
     windows, last = list(windows), now + timedelta(days=366)
     while now < last and (opens := next_opening(windows, now)) is not None:
         closes = open_until(windows, opens)
-        if closes is None or work <= closes - opens:
-            return opens + work
-        work, now = work - (closes - opens), closes
+        assert closes is not None, "they are open by then"
+        yield Hours(opens, closes)
+        now = closes
+
+
+def finishing(windows: Iterable[Window], now: datetime, work: timedelta) -> datetime | None:
+    """When so much work is done that goes on only while all of the windows are open; None where it takes a year."""
+    for hours in open_spans(windows, now):
+        if work <= hours.closes - hours.opens:
+            return hours.opens + work
+        work -= hours.closes - hours.opens
     return None
 
 
@@ -146,34 +159,11 @@ def _weekdays(days: str) -> frozenset[int]:
     found: set[int] = set()
     for part in days.split(","):
         first, _, last = part.partition("-")
-        if first not in _DAYS or (last or first) not in _DAYS:
-            raise ValueError(f"{part!r} is no weekday; they are {', '.join(_DAYS)}")
-        start, end = _DAYS.index(first), _DAYS.index(last or first)
+        if first not in WEEKDAYS or (last or first) not in WEEKDAYS:
+            raise ValueError(f"{part!r} is no weekday; they are {', '.join(WEEKDAYS)}")
+        start, end = WEEKDAYS.index(first), WEEKDAYS.index(last or first)
         found |= {(start + n) % 7 for n in range((end - start) % 7 + 1)}
     return frozenset(found)
-
-
-def zone_named(name: str) -> ZoneInfo:
-    """Raises ValueError with a sentence for a name that is no zone's."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, OSError, ValueError):  # not found; a folder; a path that leaves the zones
-        raise ValueError(f"there is no time zone {name!r}; such as Europe/Berlin or UTC") from None
-
-
-@cache
-def _instant(day: date, since_midnight: timedelta, zone: ZoneInfo) -> datetime:
-    """The first instant (UTC) at which the zone's clock shows this time of this day, or has jumped over it."""
-    wall = datetime.combine(day, time()) + since_midnight
-    early, late = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if late >= early:  # shown once, or twice
-        return early
-    early, late = late, early
-    offset = early.astimezone(zone).utcoffset()
-    while late - early > timedelta(seconds=1):
-        middle = early + (late - early) / 2
-        early, late = (middle, late) if middle.astimezone(zone).utcoffset() == offset else (early, middle)
-    return late.replace(microsecond=0)
 
 
 def _joined(hours: Iterable[Hours]) -> Iterator[Hours]:

@@ -4,6 +4,7 @@ How long hypothesis looks for inputs that break a reader is said by ``HYPOTHESIS
 each time, ``long`` some thousands of others each time, and keeps what broke something in ``.hypothesis``.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,38 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.children import ForkServer
 from tests.servers import PostgresServer, RedisServer, temporary_folder
+
+gc.disable()  # torch and diffusers make a million objects that stay: looking at them again and again takes seconds
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 settings.register_profile(
     "ci", derandomize=True, database=None, deadline=None, max_examples=60, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile("long", deadline=None, max_examples=5_000, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pair, made once for everybody, by whoever comes first: processes may make one beside each other."""
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "models"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Where processes of Nightshift come from in tests that are not about how they start. ``wait`` before it forks."""
+    with temporary_folder() as folder, ForkServer(folder) as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")

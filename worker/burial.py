@@ -26,7 +26,9 @@ def bury(database: Database, worker_id: str, code: int, max_attempts: int) -> De
     said = last_words(database, worker_id) or f"the process ended with {code}"
     pack = packs.in_rendering(database, worker_id)
     if pack is not None and code != EXIT_DEAF:
-        failure = Failure(_ERROR_CODES.get(code, "worker_died"), f"its worker died while rendering it: {said}", True)
+        sentence = f"its worker died while rendering it: {said}"
+        by_device = _ERROR_CODES.get(code)
+        failure = Failure(by_device, sentence, retryable=True) if by_device else Failure.death(sentence)
         with suppress(LeaseLostError):  # its lease has run out, and it has gone back already
             ledger.fail_jobs(database, pack, [job.id for job in pack.jobs], failure, max_attempts)
     ledger.expire_leases(database, max_attempts, worker_id, blames=code not in _BLAMED_ALREADY)

@@ -25,6 +25,8 @@ class Claimer:
     worker_id: str
     lease_seconds: float
     _said_at: float = field(default=float("-inf"), init=False)
+    #: of the pack that was claimed last: the shape that the device has, or will have
+    _pack_key: str = field(default="", init=False)
 
     def message(self, content: dict[str, Any]) -> PackMessage | None:
         """None for a message that is not ours; it is counted."""
@@ -40,8 +42,10 @@ class Claimer:
 
     def claim(self, message: PackMessage) -> ClaimedPack | None:
         """None where there is nothing to claim. Raises UnavailableError."""
-        pack = ledger.claim_pack(self.database, message.pack_id, self.worker_id, self.lease_seconds)
-        if pack is None and not packs.is_known(self.database, message.pack_id):
+        pack = ledger.claim_pack(self.database, message.pack_id, self.worker_id, self.lease_seconds, self._pack_key)
+        if pack is not None:
+            self._pack_key = pack.pack_key
+        elif not packs.is_known(self.database, message.pack_id):
             self._say_unknown(message.pack_id)
         return pack
 

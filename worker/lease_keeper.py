@@ -3,35 +3,28 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 
 from farm import packs
 from farm.database import Database
 from farm.workers import note_seen
 from schemas.errors import UnavailableError
 from schemas.records import ClaimedPack
+from worker.periodic_thread import PeriodicThread
 
 log = logging.getLogger("nightshift.worker")
 
 
-class LeaseKeeper:
+class LeaseKeeper(PeriodicThread):
     """Keeps leases from ``start`` to ``stop``. Three renewals fit into one lease, so one may be late."""
 
     def __init__(self, database: Database, worker_id: str, lease_seconds: float) -> None:
+        super().__init__("lease-keeper", lease_seconds / 3)
         self.worker_id = worker_id
         self._database = database
         self._lease_seconds = lease_seconds
         self._held: dict[str, Event] = {}
         self._lock = Lock()
-        self._stopped = Event()
-        self._thread = Thread(target=self._run, name="lease-keeper", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
 
     @contextmanager
     def keep(self, pack: ClaimedPack) -> Iterator[Event]:
@@ -45,12 +38,12 @@ class LeaseKeeper:
             with self._lock:
                 del self._held[pack.id]
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._lease_seconds / 3):
-            try:
-                self._renew()
-            except UnavailableError as error:
-                log.warning("leases are not renewed: %s", error)
+    def look(self) -> bool:
+        try:
+            self._renew()
+        except UnavailableError as error:
+            log.warning("leases are not renewed: %s", error)
+        return True
 
     def _renew(self) -> None:
         note_seen(self._database, self.worker_id)

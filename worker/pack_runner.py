@@ -5,9 +5,9 @@ finished. Exactly one thread, ``device``, touches the device.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -28,6 +28,7 @@ from worker.finishing import Finisher, Unfinished
 from worker.hands import Hands
 from worker.inputs import PassInputs
 from worker.insisting import insist
+from worker.isolation import Isolation
 from worker.lease_keeper import LeaseKeeper
 from worker.preparing import Pass, PreparedJob, Preparer
 from worker.rendering import RenderedPass
@@ -61,6 +62,7 @@ class PackRunner:
                  device_lost: Callable[[str], None]) -> None:  # fmt: skip
         self.stopping = Stopping(settings.stop_seconds)
         self.hands = Hands()
+        self._isolation = Isolation(self.stopping.gently)
         self._database = database
         self._stages = stages
         self._leases = leases
@@ -79,7 +81,7 @@ class PackRunner:
             message = self._claimer.message(content)
             if message is None or self.stopping.gently.is_set():
                 return  # a pack that is still queued in the ledger is published again
-            with suppress(DrainedError):
+            with suppress(DrainedError), self._isolation.together():
                 self._run_claimed(message)
 
     def _run_claimed(self, message: PackMessage) -> None:
@@ -106,12 +108,23 @@ class PackRunner:
             lost.set()  # whatever ended the pack, the device renders no more of it
 
     def _render_pack(self, pack: ClaimedPack, lost: Event) -> None:
-        passes = self._stages.preparer.passes(self._prepared(pack))
-        if not passes:
+        with self._place(pack):
+            passes = self._stages.preparer.passes(self._prepared(pack))
+            if not passes:
+                return
+            begin = partial(self._begin, pack)
+            for outcome in self._stages.device.rendered(passes, begin, lambda: self._must_stop(lost)):
+                self._take(pack, outcome)
+
+    @contextmanager
+    def _place(self, pack: ClaimedPack) -> Iterator[None]:
+        """A suspect has the process to itself from before it is prepared, and its attempt begins there."""
+        if not pack.is_suspect:
+            yield
             return
-        begin = partial(self._begin, pack)
-        for outcome in self._stages.device.rendered(passes, begin, lambda: self._must_stop(lost)):
-            self._take(pack, outcome)
+        with self._isolation.alone():
+            self._begin(pack)
+            yield
 
     def _must_stop(self, lost: Event) -> bool:
         return lost.is_set() or self.stopping.at_once.is_set()

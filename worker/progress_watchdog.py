@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Event, Thread
+from threading import Event
 from typing import Final
 
 from farm import packs
@@ -14,6 +14,7 @@ from schemas.errors import UnavailableError
 from schemas.pair import queue_name
 from worker.deafness import Deafness, Look
 from worker.hands import Hands
+from worker.periodic_thread import PeriodicThread
 
 log = logging.getLogger("nightshift.worker")
 
@@ -38,31 +39,26 @@ class Listening:
         return Look(idle_seconds, num_messages, has_old)
 
 
-class ProgressWatchdog:
-    """Looks from ``start`` until ``stopped``. ``deaf`` is called once, with a sentence."""
+class ProgressWatchdog(PeriodicThread):
+    """``deaf`` is called once, with a sentence."""
 
     def __init__(self, listening: Listening, deaf: Callable[[str], None], stopped: Event) -> None:
+        super().__init__("progress-watchdog", listening.patience_seconds / _LOOKS, stopped)
         self._listening = listening
         self._deaf = deaf
-        self._stopped = stopped
-        self._thread = Thread(target=self._run, name="progress-watchdog", daemon=True)
+        self._deafness = Deafness(listening.patience_seconds)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def _run(self) -> None:
-        patience_seconds = self._listening.patience_seconds
-        deafness = Deafness(patience_seconds)
-        while not self._stopped.wait(patience_seconds / _LOOKS):
-            try:
-                look = self._listening.look()
-            except UnavailableError as error:
-                log.warning("%s", error)
-                deafness.forget()
-                continue
-            if deafness.is_deaf(time.monotonic(), look):
-                self._deaf(
-                    f"the consumer is deaf: {look.num_messages} packs waited in Redis for {patience_seconds:g} s"
-                    " and it took none; a fresh process takes its place"
-                )
-                return
+    def look(self) -> bool:
+        try:
+            look = self._listening.look()
+        except UnavailableError as error:
+            log.warning("%s", error)
+            self._deafness.forget()
+            return True
+        if not self._deafness.is_deaf(time.monotonic(), look):
+            return True
+        self._deaf(
+            f"the consumer is deaf: {look.num_messages} packs waited in Redis for"
+            f" {self._listening.patience_seconds:g} s and it took none; a fresh process takes its place"
+        )
+        return False

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Event, Thread
 from typing import Final
 
 from worker.budget import PassShape, StepBudget
+from worker.periodic_thread import PeriodicThread
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -26,22 +26,14 @@ class _Watched:
         self.alive_at = now
 
 
-class Watchdog:
+class Watchdog(PeriodicThread):
     """``hung`` is called on a thread of its own, once, with a sentence. Waiting for ledger or store is not watched."""
 
     def __init__(self, budget: StepBudget, hung: Callable[[str], None]) -> None:
+        super().__init__("watchdog", _LOOK_SECONDS)
         self._budget = budget
         self._hung = hung
         self._watched: _Watched | None = None
-        self._stopped = Event()
-        self._thread = Thread(target=self._run, name="watchdog", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
 
     @contextmanager
     def watching(self, shape: PassShape) -> Iterator[Callable[[], None]]:
@@ -54,15 +46,15 @@ class Watchdog:
         watched.sign_of_life()
         self._budget.took(shape, watched.slowest_seconds)
 
-    def _run(self) -> None:
-        while not self._stopped.wait(_LOOK_SECONDS):
-            watched = self._watched
-            if watched is None:
-                continue
-            budget_seconds = self._budget.seconds(watched.shape)
-            if time.monotonic() - watched.alive_at > budget_seconds:
-                self._hung(_sentence(watched.shape, budget_seconds))
-                return
+    def look(self) -> bool:
+        watched = self._watched
+        if watched is None:
+            return True
+        budget_seconds = self._budget.seconds(watched.shape)
+        if time.monotonic() - watched.alive_at <= budget_seconds:
+            return True
+        self._hung(_sentence(watched.shape, budget_seconds))
+        return False
 
 
 def _sentence(shape: PassShape, budget_seconds: float) -> str:

@@ -2,9 +2,29 @@
 
 import typer
 
-from producer.cli import change, failures, farm, grid, order, render, show, show_file, sizes, submit, verify
+from producer.cli import (
+    change,
+    export,
+    failures,
+    farm,
+    gc,
+    grid,
+    order,
+    plan,
+    render,
+    report,
+    schedule,
+    show,
+    show_file,
+    sizes,
+    submit,
+    verify,
+)
 
 app = typer.Typer()
-for module in (render, grid, submit, show, show_file, failures, verify, change, order, farm, sizes):
+_MODULES = (
+    render, grid, plan, submit, show, report, show_file, failures, verify, gc, export, change, order, schedule, farm, sizes
+)  # fmt: skip
+for module in _MODULES:
     app.registered_commands += module.app.registered_commands
     app.registered_groups += module.app.registered_groups

@@ -4,12 +4,10 @@ from typing import Annotated
 
 import typer
 
-from farm import batches, ledger
-from farm.database import Database
+from farm import ledger
+from producer import changes
 from producer.cli.session import JsonOption, open_session, print_json
-from producer.queries import BatchSummary, batch_summary, find_batch
-from schemas.errors import NotFoundError
-from schemas.states import BatchState
+from producer.queries import find_batch
 
 app = typer.Typer()
 
@@ -24,7 +22,7 @@ def cancel(batch: BatchArgument, now: NowOption = False, as_json: JsonOption = F
     """Cancel what is left of a batch: what waits at once; what renders is finished, unless --now. Images stay."""
     with open_session() as session:
         found = find_batch(session.database, batch)
-        summary = _canceled(session.database, found, now)
+        summary = changes.cancel(session.database, found, now=now)
         if as_json:
             print_json(summary.as_json() if summary else {**found.as_json(), "state": "discarded"})
         elif summary:
@@ -33,23 +31,6 @@ def cancel(batch: BatchArgument, now: NowOption = False, as_json: JsonOption = F
             print(f"batch {summary.id}: {summary.num_canceled} jobs canceled, {summary.num_done} done{running}")
         else:
             print(f"batch {found.id} was never opened; it is discarded with its {found.num_jobs} jobs")
-
-
-def _canceled(database: Database, batch: BatchSummary, now: bool) -> BatchSummary | None:
-    """The batch afterwards; None where it was one that a killed submit left behind, and is gone now."""
-    if batch.state == BatchState.STAGING:
-        batches.discard_batch(database, batch.id)
-        try:
-            batch = batch_summary(database, batch.id)  # its submit was alive, and has opened it meanwhile
-        except NotFoundError:
-            return None
-    if batch.state in (BatchState.OPEN, BatchState.PAUSED):
-        batches.cancel_batch(database, batch.id)
-    if now:
-        batches.stop_running(database, batch.id)
-    while ledger.sweep_canceled(database, batch.id):
-        pass
-    return batch_summary(database, batch.id)
 
 
 @app.command(epilog="Example: nightshift retry 3")

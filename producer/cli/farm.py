@@ -18,6 +18,7 @@ from farm.schema import upgrade
 from producer.cli.session import JsonOption, PairOption, open_session, print_json
 from producer.dispatcher import Dispatcher
 from producer.doctor import examine
+from producer.firings import Firings
 from producer.local_farm import LocalFarm
 from schemas.pair import ModelPair
 from schemas.printable import printable
@@ -37,7 +38,8 @@ def up(pair: PairOption = None) -> None:
         log_to_stderr(session.settings.log_level, "dispatcher")
         name = session.settings.model_pair(pair).name
         stop = _stop_signal()
-        with LocalFarm(session.database, session.settings, name, shares_workers=False) as farm:
+        database, settings = session.database, session.settings
+        with LocalFarm(database, settings, name, shares_workers=False, fires_schedules=True) as farm:
             print(f"rendering with pair {name}; workers write to {farm.log_file}; Ctrl-C stops", file=sys.stderr)
             while not stop.wait(_TEND_SECONDS):
                 farm.tend()
@@ -54,7 +56,8 @@ def dispatcher() -> None:
         stop = _stop_signal()
         with closing(open_broker(session.settings)) as broker:
             broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
-            Dispatcher(session.database, broker, session.settings).run(stop)
+            firings = Firings(session.database, session.settings)
+            Dispatcher(session.database, broker, session.settings, firings).run(stop)
 
 
 @app.command(epilog="Example: nightshift pairs --json")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from producer.axes import parsed_axes
+from producer.cli.expansion_options import BaseSeedOption, TemplatesOption, WildcardsOption
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
@@ -18,9 +19,7 @@ from producer.cli.manifest_options import (
     NameOption,
     SetOption,
     SkipOption,
-    anew,
-    batch_request,
-    read_options,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
@@ -28,7 +27,7 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
-from producer.manifest_source import ManifestSource
+from producer.orders import batch_request, read_options, source_of
 from producer.queries import BatchSummary
 
 app = typer.Typer()
@@ -58,6 +57,9 @@ def grid(
     out: OutOption = None,
     limit: LimitOption = None,
     manifest_format: FormatOption = None,
+    templates: TemplatesOption = None,
+    wildcards: WildcardsOption = None,
+    base_seed: BaseSeedOption = None,
     max_jobs: MaxJobsOption = 10_000,
     name: NameOption = None,
     priority: PriorityOption = 5,
@@ -72,12 +74,15 @@ def grid(
     """
     end_on_sigterm()
     axes = parsed_axes(x, y)
-    source = ManifestSource.parse(manifest, manifest_format)
     with open_session() as session:
-        options = read_options(session.settings, fields, columns, limit)
-        request = batch_request(session.settings, source, pair, name, priority, skip_invalid)
-        request = anew(request) if again else request
-        run = run_here(session, source, replace(options, axes=axes, max_jobs=max_jobs), request)
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format,
+            name=name, priority=priority, again=again,
+            skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, base_seed=base_seed, max_jobs=max_jobs,
+        )  # fmt: skip
+        options, request = read_options(session.settings, order), batch_request(session.settings, order)
+        request = replace(request, origin=None)  # an order has no axes
+        run = run_here(session, source_of(order), replace(options, axes=axes), request)
         folder = out or session.settings.home / "sheets" / f"grid-{run.summary.id}"
         num_sheets = write_grids(session.database, run.summary, axes, folder)
         if not run.ended:

@@ -4,14 +4,15 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from producer.cli.manifest_options import submit_manifest
 from producer.cli.session import Session
 from producer.cli.submit import print_exceptions, print_warnings
 from producer.counted_advice import CountedAdvice
+from producer.following import follow
 from producer.local_farm import LocalFarm
 from producer.manifest import ReadOptions
 from producer.manifest_source import ManifestSource
-from producer.progress import follow, show_progress
+from producer.orders import submit_manifest
+from producer.progress import show_progress
 from producer.queries import BatchSummary, batch_summary
 from producer.submit import BatchRequest
 
@@ -44,7 +45,7 @@ def run_here(session: Session, manifest: ManifestSource, options: ReadOptions, r
 def _follow_to_end(session: Session, farm: LocalFarm, batch_id: int) -> bool:
     """Until the batch has ended; False where Ctrl-C came before."""
     try:
-        show_progress(follow(session.database, batch_id, session.settings, farm.tend))
+        show_progress(follow(session.database, [batch_id], session.settings, farm.tend))
     except KeyboardInterrupt:
         print("\nstopping after the pack in hand (Ctrl-C again: at once)", file=sys.stderr, flush=True)
         return False

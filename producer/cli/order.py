@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from farm import batches, ledger
+from producer import changes
 from producer.cli.change import BatchArgument
 from producer.cli.session import JsonOption, open_session, print_json
 from producer.cli.timing_options import PRIORITY, WEIGHT
-from producer.queries import batch_summary, find_batch
+from producer.queries import find_batch
 from schemas.errors import InputError
 
 app = typer.Typer()
@@ -19,9 +19,7 @@ def pause(batch: BatchArgument, as_json: JsonOption = False) -> None:
     """Begin nothing more of a batch until it is resumed. What renders is finished."""
     with open_session() as session:
         found = find_batch(session.database, batch)
-        batches.pause_batch(session.database, found.id)
-        ledger.return_queued(session.database)
-        summary = batch_summary(session.database, found.id)
+        summary = changes.pause(session.database, found.id)
         if as_json:
             print_json(summary.as_json())
         else:
@@ -34,11 +32,11 @@ def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
     """Go on with a batch that was paused."""
     with open_session() as session:
         found = find_batch(session.database, batch)
-        batches.resume_batch(session.database, found.id)
+        summary = changes.resume(session.database, found.id)
         if as_json:
-            print_json(batch_summary(session.database, found.id).as_json())
+            print_json(summary.as_json())
         else:
-            print(f"batch {found.id} goes on with {found.num_pending} jobs")
+            print(f"batch {summary.id} goes on with {found.num_pending} jobs")
 
 
 @app.command(epilog="Example: nightshift reprioritise 3 --priority 9")
@@ -53,9 +51,7 @@ def reprioritise(
         raise InputError("reprioritise takes --priority, --weight, or both")
     with open_session() as session:
         found = find_batch(session.database, batch)
-        batches.reprioritise(session.database, found.id, priority, weight)
-        ledger.return_queued(session.database, found.pair)
-        summary = batch_summary(session.database, found.id)
+        summary = changes.reprioritise(session.database, found, priority, weight)
         if as_json:
             print_json(summary.as_json())
         else:

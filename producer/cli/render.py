@@ -7,6 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.cli.expansion_options import (
+    BaseSeedOption,
+    CountOption,
+    MaxJobsOption,
+    SweepOption,
+    TemplatesOption,
+    WildcardsOption,
+    ZipOption,
+)
 from producer.cli.local_run import end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
@@ -17,9 +26,7 @@ from producer.cli.manifest_options import (
     NameOption,
     SetOption,
     SkipOption,
-    anew,
-    batch_request,
-    read_options,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.show import show_batch
@@ -27,8 +34,9 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
-from producer.manifest_source import ManifestSource
+from producer.orders import batch_request, read_options, source_of
 from producer.queries import BatchSummary
+from schemas.submit_order import MAX_JOBS
 
 app = typer.Typer()
 
@@ -53,6 +61,13 @@ def render(
     out: OutOption = None,
     limit: LimitOption = None,
     manifest_format: FormatOption = None,
+    templates: TemplatesOption = None,
+    wildcards: WildcardsOption = None,
+    sweep: SweepOption = None,
+    zipped: ZipOption = False,
+    count: CountOption = 1,
+    base_seed: BaseSeedOption = None,
+    max_jobs: MaxJobsOption = MAX_JOBS,
     name: NameOption = None,
     priority: PriorityOption = 5,
     again: AgainOption = False,
@@ -64,12 +79,15 @@ def render(
     Exit code 1 when a job failed.
     """
     end_on_sigterm()
-    source = ManifestSource.parse(manifest, manifest_format)
     with open_session() as session:
-        options = read_options(session.settings, fields, columns, limit)
-        request = batch_request(session.settings, source, pair, name, priority, skip_invalid)
-        request = anew(request) if again else request
-        run = run_here(session, source, options, request)
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format,
+            name=name, priority=priority, again=again,
+            skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped,
+            count=count, base_seed=base_seed, max_jobs=max_jobs,
+        )  # fmt: skip
+        options, request = read_options(session.settings, order), batch_request(session.settings, order)
+        run = run_here(session, source_of(order), options, request)
         if not run.ended:
             _interrupted(session, run.summary, out)
             raise typer.Exit(130)

@@ -1,13 +1,19 @@
 """`nightshift submit`."""
 
 import sys
-from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import typer
 
-from farm.broker import open_broker
-from farm.embedded_redis import is_running
+from producer.cli.expansion_options import (
+    BaseSeedOption,
+    CountOption,
+    MaxJobsOption,
+    SweepOption,
+    TemplatesOption,
+    WildcardsOption,
+    ZipOption,
+)
 from producer.cli.manifest_options import (
     AgainOption,
     FormatOption,
@@ -17,19 +23,16 @@ from producer.cli.manifest_options import (
     NameOption,
     SetOption,
     SkipOption,
-    anew,
-    batch_request,
-    read_options,
-    submit_manifest,
+    given_order,
 )
 from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
-from producer.dispatcher import Dispatcher
-from producer.manifest_source import ManifestSource
+from producer.first_tick import first_tick
+from producer.orders import batch_request, read_options, source_of, submit_manifest
 from producer.submit import Submission
-from schemas.errors import BrokerUnavailableError
-from schemas.timing import Timing
+from producer.webhooks import webhook_target
+from schemas.submit_order import MAX_JOBS
 
 app = typer.Typer()
 
@@ -42,6 +45,13 @@ def submit(
     columns: MapOption = None,
     limit: LimitOption = None,
     manifest_format: FormatOption = None,
+    templates: TemplatesOption = None,
+    wildcards: WildcardsOption = None,
+    sweep: SweepOption = None,
+    zipped: ZipOption = False,
+    count: CountOption = 1,
+    base_seed: BaseSeedOption = None,
+    max_jobs: MaxJobsOption = MAX_JOBS,
     name: NameOption = None,
     priority: PriorityOption = 5,
     weight: WeightOption = 1.0,
@@ -53,14 +63,18 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Put a manifest's jobs into the ledger. Workers that run start on them at once; nothing is rendered here."""
-    source = ManifestSource.parse(manifest, manifest_format)
     with open_session() as session:
-        options = read_options(session.settings, fields, columns, limit)
-        request = batch_request(session.settings, source, pair, name, priority, skip_invalid)
-        request = replace(request, weight=weight, timing=Timing.parse(window, not_before, deadline))
-        request = anew(request) if again else request
+        webhook_target(session.settings)  # refused here, and not when the batch is accepted
+        order = given_order(
+            manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format,
+            name=name, priority=priority, weight=weight,
+            window=window, not_before=not_before, deadline=deadline, again=again, skip_invalid=skip_invalid,
+            templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped, count=count, base_seed=base_seed,
+            max_jobs=max_jobs,
+        )  # fmt: skip
+        options, request = read_options(session.settings, order), batch_request(session.settings, order)
         advised = CountedAdvice(session.settings.model_pair(pair))
-        submission = submit_manifest(session.database, source, options, request, advised)
+        submission = submit_manifest(session.database, source_of(order), options, request, advised)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
                         "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,
@@ -70,7 +84,7 @@ def submit(
             print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({request.name}, {request.pair})")
         print_exceptions(submission)
         print_warnings(advised)
-        _release(session, submission.batch_id)
+        release(session, submission.batch_id)
 
 
 def print_exceptions(submission: Submission) -> None:
@@ -92,18 +106,7 @@ def warnings_as_json(advised: CountedAdvice) -> list[dict[str, object]]:
     return [asdict(warned) for warned in advised.warnings]
 
 
-def _release(session: Session, batch_id: int) -> None:
+def release(session: Session, batch_id: int) -> None:
     """One ordinary tick, so that nobody waits for a dispatcher."""
-    if not session.settings.broker_url and not is_running(session.settings.home):
-        print(f"no farm runs here yet: `nightshift up` renders batch {batch_id}", file=sys.stderr)
-        return
-    try:
-        with closing(open_broker(session.settings)) as broker:
-            dispatcher = Dispatcher(session.database, broker, session.settings)
-            dispatcher.tick()
-            dispatcher.close()
-    except BrokerUnavailableError as error:
-        raise BrokerUnavailableError(
-            f"{error}; batch {batch_id} is safe in the ledger and renders once Redis and a dispatcher run:"
-            " do not submit it again"
-        ) from error
+    if waits := first_tick(session.database, session.settings, batch_id):
+        print(waits, file=sys.stderr)

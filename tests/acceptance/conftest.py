@@ -1,4 +1,8 @@
-"""Farms as users start them: the real command, real worker processes, real servers."""
+"""Farms as users start them: the real command, real worker processes, real servers.
+
+Where a test is not about how processes start (``forked``), the same commands start stand-ins (``tests.stand_in``) for
+processes that were forked by one that has imported everything: a worker imports for ten seconds.
+"""
 
 import json
 import os
@@ -20,6 +24,7 @@ from sqlalchemy import Select, func, select
 from farm.database import Database
 from schemas.tables import Batch, Pack, Worker
 from tests.acceptance.front_door import FrontDoor
+from tests.children import ROOT, ForkServer
 from tests.servers import PostgresServer, RedisServer, temporary_folder
 
 #: Only a hang takes this long; a machine that has other work may take minutes to start a worker.
@@ -64,7 +69,7 @@ class Commands:
         return self.home / "logs" / f"{command}.log"
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process whose environment has this home."""
+        """Every living process whose environment has this home: of a forked one the stand-in, which ends with it."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -149,20 +154,13 @@ def wait_until(happens: Callable[[], bool], seconds: float = WAIT_SECONDS) -> No
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a farm, or what one rendered, run in one process (pytest --dist loadgroup): it is made once."""
+    """Tests that share a farm, or what one rendered, run in one process (pytest --dist loadgroup): it is made once.
+
+    So do all that have processes forked: the fork server imports for ten seconds.
+    """
     for item in items:
-        wanted = set(getattr(item, "fixturenames", ()))
-        if wanted & {"warm_farm", "first_run"}:
-            item.add_marker(pytest.mark.xdist_group("warm_farm"))
-        elif "postgres_farm" in wanted:
-            item.add_marker(pytest.mark.xdist_group("postgres_farm"))
-
-
-@pytest.fixture(scope="session")
-def pair_cache() -> Iterator[Path]:
-    """The tiny pair, made once for all farms."""
-    with temporary_folder() as folder:
-        yield folder
+        if set(getattr(item, "fixturenames", ())) & {"forked", "first_run"}:
+            item.add_marker(pytest.mark.xdist_group("forked"))
 
 
 @pytest.fixture(scope="package")
@@ -175,9 +173,9 @@ def front_door() -> Iterator[FrontDoor]:
 
 
 @contextmanager
-def fresh_home(pair_cache: Path, front_door: FrontDoor) -> Iterator[Commands]:
+def fresh_home(model_cache: Path, front_door: FrontDoor) -> Iterator[Commands]:
     with temporary_folder() as home:
-        commands = Commands(home, _environment(home, pair_cache), front_door)
+        commands = Commands(home, _environment(home, model_cache), front_door)
         try:
             yield commands
         finally:
@@ -185,16 +183,28 @@ def fresh_home(pair_cache: Path, front_door: FrontDoor) -> Iterator[Commands]:
 
 
 @pytest.fixture
-def commands(pair_cache: Path, front_door: FrontDoor) -> Iterator[Commands]:
-    with fresh_home(pair_cache, front_door) as commands:
+def commands(model_cache: Path, front_door: FrontDoor) -> Iterator[Commands]:
+    with fresh_home(model_cache, front_door) as commands:
         yield commands
 
 
+@pytest.fixture(scope="session")
+def forked(fork_server: ForkServer) -> dict[str, str]:
+    """Variables with which every process of Nightshift comes from the fork server, though it is started as ever."""
+    fork_server.wait()
+    path = [str(ROOT / "tests" / "forked"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(path),
+        "FORK_SERVER": str(fork_server.socket),
+        "FORK_THROUGH": "tests.fork_server",
+    }
+
+
 @pytest.fixture(scope="package")
-def shared_farm(pair_cache: Path, front_door: FrontDoor) -> Iterator[Farm]:
+def shared_farm(model_cache: Path, front_door: FrontDoor, forked: dict[str, str]) -> Iterator[Farm]:
     with temporary_folder() as home:
         url = f"sqlite:///{home / 'ledger.sqlite3'}"
-        variables = {**_environment(home, pair_cache), "NIGHTSHIFT_DATABASE_URL": url}
+        variables = {**_environment(home, model_cache), **forked, "NIGHTSHIFT_DATABASE_URL": url}
         with _farm(home, variables, front_door) as farm:
             farm.start_worker()
             yield farm
@@ -212,14 +222,16 @@ def warm_farm(shared_farm: Farm) -> Iterator[Farm]:
 
 
 @pytest.fixture(scope="module")
-def shared_postgres_farm(pair_cache: Path, front_door: FrontDoor, postgres_server: PostgresServer) -> Iterator[Farm]:
+def shared_postgres_farm(
+    model_cache: Path, front_door: FrontDoor, postgres_server: PostgresServer, forked: dict[str, str]
+) -> Iterator[Farm]:
     with temporary_folder() as home, postgres_server.new_database() as url:
         variables = {
             "NIGHTSHIFT_DATABASE_URL": url,
             "NIGHTSHIFT_LEASE_SECONDS": "10",
             "NIGHTSHIFT_STOP_SECONDS": "3600",
         }
-        with _farm(home, {**_environment(home, pair_cache), **variables}, front_door) as farm:
+        with _farm(home, {**_environment(home, model_cache), **forked, **variables}, front_door) as farm:
             farm.start("dispatcher")
             yield farm
 
@@ -258,10 +270,11 @@ def _farm(home: Path, environment: dict[str, str], front_door: FrontDoor) -> Ite
             redis.stop()
 
 
-def _environment(home: Path, pair_cache: Path) -> dict[str, str]:
-    (home / "cache").symlink_to(pair_cache)
+def _environment(home: Path, model_cache: Path) -> dict[str, str]:
+    (home / "cache").symlink_to(model_cache)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
-    return {**inherited, "NIGHTSHIFT_HOME": str(home), "NIGHTSHIFT_DEVICES": "cpu"}
+    one_thread = {"OMP_NUM_THREADS": "1"}  # networks this small wait for threads far longer than they work
+    return {**inherited, **one_thread, "NIGHTSHIFT_HOME": str(home), "NIGHTSHIFT_DEVICES": "cpu"}
 
 
 @pytest.fixture

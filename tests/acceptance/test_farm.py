@@ -45,7 +45,7 @@ def assert_each_image_once(farm: Farm, num_jobs: int, stored_before: set[Path]) 
 
 def assert_two_workers_render_each_image_once(farm: Farm, manifest: Path) -> None:
     before = stored(farm)
-    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=30")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=15")
     watched = farm.run("watch")
     assert watched.returncode == 0, watched.stderr
     assert_each_image_once(farm, 12, before)
@@ -72,7 +72,7 @@ def test_a_killed_worker_is_replaced_and_its_pack_rendered_again(
     postgres_farm: Farm, worker: subprocess.Popen, manifest: Path
 ) -> None:
     farm, before = postgres_farm, stored(postgres_farm)
-    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=60")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=20")
     wait_until(lambda: is_rendering(farm))
     (pid,) = farm.worker_pids()
     os.kill(pid, signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_sigterm_finishes_the_pack_in_hand_and_gives_back_the_rest(
     postgres_farm: Farm, worker: subprocess.Popen, manifest: Path
 ) -> None:
     farm, (pid,) = postgres_farm, postgres_farm.worker_pids()
-    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=200", "--set", "width=64")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=100", "--set", "width=64")
     wait_until(lambda: is_rendering(farm))
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
@@ -114,28 +114,16 @@ def test_a_second_signal_gives_the_pack_in_hand_back_at_once(
     assert farm.rows(select(Worker.state).where(Worker.process_id == pid)) == [("stopped",)]
 
 
-DEAF = """
-import sys
-
-if "worker.process" in sys.orig_argv:
-    from celery.apps.worker import Worker
-
-    setup = Worker.setup_instance
-    Worker.setup_instance = lambda self, queues=None, **options: setup(self, queues=["elsewhere"], **options)
-"""
-
-
 def test_a_worker_whose_consumer_went_deaf_ends_and_another_starts(
-    commands: Commands, postgres_url: str, redis_url: str, manifest: Path
+    commands: Commands, forked: dict[str, str], postgres_url: str, redis_url: str, manifest: Path
 ) -> None:
-    """It listens to another queue. Python reads ``sitecustomize`` by itself."""
-    environment = {"NIGHTSHIFT_DATABASE_URL": postgres_url, "NIGHTSHIFT_BROKER_URL": redis_url}
+    """It listens to another queue."""
+    environment = {**forked, "NIGHTSHIFT_DATABASE_URL": postgres_url, "NIGHTSHIFT_BROKER_URL": redis_url}
     with closing(Farm(commands.home, {**commands.environment, **environment}, commands.front_door)) as farm:
         assert farm.run("db", "upgrade").returncode == 0
-        (farm.home / "sitecustomize.py").write_text(DEAF)
-        path = os.pathsep.join([str(farm.home), farm.environment.get("PYTHONPATH", "")])
         farm.start("dispatcher")
-        farm.start("worker", "--pair", "tiny", PYTHONPATH=path, NIGHTSHIFT_DEAF_SECONDS="5")
+        deaf_worker = {"FORK_THROUGH": "tests.acceptance.deaf", "NIGHTSHIFT_DEAF_SECONDS": "5"}
+        farm.start("worker", "--pair", "tiny", **deaf_worker)
         farm.answer("submit", "--again", manifest, *SMALL)
         wait_until(lambda: "ended with 72; a fresh one starts in 0 s" in farm.log("worker"))
         (deaf,) = farm.rows(select(Worker).where(Worker.state == "failed"))

@@ -30,10 +30,10 @@ class FirstRun:
 
 
 @pytest.fixture(scope="module")
-def first_run(pair_cache: Path, front_door: FrontDoor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstRun]:
+def first_run(model_cache: Path, front_door: FrontDoor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstRun]:
     folder = tmp_path_factory.mktemp("first-run")
     manifest, out = twelve_small_jobs(folder), folder / "pictures"
-    with fresh_home(pair_cache, front_door) as commands:
+    with fresh_home(model_cache, front_door) as commands:
         yield FirstRun(commands, manifest, out, commands.run("render", manifest, *SMALL, "--out", out))
 
 
@@ -113,7 +113,9 @@ def test_json_on_stdout_is_one_document(warm_farm: Farm, manifest: Path) -> None
     assert Path(answer["sheet"]).is_file()
 
 
-def test_ctrl_c_keeps_what_is_left_and_up_goes_on(commands: Commands, manifest: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_left_and_up_goes_on(
+    commands: Commands, forked: dict[str, str], manifest: Path, tmp_path: Path
+) -> None:
     steps = ("--set", "num_inference_steps=15", "--out", tmp_path / "out")
     render = commands.start("render", manifest, *SMALL, *steps, NIGHTSHIFT_PACK_SIZE="1")
     wait_until(lambda: "done" in {row[1] for row in rows_so_far(commands)})
@@ -125,7 +127,7 @@ def test_ctrl_c_keeps_what_is_left_and_up_goes_on(commands: Commands, manifest: 
     assert set(states) == {"done", "pending", "queued"}  # and none is left running
     assert commands.processes() == []
 
-    up = commands.start("up")
+    up = commands.start("up", **forked)
     wait_until(lambda: {row[1] for row in result_rows(commands)} == {"done"})
     up.send_signal(signal.SIGINT)
     assert up.wait(60) == 0
@@ -154,9 +156,11 @@ def rows_so_far(commands: Commands) -> list[tuple]:
         return []
 
 
-def test_a_pair_that_does_not_load_is_said_in_one_sentence(commands: Commands, manifest: Path) -> None:
+def test_a_pair_that_does_not_load_is_said_in_one_sentence(
+    commands: Commands, forked: dict[str, str], manifest: Path
+) -> None:
     (commands.home / "nightshift.toml").write_text('[pairs.broken]\nbase = { source = "/no/such/folder" }\n')
-    done = commands.run("render", manifest, *SMALL, "--pair", "broken")
+    done = commands.run("render", manifest, *SMALL, "--pair", "broken", **forked)
     assert done.returncode == 2
     assert "broken" in done.stderr
     assert "/no/such/folder" in done.stderr

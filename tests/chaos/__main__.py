@@ -17,6 +17,8 @@ from tests.chaos.plans import mixtures, singles
 from tests.chaos.run import Plan, Report, execute
 from tests.chaos.services import Services, services
 from tests.chaos.summary import summary
+from tests.children import ForkServer
+from tests.servers import temporary_folder
 
 
 def main() -> int:
@@ -30,7 +32,7 @@ def main() -> int:
     todo = [(name, plan) for name, plan in plans if name not in clean]
     print(f"{len(plans)} runs, {len(plans) - len(todo)} of them done before", flush=True)
     num_broken = 0
-    with services() as shared:
+    with temporary_folder() as folder, ForkServer(folder) as forks, services(forks, folder) as shared:
         for name, plan in todo:
             report = _run(name, plan, shared, arguments.folder)
             num_broken += bool(report.violations)

@@ -22,13 +22,12 @@ from sqlalchemy import Engine, create_engine, make_url
 from schemas.pair import queue_name
 from schemas.settings import Settings
 from tests.chaos import audit
-from tests.chaos.children import Child
-from tests.chaos.fork_server import Request
 from tests.chaos.job_pool import ordinary_rows, rows_without_refiner, write_manifest
 from tests.chaos.proxy import Proxy
 from tests.chaos.rules import Rules
-from tests.chaos.services import Services, plain_environment
+from tests.chaos.services import LAUNCH, Services, chaos_request, plain_environment
 from tests.chaos.store import Store
+from tests.children import Child
 from tests.servers import RedisServer
 
 Ledger = Literal["sqlite", "postgresql"]
@@ -123,7 +122,7 @@ class Farm:
         return self.take_seat(name, "worker", "worker", "--pair", pair, "--devices", "cpu", **variables)
 
     def take_seat(self, name: str, role: Role, *arguments: str, **variables: str) -> Seat:
-        seat = Seat(name, list(arguments), {**self._environment(role, name), **variables})
+        seat = Seat(name, list(arguments), {**self._environment(role), **variables})
         with self._lock:
             self._start(seat)
             self.seats.append(seat)
@@ -139,8 +138,7 @@ class Farm:
     def command(self, *arguments: str, may_fail: bool = False) -> tuple[int, str]:
         """Runs `nightshift ARGUMENTS` to its end. Returns its exit code, negative for a signal, and its output."""
         log = self.folder / "logs" / f"command-{next(self._commands):03}-{arguments[0]}.log"
-        environment = {**self._environment("producer", arguments[0]), "CHAOS_LOG": str(log)}
-        child = self.shared.forks.fork(Request("nightshift", list(arguments), environment, str(log)))
+        child = self._fork(arguments, self._environment("producer"), log)
         code = child.wait(_COMMAND_SECONDS)
         output = log.read_text(errors="replace")
         if code is None:
@@ -215,7 +213,7 @@ class Farm:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _environment(self, role: Role, name: str) -> dict[str, str]:
+    def _environment(self, role: Role) -> dict[str, str]:
         rules = self.rules
         return {
             **plain_environment(),
@@ -236,8 +234,8 @@ class Farm:
             "CHAOS_POINTS": str(self.points(role)),
             "CHAOS_STEP_SECONDS": f"{rules.step_seconds}",
             "CHAOS_BREAK": rules.breaks,
-            "CHAOS_FORKS": str(self.shared.forks.socket),
-            "CHAOS_LOG": str(self.folder / "logs" / f"{name}.log"),
+            "FORK_SERVER": str(self.shared.forks.socket),
+            "FORK_THROUGH": LAUNCH,
         }
 
     def _open_ledger(self) -> None:
@@ -259,9 +257,10 @@ class Farm:
         return proxy
 
     def _start(self, seat: Seat) -> None:
-        seat.child = self.shared.forks.fork(
-            Request("nightshift", seat.arguments, seat.environment, seat.environment["CHAOS_LOG"])
-        )
+        seat.child = self._fork(seat.arguments, seat.environment, self.folder / "logs" / f"{seat.name}.log")
+
+    def _fork(self, arguments: Sequence[str], environment: dict[str, str], log: Path) -> Child:
+        return self.shared.forks.fork(chaos_request("nightshift", arguments, environment, log))
 
     def _tend(self) -> None:
         while not self._stop.wait(_TEND_SECONDS):

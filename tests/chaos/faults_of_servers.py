@@ -40,11 +40,11 @@ def redis_full(farm: Farm, chance: random.Random, short: bool) -> None:
 
 
 def postgres_shut_down(farm: Farm, chance: random.Random, short: bool) -> None:
-    """SIGQUIT is the immediate shutdown: no checkpoint, clients cut off, recovery at the next start."""
+    """SIGQUIT is the immediate shutdown: no checkpoint, clients cut off, recovery at the next start, a minute later."""
     server = farm.shared.postgres
     os.kill(server.pid, signal.SIGQUIT)
     server.stop()
-    time.sleep(chance.uniform(0, 2))
+    time.sleep(chance.uniform(0, 2) if short else 60)
     server.start()
 
 

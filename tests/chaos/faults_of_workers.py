@@ -66,6 +66,6 @@ def _quoted(names: Sequence[str]) -> str:
 
 def poison(farm: Farm, chance: random.Random, short: bool) -> None:
     """In the middle of a batch of good jobs."""
-    for poison in ("poison by SIGKILL", "poison by SIGSEGV"):
+    for poison in ("poison by SIGKILL", "poison by SIGSEGV", "poison in preparation"):
         rows = [*farm.next_rows(2), poison_row(f"{poison}, {farm.submitted}"), *farm.next_rows(1)]
         farm.submit(rows)

@@ -13,7 +13,7 @@ from tests.chaos.crash_points import after, around, before
 def put_farm_points() -> None:
     after(batches, "_move", "before_the_commit")  # inside the transaction that opens the batch
     after(batches, "open_batch", "after_the_commit")
-    after(ledger, "release_pack", "released", answered=True)
+    after(ledger, "release_packs", "released", answered=True)
     after(ledger, "expire_leases", "expired", answered=True)
     around(Broker, "publish", _noting)
     before(Broker, "publish", "before_publishing")

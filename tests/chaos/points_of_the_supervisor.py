@@ -3,9 +3,9 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import farm.retries
+import tests.stand_in
 import worker.supervisor
 from farm.tether import tethered
 
@@ -34,4 +34,4 @@ def _places() -> list:
 def _stand_in(command: Sequence[str]) -> list[str]:
     _, *options = command
     assert options[:3] == ["-P", "-m", "worker.process"], command
-    return tethered([sys.executable, "-I", "-S", str(Path(__file__).with_name("stand_in.py")), *options[3:]])
+    return tethered([sys.executable, "-I", "-S", tests.stand_in.__file__, "worker.process", *options[3:]])

@@ -20,6 +20,7 @@ from tests.chaos.quiet_moment import count_transactions
 
 #: A job whose prompt has one of these kills its worker, each time.
 POISONS = {"poison by SIGKILL": signal.SIGKILL, "poison by SIGSEGV": signal.SIGSEGV}
+EARLY_POISON = "poison in preparation"
 
 _prompts_in_work: list[str] = []
 
@@ -30,6 +31,7 @@ def put_worker_points(step_seconds: float) -> None:
     before(worker.pack_runner.PackRunner, "run", "received")
     after(ledger, "claim_pack", "claimed", answered=True)
     around(worker.rendering, "denoise", _poisoned)
+    around(worker.preparing.Preparer, "prepared", _poisoned_early)
     before(worker.denoising, "base_conditioning", "embedding")
     before(worker.denoising._Run, "_refiner_stage", "handoff")
     around(worker.denoising.Sampler, "_predicted_noise", _stepping(step_seconds))
@@ -47,6 +49,12 @@ def _poisoned(denoise: Any, pair: Any, specs: Any, *args: Any, **kwargs: Any) ->
             if poison in prompt:
                 os.kill(os.getpid(), number)
     return denoise(pair, specs, *args, **kwargs)
+
+
+def _poisoned_early(prepared: Any, preparer: Any, job: Any, *args: Any) -> Any:
+    if EARLY_POISON in job.spec:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return prepared(preparer, job, *args)
 
 
 def _stepping(step_seconds: float) -> Any:

@@ -1,15 +1,18 @@
 """What every run of a session shares: the fork server, PostgreSQL, the tiny pair's files, the reference's pixels."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.children import ForkServer
-from tests.chaos.fork_server import Request
 from tests.chaos.reference import Reference
+from tests.children import ForkServer
+from tests.fork_server import Request
 from tests.servers import PostgresServer, temporary_folder
+
+#: what puts the crash points round the product's functions in each process
+LAUNCH = "tests.chaos.launch"
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,23 @@ class Services:
 
 
 @contextmanager
-def services() -> Iterator[Services]:
-    with temporary_folder() as folder, temporary_folder() as postgres_folder, ForkServer(folder) as forks:
+def services(forks: ForkServer, cache: Path) -> Iterator[Services]:
+    """``cache``: where the tiny pair's files are, or will be."""
+    with temporary_folder() as folder, temporary_folder() as postgres_folder:
         postgres = PostgresServer(postgres_folder)
         try:
             postgres.start()  # while the fork server imports
             forks.wait()
-            yield Services(forks, postgres, folder / "cache", _reference(forks, folder))
+            (folder / "cache").symlink_to(cache)
+            yield Services(forks, postgres, cache, _reference(forks, folder))
         finally:
             postgres.stop()
+
+
+def chaos_request(entry: str, arguments: Sequence[str], environment: dict[str, str], log: Path) -> Request:
+    """A process of a farm under test."""
+    home = environment["NIGHTSHIFT_HOME"]
+    return Request(entry, list(arguments), environment, home, str(log), str(log), LAUNCH)
 
 
 def plain_environment() -> dict[str, str]:
@@ -44,5 +55,5 @@ def _reference(forks: ForkServer, folder: Path) -> Reference:
     """Rendered while the first runs go on."""
     answer = folder / "reference.txt"
     environment = {**plain_environment(), "NIGHTSHIFT_HOME": str(folder), "CHAOS_REFERENCE": str(answer)}
-    child = forks.fork(Request("tests.chaos.reference", [], environment, str(folder / "reference.log")))
+    child = forks.fork(chaos_request("tests.chaos.reference", [], environment, folder / "reference.log"))
     return Reference(answer, lambda: child.poll() is None)

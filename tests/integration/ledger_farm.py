@@ -10,7 +10,7 @@ from farm.database import Database
 from farm.schema import upgrade
 from farm.workers import WorkerIdentity, register_worker
 from schemas.provenance import Environment
-from schemas.records import ClaimedPack, FinishedImage, StagedJob, StoredImage
+from schemas.records import ClaimedPack, FinishedImage, ReleasedPack, StagedJob, StoredImage
 from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Batch, Job
@@ -71,8 +71,15 @@ def new_worker(database: Database, pair: str = "tiny") -> str:
     return worker_id
 
 
+def release_pack(
+    database: Database, batch_id: int, size: int = 8, start_before: datetime | None = None
+) -> ReleasedPack | None:
+    packs = ledger.release_packs(database, batch_id, 1, size, start_before)
+    return packs[0] if packs else None
+
+
 def claimed_pack(database: Database, batch_id: int, worker_id: str, size: int = 8) -> ClaimedPack:
-    released = ledger.release_pack(database, batch_id, size)
+    released = release_pack(database, batch_id, size)
     assert released is not None
     pack = ledger.claim_pack(database, released.id, worker_id, LEASE_SECONDS)
     assert pack is not None

@@ -40,17 +40,6 @@ LEASE_SECONDS = 0.5
 
 
 @pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
-
-
-@pytest.fixture
 def broker(redis_url: str) -> Iterator[Broker]:
     with closing(Broker(redis_url)) as broker:
         yield broker

@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -26,6 +25,7 @@ from tests.integration.ledger_farm import (
     new_ledger,
     new_worker,
     open_batch,
+    release_pack,
     staged,
     states,
 )
@@ -33,24 +33,12 @@ from tests.integration.ledger_farm import (
 ANY = Failure("render", "the device said no", retryable=True)
 
 
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    database = new_ledger(database_url, clock)
-    yield database
-    database.close()
-
-
 def test_nothing_of_a_batch_is_released_before_it_is_opened(database: Database) -> None:
     batch_id = batches.create_batch(database, "cats", "tiny", 5)
     ledger.stage_jobs(database, batch_id, [staged(1)])
-    assert ledger.release_pack(database, batch_id, 8) is None
+    assert release_pack(database, batch_id, 8) is None
     batches.open_batch(database, batch_id)
-    assert ledger.release_pack(database, batch_id, 8) is not None
+    assert release_pack(database, batch_id, 8) is not None
 
 
 def test_a_discarded_batch_leaves_no_row(database: Database) -> None:
@@ -97,7 +85,7 @@ def test_a_pack_holds_only_jobs_of_one_size(database: Database) -> None:
 
 def test_a_pack_is_claimed_by_exactly_one_of_many_workers(database: Database) -> None:
     batch_id = open_batch(database, 2)
-    released = ledger.release_pack(database, batch_id, 8)
+    released = release_pack(database, batch_id, 8)
     assert released is not None
     workers = [new_worker(database) for _ in range(8)]
     start = threading.Barrier(len(workers))
@@ -124,7 +112,7 @@ def test_many_workers_finish_packs_of_one_batch_at_once_and_the_counters_hold(da
 
 
 def test_a_worker_that_lost_its_lease_cannot_finish(database: Database, clock: TestClock) -> None:
-    batch_id, slow, quick = open_batch(database, 2), new_worker(database), new_worker(database)
+    batch_id, slow, quick = open_batch(database, 1), new_worker(database), new_worker(database)
     lost = claimed_pack(database, batch_id, slow)
     clock.advance(LEASE_SECONDS + 1)
     assert ledger.expire_leases(database, 3) == 1
@@ -135,7 +123,7 @@ def test_a_worker_that_lost_its_lease_cannot_finish(database: Database, clock: T
         ledger.fail_jobs(database, lost, [job.id for job in lost.jobs], ANY, 3)
     ledger.give_back_pack(database, lost)
     assert packs.renew_leases(database, slow, [lost.id], LEASE_SECONDS) == frozenset()
-    assert states(database, batch_id) == {JobState.RUNNING: 2}
+    assert states(database, batch_id) == {JobState.RUNNING: 1}
     ledger.finish_jobs(database, won, ENVIRONMENT, images_of(won, "-won"))
     with database.begin(read_only=True) as tx:
         assert set(tx.execute(select(Result.worker_id)).scalars()) == {quick}
@@ -175,11 +163,13 @@ def test_a_pack_of_a_dead_worker_goes_back_at_once(database: Database) -> None:
     assert states(database, batch_id) == {JobState.PENDING: 2, JobState.RUNNING: 2}
 
 
-def test_a_death_before_rendering_isolates_nobody(database: Database) -> None:
-    batch_id, worker_id = open_batch(database, 2), new_worker(database)
-    claimed_pack(database, batch_id, worker_id)
+def test_a_death_isolates_all_that_was_in_hand_and_counts_against_none_of_it(database: Database) -> None:
+    """Of two packs either may have killed it: the one that renders, or the one that is prepared."""
+    batch_id, worker_id = open_batch(database, 3), new_worker(database)
+    rendering, _ = claimed_pack(database, batch_id, worker_id, 1), claimed_pack(database, batch_id, worker_id, 2)
+    packs.begin_rendering(database, rendering.id, worker_id)
     ledger.expire_leases(database, 3, worker_id)
-    assert [(job.isolated, job.attempts) for job in job_rows(database, batch_id)] == [(False, 0)] * 2
+    assert [(job.isolated, job.attempts) for job in job_rows(database, batch_id)] == [(True, 0)] * 3
 
 
 def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Database) -> None:
@@ -194,7 +184,7 @@ def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Data
 
 def test_a_job_that_kills_every_worker_fails_after_its_attempts(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 1)
-    for _ in range(3):
+    for _ in range(1 + 3):  # the first time it is suspected, and alone from then on
         clock.advance(60)
         worker_id = new_worker(database)
         pack = claimed_pack(database, batch_id, worker_id)
@@ -238,9 +228,9 @@ def test_the_next_try_of_a_job_waits_while_others_go_on(database: Database, cloc
     ledger.fail_jobs(database, alone, [alone.jobs[0].id], Failure.of(RenderError("too hot")), 3)
     other = claimed_pack(database, batch_id, worker_id, size=1)
     assert other.jobs[0].id != alone.jobs[0].id
-    assert ledger.release_pack(database, batch_id, 8) is None
+    assert release_pack(database, batch_id, 8) is None
     clock.advance(1.9)
-    assert ledger.release_pack(database, batch_id, 8) is None
+    assert release_pack(database, batch_id, 8) is None
     clock.advance(0.1)
     assert claimed_pack(database, batch_id, worker_id).jobs[0].id == alone.jobs[0].id
 
@@ -283,11 +273,11 @@ def test_a_pack_given_back_counts_no_attempt(database: Database) -> None:
 def test_cancel_holds_for_every_claim_after_it(database: Database) -> None:
     batch_id, worker_id = open_batch(database, 6), new_worker(database)
     running = claimed_pack(database, batch_id, worker_id, size=2)
-    queued = ledger.release_pack(database, batch_id, 2)
+    queued = release_pack(database, batch_id, 2)
     assert queued is not None
     batches.cancel_batch(database, batch_id)
     assert ledger.claim_pack(database, queued.id, worker_id, LEASE_SECONDS) is None
-    assert ledger.release_pack(database, batch_id, 2) is None
+    assert release_pack(database, batch_id, 2) is None
     assert not packs.begin_rendering(database, running.id, worker_id)
     while ledger.sweep_canceled(database, batch_id):
         pass
@@ -309,11 +299,11 @@ def test_pause_holds_for_every_claim_after_it_and_resume_goes_on(database: Datab
     batch_id, worker_id = open_batch(database, 6), new_worker(database)
     running = claimed_pack(database, batch_id, worker_id, size=2)
     packs.begin_rendering(database, running.id, worker_id)
-    queued = ledger.release_pack(database, batch_id, 2)
+    queued = release_pack(database, batch_id, 2)
     assert queued is not None
     batches.pause_batch(database, batch_id)
     assert ledger.claim_pack(database, queued.id, worker_id, LEASE_SECONDS) is None
-    assert ledger.release_pack(database, batch_id, 2) is None
+    assert release_pack(database, batch_id, 2) is None
     assert ledger.return_queued(database) == 1
     assert packs.renew_leases(database, worker_id, [running.id], LEASE_SECONDS) == {running.id}
     ledger.finish_jobs(database, running, ENVIRONMENT, images_of(running))
@@ -336,7 +326,7 @@ def test_a_paused_batch_can_be_canceled_and_only_an_open_one_paused(database: Da
 
 def test_a_pack_goes_back_when_its_window_has_closed(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 3)
-    assert ledger.release_pack(database, batch_id, 2, clock.now + timedelta(seconds=60))
+    assert release_pack(database, batch_id, 2, clock.now + timedelta(seconds=60))
     assert ledger.return_queued(database) == 0
     clock.advance(60)
     assert ledger.return_queued(database) == 1
@@ -346,7 +336,7 @@ def test_a_pack_goes_back_when_its_window_has_closed(database: Database, clock: 
 def test_the_queued_packs_of_one_pair_go_back_for_a_new_order(database: Database) -> None:
     ours, other = open_batch(database, 2), open_batch(database, 2, pair="old")
     for batch_id in (ours, other):
-        ledger.release_pack(database, batch_id, 2)
+        release_pack(database, batch_id, 2)
     batches.reprioritise(database, ours, None, 2.5)
     assert ledger.return_queued(database, "tiny") == 1
     assert states(database, other) == {JobState.QUEUED: 2}
@@ -378,7 +368,7 @@ def test_retry_gives_failed_jobs_all_their_attempts_anew(database: Database) -> 
 
 def test_a_pack_is_not_claimed_after_its_window(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 1)
-    released = ledger.release_pack(database, batch_id, 8)
+    released = release_pack(database, batch_id, 8)
     assert released is not None
     with database.begin() as tx:
         tx.execute(Pack.__table__.update().values(start_before=clock.now))
@@ -418,7 +408,7 @@ def test_a_commit_whose_answer_was_lost_may_be_repeated(database: Database) -> N
 def test_a_release_that_finds_the_batch_canceled_leaves_no_pack(database: Database) -> None:
     batch_id = open_batch(database, 2)
     batches.cancel_batch(database, batch_id)
-    assert ledger.release_pack(database, batch_id, 8) is None
+    assert release_pack(database, batch_id, 8) is None
     with database.begin(read_only=True) as tx:
         assert tx.execute(select(func.count()).select_from(Pack)).scalar_one() == 0
 

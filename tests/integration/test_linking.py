@@ -1,7 +1,5 @@
 """Linking jobs to images that exist, on a real ledger and real files."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,15 +16,9 @@ from schemas.records import FinishedImage, StoredImage
 from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Image, Result
-from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, new_ledger, new_worker, staged, states
+from tests.integration.ledger_farm import ENVIRONMENT, TestClock, claimed_pack, new_worker, staged, states
 
 FINGERPRINT = "f" * 64
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with closing(new_ledger(database_url)) as database:
-        yield database
 
 
 @pytest.fixture
@@ -85,9 +77,10 @@ def test_a_linked_result_says_how_the_image_was_made_and_that_it_cost_nothing(
 
 
 def test_nothing_is_linked_while_the_weights_of_the_pair_are_unknown_or_others(
-    database: Database, store: ImageStore
+    database: Database, store: ImageStore, clock: TestClock
 ) -> None:
     render_all(database, new_batch(database, range(1, 3))[0], store)
+    clock.advance(1)
     worker_id = new_worker(database)
     note_fingerprint(database, worker_id, "e" * 64)
     assert new_batch(database, range(1, 3), store)[1] == 0

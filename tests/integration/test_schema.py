@@ -3,14 +3,20 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
+import farm.schema
 from farm.database import Database
 from farm.schema import current_revision, ensure_schema, head_revision, upgrade
+from producer.queries import batch_summaries
+from producer.schedule_queries import schedules
 from schemas.errors import DatabaseUnavailableError, SchemaVersionError, SettingsError, StorageError
 from schemas.tables import Table
 
@@ -25,6 +31,22 @@ def test_the_migrations_make_exactly_the_tables_of_the_mappings(database: Databa
     upgrade(database)
     with database.begin(read_only=True) as tx:
         assert compare_metadata(MigrationContext.configure(tx.connection), Table.metadata) == []
+
+
+def test_the_batches_of_the_version_before_schedules_are_kept(database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(farm.schema.__file__).parent / "migrations"))
+    with database.begin() as tx:
+        config.attributes["connection"] = tx.connection
+        command.upgrade(config, "0003")
+        columns = (
+            "name, pair, state, priority, num_pending, num_queued, num_running, num_done, num_failed, num_canceled"
+        )
+        values = "'cats', 'tiny', 'open', 5, 0, 0, 0, 0, 0, 0, '2026-11-21 22:00:00'"
+        tx.execute(text(f"INSERT INTO batches ({columns}, created_at) VALUES ({values})"))
+    upgrade(database)
+    (batch,) = batch_summaries(database, 9)
+    assert (batch.name, batch.origin, schedules(database)) == ("cats", None, [])
 
 
 def test_an_upgrade_may_be_run_again_and_twice_at_once(database: Database) -> None:

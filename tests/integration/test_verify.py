@@ -3,8 +3,6 @@
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from schemas.errors import StorageError
 from schemas.settings import Settings
 from schemas.states import JobState, PackState
 from schemas.tables import Batch, Image, Job, Pack, Result
-from tests.integration.ledger_farm import LEASE_SECONDS, TestClock, claimed_pack, new_ledger, new_worker, open_batch
+from tests.integration.ledger_farm import LEASE_SECONDS, TestClock, claimed_pack, new_worker, open_batch, release_pack
 from tests.integration.stored_farm import (
     KINDS,
     PROVENANCE,
@@ -40,24 +38,6 @@ from tests.integration.stored_farm import (
 )
 
 TWO_DAYS = timedelta(days=2)
-
-
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
-
-
-@pytest.fixture
-def on_sqlite(sqlite_url: str, clock: TestClock) -> Iterator[Database]:
-    """For what the databases have no part in."""
-    with closing(new_ledger(sqlite_url, clock)) as database:
-        yield database
 
 
 @pytest.fixture
@@ -94,7 +74,7 @@ def test_a_farm_in_the_midst_of_its_work_is_found_sound(database: Database, fold
     first = done_batch(database, str(folder), KINDS)
     worker_id, batch_id = new_worker(database), new_batch(database, [job_spec(n) for n in range(20, 26)])
     claimed_pack(database, batch_id, worker_id, size=2)
-    assert ledger.release_pack(database, batch_id, 2)
+    assert release_pack(database, batch_id, 2)
     canceled = open_batch(database)
     batches.cancel_batch(database, canceled)
     ledger.sweep_canceled(database, canceled)
@@ -164,7 +144,7 @@ def test_every_state_that_cannot_be_is_found_and_nothing_else(database: Database
     batch_id = new_batch(database, [job_spec(number) for number in range(20, 29)])
     worker_id = new_worker(database)
     running, alone = (claimed_pack(database, batch_id, worker_id, size=size).id for size in (2, 1))
-    queued = ledger.release_pack(database, batch_id, 1)
+    queued = release_pack(database, batch_id, 1)
     assert queued is not None
     with database.begin() as tx:
         tx.execute(update(Pack).where(Pack.id == alone).values(state=PackState.FINISHED))

@@ -18,7 +18,7 @@ from schemas.messages import PackMessage
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.settings import Settings
 from schemas.tables import Job, Pack, Result, Worker
-from tests.integration.ledger_farm import job_rows, new_ledger, new_worker, open_batch, states
+from tests.integration.ledger_farm import job_rows, new_ledger, new_worker, open_batch, release_pack, states
 from tests.servers import PostgresServer, temporary_folder
 from worker.budget import StepBudget
 from worker.burial import bury
@@ -41,10 +41,10 @@ LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encounte
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> LoadedPair:
+def pair(model_cache: Path) -> LoadedPair:
     torch.set_num_threads(1)
     alone = BUILT_IN_PAIRS["tiny"].model_copy(update={"refiner": None})
-    return load_pair(alone, "cpu", tmp_path_factory.mktemp("models"))
+    return load_pair(alone, "cpu", model_cache)
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Bench:
         return batch_id, self.next_pack(batch_id)
 
     def next_pack(self, batch_id: int) -> str:
-        released = ledger.release_pack(self.database, batch_id, 8)
+        released = release_pack(self.database, batch_id, 8)
         assert released is not None
         return released.id
 
@@ -360,6 +360,57 @@ def test_a_lost_device_ends_the_process_and_only_the_pack_on_it_is_suspected(
     assert {(job.state, job.isolated, job.attempts, job.error_code) for job in jobs} == {
         ("pending", True, 0, "device_lost")
     }
+
+
+def test_a_suspect_has_the_worker_to_itself_and_its_try_begins_before_it_is_prepared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a job that kills while it is prepared would be charged to the one that renders beside it."""
+    batch, pack = bench.release(3)
+    dead, prepared, begun = new_worker(bench.database), Preparer.prepared, list[Any]()
+    ledger.claim_pack(bench.database, pack, dead, 60)
+    ledger.expire_leases(bench.database, 3, dead)
+
+    def looking(preparer: Preparer, *args: Any) -> Any:
+        under_way = select(Pack.id).where(Pack.rendering_at.is_not(None), Pack.ended_at.is_(None))
+        begun.append([row.id for row in bench.rows(under_way)])
+        return prepared(preparer, *args)
+
+    monkeypatch.setattr(Preparer, "prepared", looking)
+    _, other = bench.release(2)
+    suspects = [bench.next_pack(batch) for _ in range(3)]
+    threads = [Thread(target=bench.run, args=(one,)) for one in (suspects[0], suspects[1], other, suspects[2])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(one for one in begun if one) == sorted([one] for one in suspects)
+    assert begun.count([]) == 2  # the two jobs of the pack that nobody suspects
+    assert states(bench.database, batch) == {"done": 3}
+
+
+def test_a_suspect_that_waits_for_the_others_goes_back_when_the_worker_stops(
+    bench: Bench, evaluations: Evaluations
+) -> None:
+    batch, pack = bench.release(1)
+    dead = new_worker(bench.database)
+    ledger.claim_pack(bench.database, pack, dead, 60)
+    ledger.expire_leases(bench.database, 3, dead)
+    suspect, (_, other) = bench.next_pack(batch), bench.release(1)
+    waits = Thread(target=bench.run, args=(suspect,))
+
+    def interfere(_: int) -> None:
+        if not waits.ident:
+            waits.start()
+            while bench.pack(suspect).state != "running":
+                waits.join(0.01)
+            bench.runner.stopping.ask()
+            waits.join()
+
+    evaluations.interfere = interfere
+    bench.run(other)
+    assert (bench.pack(suspect).state, bench.pack(suspect).rendering_at) == ("returned", None)
+    assert bench.pack(other).state == "finished"
 
 
 def test_what_was_rendered_before_the_device_was_lost_is_recorded(

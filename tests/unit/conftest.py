@@ -12,11 +12,6 @@ __all__ = ["manifest_server", "unreachable_store"]
 
 
 @pytest.fixture(scope="session")
-def model_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="session")
 def tiny_folder(model_cache) -> Path:
     """``base/`` and ``refiner/`` of the synthetic pair ``tiny``."""
     from worker.synthetic import synthetic_pair_folder
@@ -37,31 +32,47 @@ def tiny(tiny_folder, model_cache):
 
 
 @pytest.fixture(scope="session")
-def smallest(tmp_path_factory, model_cache):
-    """A pair as small as SDXL's architecture can be, for tests that render hundreds of images."""
-    import torch
-
-    from schemas.pair import ModelPair
-    from worker.pipelines import load_pair
+def smallest_folder(tmp_path_factory) -> Path:
+    """``base/`` and ``refiner/`` of a pair as small as SDXL's architecture can be."""
     from worker.synthetic import SYNTHETIC_SIZES, UnetSize, build_synthetic_pair
 
-    torch.set_num_threads(1)
     unet = UnetSize((32,), (True,), (1,), head_channels=8, time_id_channels=8)
     size = replace(SYNTHETIC_SIZES["tiny"], base_unet=unet, refiner_unet=unet)
     folder = tmp_path_factory.mktemp("smallest")
     build_synthetic_pair(size, folder)
-    sources = {part: {"source": str(folder / part)} for part in ("base", "refiner")}
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smallest(smallest_folder, model_cache):
+    """That pair, loaded as ``tiny`` is, for tests that render hundreds of images."""
+    import torch
+
+    from schemas.pair import ModelPair
+    from worker.pipelines import load_pair
+
+    torch.set_num_threads(1)
+    sources = {part: {"source": str(smallest_folder / part)} for part in ("base", "refiner")}
     return load_pair(ModelPair.model_validate({"name": "smallest"} | sources), "cpu", model_cache)
 
 
 @pytest.fixture(scope="session")
 def diffusers_pair(tiny_folder):
     """The same weights in diffusers' own pipelines, as its documentation shows: what tests hold us against."""
+    return _by_diffusers(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def smallest_diffusers_pair(smallest_folder):
+    return _by_diffusers(smallest_folder)
+
+
+def _by_diffusers(folder):
     from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
-    base = StableDiffusionXLPipeline.from_pretrained(tiny_folder / "base", use_safetensors=True, add_watermarker=False)
+    base = StableDiffusionXLPipeline.from_pretrained(folder / "base", use_safetensors=True, add_watermarker=False)
     refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(
-        tiny_folder / "refiner",
+        folder / "refiner",
         text_encoder_2=base.text_encoder_2,
         vae=base.vae,
         use_safetensors=True,

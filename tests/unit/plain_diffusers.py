@@ -7,6 +7,8 @@ import diffusers
 import torch
 from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
 
+from tests.unit.schedulers import fresh_scheduler
+
 
 @dataclass(frozen=True)
 class PlainPair:
@@ -48,7 +50,7 @@ class Reference:
         options = dict(one.scheduler_options)
         if one.scheduler == "DPMSolverSDEScheduler":
             options["noise_sampler_seed"] = [one.seed]
-        return getattr(diffusers, one.scheduler).from_config(self.pair.scheduler_config, **options)
+        return fresh_scheduler(one.scheduler, self.pair.scheduler_config, **options)
 
     def _is_for_compel(self, one):
         """diffusers would cut a long prompt."""

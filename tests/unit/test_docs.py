@@ -36,7 +36,20 @@ def all_commands() -> dict[str, Any]:
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    promised = ["render", "grid", "submit", "watch", "status", "show", "reproduce", "verify", "cancel", "retry"]
+    promised = [
+        "render",
+        "grid",
+        "plan",
+        "submit",
+        "watch",
+        "status",
+        "show",
+        "reproduce",
+        "verify",
+        "export",
+        "cancel",
+        "retry",
+    ]
     promised += [
         "failures",
         "pause",
@@ -48,8 +61,11 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "pairs",
         "doctor",
         "sizes",
+        "report",
+        "gc",
     ]
-    assert set(all_commands()) == {*promised, "db upgrade"}
+    schedule = (f"schedule {name}" for name in ("add", "list", "pause", "resume", "run", "remove"))
+    assert set(all_commands()) == {*promised, *schedule, "db upgrade"}
 
 
 @pytest.mark.parametrize("name", all_commands())
@@ -63,18 +79,23 @@ def test_every_command_is_in_the_readme_and_its_help_has_an_example(name: str) -
     [
         "render",
         "grid",
+        "plan",
         "submit",
         "watch",
         "status",
         "show",
         "reproduce",
         "verify",
+        "export",
         "cancel",
         "retry",
         "pairs",
         "doctor",
         "sizes",
+        "report",
+        "gc",
         "db upgrade",
+        *("schedule add", "schedule list", "schedule pause", "schedule resume", "schedule run", "schedule remove"),
     ],
 )
 def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> None:
@@ -125,6 +146,11 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("option", [opt for parameter in all_commands()["export"].params for opt in parameter.opts])
+def test_every_option_of_an_export_is_documented(option: str) -> None:
+    assert option in ("batches", "--json") or f"`{option}" in BULK
 
 
 def test_the_control_plane_imports_without_torch() -> None:

@@ -89,17 +89,11 @@ def distance(left, right):
 
 
 @pytest.mark.parametrize("fields", CASES)
-def test_a_pass_of_one_is_what_diffusers_renders(subject, fields):
-    one = spec(fields)
-    reference = Reference(subject.plain).render(one)
-    assert reference.isfinite().all()
-    assert torch.equal(latents_of(subject, one)[0], reference)
-
-
-@pytest.mark.parametrize("fields", CASES)
-def test_a_pass_of_eight_is_what_diffusers_renders_but_for_rounding(subject, fields):
+def test_a_pass_of_one_is_what_diffusers_renders_and_so_is_one_of_eight_but_for_rounding(subject, fields):
     eight = [spec(fields, seed=seed) for seed in range(8)]
     reference = Reference(subject.plain).render(eight[5])
+    assert reference.isfinite().all()
+    assert torch.equal(latents_of(subject, eight[5])[0], reference)
     assert distance(latents_of(subject, *eight)[5], reference) < subject.latents
     for wrong in _wrong_inputs(subject.plain, eight[5]):
         assert distance(wrong, reference) > subject.latents
@@ -116,7 +110,7 @@ def _wrong_inputs(plain, one):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_pictures_of_a_pass_of_eight_are_those_of_diffusers(subject, kind):
-    eight = [spec(TEXTS["plain"] | KINDS[kind], seed=seed) for seed in range(8)]
+    eight = [spec(TEXTS["plain"] | KINDS[kind], seed=seed, num_inference_steps=2) for seed in range(8)]
     pictures = render(subject.ours, eight).images
     references = [np.asarray(Reference(subject.plain, output_type="pil").render(one)) for one in eight]
     for picture, reference in zip(pictures, references, strict=True):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from schemas.schedulers import SCHEDULERS
 from schemas.spec import JobSpec
+from tests.unit.schedulers import fresh_scheduler
 from worker.inputs import PassInputs
 from worker.noise_schedule import noise_schedule
 from worker.rendering import denoise
@@ -44,7 +45,7 @@ def with_schedulers(config, pipes, one):
     """The pipelines, with a fresh scheduler each. ``config``: the base's, as it came."""
     options = {"noise_sampler_seed": [one.seed]} if one.scheduler == "DPMSolverSDEScheduler" else {}
     for pipe in pipes:
-        pipe.scheduler = getattr(diffusers, one.scheduler).from_config(config, **options)
+        pipe.scheduler = fresh_scheduler(one.scheduler, config, **options)
     return pipes
 
 

@@ -13,6 +13,7 @@ from schemas.errors import DeviceLostError, DeviceMemoryError, LeaseLostError, S
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.schedulers import SCHEDULERS
 from schemas.spec import JobSpec
+from tests.unit.schedulers import fresh_scheduler
 from worker.pipelines import load_pair
 from worker.rendering import denoise, render
 
@@ -38,8 +39,8 @@ def by_diffusers(pipes, one, *, output_type="pil", refiner_seed=None, embeds=({}
     if one.scheduler == "DPMSolverSDEScheduler":
         options["noise_sampler_seed"] = [one.seed]
     scheduler = diffusers.EulerDiscreteScheduler.load_config(base.config._name_or_path, subfolder="scheduler")
-    base.scheduler = getattr(diffusers, one.scheduler).from_config(scheduler, **options)
-    refiner.scheduler = getattr(diffusers, one.scheduler).from_config(scheduler, **options)
+    base.scheduler = fresh_scheduler(one.scheduler, scheduler, **options)
+    refiner.scheduler = fresh_scheduler(one.scheduler, scheduler, **options)
     generator = torch.Generator("cpu").manual_seed(one.seed)
     settings = {"num_inference_steps": one.num_inference_steps, "guidance_scale": one.guidance_scale}
     prompts = {"prompt": one.prompt, "negative_prompt": one.negative_prompt}
@@ -78,9 +79,9 @@ def test_a_picture_of_a_pass_of_one_is_the_one_that_diffusers_renders(tiny, diff
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_the_base_alone_is_what_diffusers_renders(tiny, diffusers_pair, scheduler):
+def test_the_base_alone_is_what_diffusers_renders(smallest, smallest_diffusers_pair, scheduler):
     one = spec(scheduler=scheduler, refiner={"mode": "off"}, seed=2**64 - 1)
-    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
+    assert is_what_diffusers_renders(smallest, smallest_diffusers_pair, one)
 
 
 @pytest.mark.parametrize(
@@ -93,26 +94,30 @@ def test_the_base_alone_is_what_diffusers_renders(tiny, diffusers_pair, schedule
         ("ddpm", {"variance_type": "fixed_large"}),
     ],
 )
-def test_scheduler_options_reach_diffusers(tiny, diffusers_pair, scheduler, options):
+def test_scheduler_options_reach_diffusers(smallest, smallest_diffusers_pair, scheduler, options):
     fields = {"scheduler": scheduler, "refiner": {"mode": "off"}}
     one = spec(**fields, scheduler_options=options)
-    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
-    assert not torch.equal(latents_of(tiny, one), latents_of(tiny, spec(**fields | {"scheduler": one.scheduler})))
+    assert is_what_diffusers_renders(smallest, smallest_diffusers_pair, one)
+    assert not torch.equal(
+        latents_of(smallest, one), latents_of(smallest, spec(**fields | {"scheduler": one.scheduler}))
+    )
 
 
 @pytest.mark.parametrize("scheduler", [*EXACT_IN_DIFFUSERS, "euler karras"])
 @pytest.mark.parametrize("start", [0.8, 0.35])
-def test_an_ensemble_is_what_diffusers_renders_where_it_loses_nothing(tiny, diffusers_pair, scheduler, start):
+def test_an_ensemble_is_what_diffusers_renders_where_it_loses_nothing(
+    smallest, smallest_diffusers_pair, scheduler, start
+):
     one = spec(scheduler=scheduler, refiner={"start": start})
-    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
+    assert is_what_diffusers_renders(smallest, smallest_diffusers_pair, one)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_the_handoff_of_diffusers_is_that_of_its_documentation(tiny, diffusers_pair, scheduler):
+def test_the_handoff_of_diffusers_is_that_of_its_documentation(smallest, smallest_diffusers_pair, scheduler):
     one = spec(scheduler=scheduler, refiner={"handoff": "diffusers", "start": 0.6}, num_inference_steps=7)
-    assert is_what_diffusers_renders(tiny, diffusers_pair, one)
+    assert is_what_diffusers_renders(smallest, smallest_diffusers_pair, one)
     lossless = spec(scheduler=scheduler, refiner={"start": 0.6}, num_inference_steps=7)
-    loses_nothing = torch.equal(latents_of(tiny, one), latents_of(tiny, lossless))
+    loses_nothing = torch.equal(latents_of(smallest, one), latents_of(smallest, lossless))
     assert loses_nothing == (scheduler in EXACT_IN_DIFFUSERS)
 
 
@@ -130,11 +135,11 @@ def test_the_handoff_of_diffusers_is_that_of_its_documentation(tiny, diffusers_p
         {"refiner": {"aesthetic_score": 3.0, "negative_aesthetic_score": 6.0}},
     ],
 )
-def test_every_setting_reaches_the_pipelines(tiny, diffusers_pair, fields):
+def test_every_setting_reaches_the_pipelines(smallest, smallest_diffusers_pair, fields):
     one = spec(**fields)
     scores = one.refiner.model_dump(include={"aesthetic_score", "negative_aesthetic_score"})
-    reference = by_diffusers(diffusers_pair, one, output_type="latent", **scores)
-    assert torch.equal(latents_of(tiny, one), reference)
+    reference = by_diffusers(smallest_diffusers_pair, one, output_type="latent", **scores)
+    assert torch.equal(latents_of(smallest, one), reference)
 
 
 SIZES = {"original_size": "512,768", "target_size": "1024,1024", "crops_coords_top_left": "0,128"}
@@ -144,11 +149,11 @@ NEGATIVE_SIZES = {"negative_original_size": "256,256", "negative_target_size": "
 
 @pytest.mark.parametrize("fields", [SIZES, NEGATIVE_SIZES, SIZES | NEGATIVE_SIZES, {"guidance_rescale": 0.7}])
 @pytest.mark.parametrize("refiner", [{"mode": "off"}, {"start": 0.6}])
-def test_what_is_told_of_sizes_and_guidance_is_as_in_diffusers(tiny, diffusers_pair, fields, refiner):
+def test_what_is_told_of_sizes_and_guidance_is_as_in_diffusers(smallest, smallest_diffusers_pair, fields, refiner):
     one = spec(**fields, refiner=refiner)
     sizes = {name: getattr(one, name) for name in fields if name != "guidance_rescale"}
-    base, refiner_pipe = diffusers_pair
-    base.scheduler = refiner_pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny.scheduler_config)
+    base, refiner_pipe = smallest_diffusers_pair
+    base.scheduler = refiner_pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(smallest.scheduler_config)
     generator = torch.Generator("cpu").manual_seed(one.seed)
     settings = {"prompt": one.prompt, "num_inference_steps": 5, "generator": generator, "output_type": "latent",
                 "guidance_scale": 5.0, **sizes}  # fmt: skip
@@ -158,28 +163,28 @@ def test_what_is_told_of_sizes_and_guidance_is_as_in_diffusers(tiny, diffusers_p
     else:
         latents = base(**settings, **base_only, denoising_end=0.6).images
         reference = refiner_pipe(**settings, image=latents, denoising_start=0.6).images
-    assert torch.equal(latents_of(tiny, one), reference)
-    assert not torch.equal(latents_of(tiny, spec(refiner=refiner)), reference)
+    assert torch.equal(latents_of(smallest, one), reference)
+    assert not torch.equal(latents_of(smallest, spec(refiner=refiner)), reference)
 
 
 @pytest.mark.parametrize("handoff", ["lossless", "diffusers"])
-def test_the_refiner_may_have_its_own_guidance_and_prompts(tiny, diffusers_pair, handoff):
+def test_the_refiner_may_have_its_own_guidance_and_prompts(smallest, smallest_diffusers_pair, handoff):
     own = {"guidance_scale": 2.5, "prompt": "sharp fur", "negative_prompt": "soft"}
     one = spec(refiner={**own, "start": 0.6, "handoff": handoff}, negative_prompt="dark")
-    base, refiner = diffusers_pair
-    base.scheduler = refiner.scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny.scheduler_config)
+    base, refiner = smallest_diffusers_pair
+    base.scheduler = refiner.scheduler = diffusers.EulerDiscreteScheduler.from_config(smallest.scheduler_config)
     settings = {"num_inference_steps": 5, "generator": torch.Generator("cpu").manual_seed(7), "output_type": "latent"}
     latents = base("a red fox", negative_prompt="dark", **settings, guidance_scale=5.0, denoising_end=0.6,
                    height=64, width=64).images  # fmt: skip
     reference = refiner(**own, **settings, image=latents, denoising_start=0.6).images
-    assert torch.equal(latents_of(tiny, one), reference)
+    assert torch.equal(latents_of(smallest, one), reference)
 
 
-def test_one_side_alone_may_be_guided(tiny):
+def test_one_side_alone_may_be_guided(smallest):
     unguided = spec(refiner={"start": 0.6, "guidance_scale": 1})
     scale_of_nobody = spec(refiner={"start": 0.6, "guidance_scale": 0.5})
-    assert torch.equal(latents_of(tiny, unguided), latents_of(tiny, scale_of_nobody))
-    assert not torch.equal(latents_of(tiny, unguided), latents_of(tiny, spec(refiner={"start": 0.6})))
+    assert torch.equal(latents_of(smallest, unguided), latents_of(smallest, scale_of_nobody))
+    assert not torch.equal(latents_of(smallest, unguided), latents_of(smallest, spec(refiner={"start": 0.6})))
 
 
 def test_what_differs_from_image_to_image_is_told_to_each(tiny):
@@ -221,17 +226,19 @@ def test_a_score_for_a_refiner_that_takes_none_is_refused(tiny):
         {"refiner": {"negative_aesthetic_score": 3.0}},
     ],
 )
-def test_the_comparison_sees_a_wrong_input(tiny, diffusers_pair, wrong):
-    reference = by_diffusers(diffusers_pair, spec(), output_type="latent")
-    assert torch.equal(latents_of(tiny, spec()), reference)
-    assert not torch.equal(latents_of(tiny, spec(**wrong)), reference)
+def test_the_comparison_sees_a_wrong_input(smallest, smallest_diffusers_pair, wrong):
+    reference = by_diffusers(smallest_diffusers_pair, spec(), output_type="latent")
+    assert torch.equal(latents_of(smallest, spec()), reference)
+    assert not torch.equal(latents_of(smallest, spec(**wrong)), reference)
 
 
-def test_the_refiner_goes_on_with_the_generator_of_the_base(tiny, diffusers_pair):
+def test_the_refiner_goes_on_with_the_generator_of_the_base(smallest, smallest_diffusers_pair):
     one = spec(scheduler="EulerAncestralDiscreteScheduler", refiner={"start": 0.5})
-    latents = latents_of(tiny, one)
-    assert torch.equal(latents, by_diffusers(diffusers_pair, one, output_type="latent"))
-    assert not torch.equal(latents, by_diffusers(diffusers_pair, one, output_type="latent", refiner_seed=one.seed))
+    latents = latents_of(smallest, one)
+    assert torch.equal(latents, by_diffusers(smallest_diffusers_pair, one, output_type="latent"))
+    assert not torch.equal(
+        latents, by_diffusers(smallest_diffusers_pair, one, output_type="latent", refiner_seed=one.seed)
+    )
 
 
 def test_a_long_prompt_is_rendered_whole(tiny, diffusers_pair):
@@ -316,11 +323,11 @@ def test_a_pass_renders_every_image_of_it(tiny):
     assert difference(together[0], together[2]) > 1
 
 
-def test_schedulers_leave_nothing_behind_for_the_next_pass(tiny):
-    before = latents_of(tiny, spec())
+def test_schedulers_leave_nothing_behind_for_the_next_pass(smallest):
+    before = latents_of(smallest, spec())
     for scheduler in SCHEDULERS:
-        render(tiny, [spec(scheduler=scheduler, refiner={"start": 0.5})])
-    assert torch.equal(latents_of(tiny, spec()), before)
+        render(smallest, [spec(scheduler=scheduler, refiner={"start": 0.5})])
+    assert torch.equal(latents_of(smallest, spec()), before)
 
 
 @pytest.mark.parametrize(
@@ -338,22 +345,22 @@ def test_schedulers_leave_nothing_behind_for_the_next_pass(tiny):
         ({"num_inference_steps": 1, "refiner": {"mode": "off"}}, (1, 0)),
     ],
 )
-def test_the_steps_that_ran_are_counted(tiny, fields, steps):
-    rendered = render(tiny, [spec(**fields)])
+def test_the_steps_that_ran_are_counted(smallest, fields, steps):
+    rendered = render(smallest, [spec(**fields)])
     assert (rendered.base_steps, rendered.refiner_steps) == steps
     assert rendered.images[0] is not None
 
 
-def test_the_sigma_of_the_handoff_is_the_schedulers(tiny):
-    rendered = render(tiny, [spec(num_inference_steps=10)])
-    scheduler = diffusers.EulerDiscreteScheduler.from_config(tiny.scheduler_config)
+def test_the_sigma_of_the_handoff_is_the_schedulers(smallest):
+    rendered = render(smallest, [spec(num_inference_steps=10)])
+    scheduler = diffusers.EulerDiscreteScheduler.from_config(smallest.scheduler_config)
     scheduler.set_timesteps(10)
     assert rendered.handoff_sigma == scheduler.sigmas[8].item()
     assert math.isclose(rendered.handoff_sigma, (1 / scheduler.alphas_cumprod[101].item() - 1) ** 0.5, rel_tol=1e-4)
 
 
-def test_no_sigma_is_given_where_there_is_no_refiner(tiny):
-    assert render(tiny, [spec(refiner={"mode": "off"})]).handoff_sigma is None
+def test_no_sigma_is_given_where_there_is_no_refiner(smallest):
+    assert render(smallest, [spec(refiner={"mode": "off"})]).handoff_sigma is None
 
 
 @pytest.mark.parametrize(
@@ -366,14 +373,14 @@ def test_no_sigma_is_given_where_there_is_no_refiner(tiny):
         {"scheduler": "euler karras"},
     ],
 )
-def test_specs_that_cannot_share_a_pass_are_refused(tiny, other):
+def test_specs_that_cannot_share_a_pass_are_refused(smallest, other):
     with pytest.raises(ValueError, match="one kind"):
-        render(tiny, [spec(), spec(**other)])
+        render(smallest, [spec(), spec(**other)])
 
 
-def test_an_empty_pass_is_refused(tiny):
+def test_an_empty_pass_is_refused(smallest):
     with pytest.raises(ValueError, match="one kind"):
-        render(tiny, [])
+        render(smallest, [])
 
 
 def test_a_pair_without_refiner_renders_the_base_alone_and_says_so(tiny_folder, model_cache, tiny):
@@ -385,7 +392,7 @@ def test_a_pair_without_refiner_renders_the_base_alone_and_says_so(tiny_folder, 
 
 
 @pytest.mark.parametrize("calls_before", [0, 3, 4])
-def test_a_pack_that_was_taken_back_stops_at_the_next_step(tiny, calls_before):
+def test_a_pack_that_was_taken_back_stops_at_the_next_step(smallest, calls_before):
     calls = []
 
     def stop():
@@ -393,7 +400,7 @@ def test_a_pack_that_was_taken_back_stops_at_the_next_step(tiny, calls_before):
         return len(calls) > calls_before
 
     with pytest.raises(LeaseLostError):
-        render(tiny, [spec()], stop)  # 4 steps of the base, 1 of the refiner
+        render(smallest, [spec()], stop)  # 4 steps of the base, 1 of the refiner
     assert len(calls) == calls_before + 1
 
 

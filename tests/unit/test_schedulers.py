@@ -12,6 +12,7 @@ import torch
 from schemas.errors import SpecError
 from schemas.schedulers import OPTION_NAMES, SCHEDULER_OPTIONS, SCHEDULERS, a1111_sampler
 from schemas.spec import JobSpec
+from tests.unit.schedulers import fresh_scheduler
 from worker.synthetic import _SCHEDULER_CONFIG as SDXL_CONFIG
 
 RENDERING = (Path(__file__).parents[2] / "docs" / "rendering.md").read_text()
@@ -61,19 +62,17 @@ OVERRULED["DPMSolverSinglestepScheduler"] |= OVERRULED["DPMSolverMultistepSchedu
 
 
 @pytest.mark.parametrize(("class_name", "options"), EVERY_OPTION)
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 10])
-def test_every_value_of_every_option_renders_and_stays_as_it_is(
-    class_name: str, options: dict[str, Any], num_steps: int
-) -> None:
+def test_every_value_of_every_option_renders_and_stays_as_it_is(class_name: str, options: dict[str, Any]) -> None:
     try:
         wanted = dict(spec(scheduler=class_name, scheduler_options=options).scheduler_options)
     except SpecError as error:
         assert "unless final_sigmas_type is sigma_min" in str(error)  # noqa: PT017
         wanted = options | {"final_sigmas_type": "sigma_min"}
     seed = {"noise_sampler_seed": [2**64 - 1]} if class_name == "DPMSolverSDEScheduler" else {}
-    scheduler = getattr(diffusers, class_name).from_config(dict(SDXL_CONFIG), **wanted, **seed)
-    assert last_sample(scheduler, num_steps).isfinite().all()
-    assert {name: scheduler.config[name] for name in wanted} == wanted
+    for num_steps in (1, 2, 3, 10):
+        scheduler = fresh_scheduler(class_name, SDXL_CONFIG, **wanted, **seed)
+        assert last_sample(scheduler, num_steps).isfinite().all(), num_steps
+        assert {name: scheduler.config[name] for name in wanted} == wanted, num_steps
 
 
 def last_sample(scheduler: Any, num_steps: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import schemas.tables
+import schemas.column_types
 
 revision = "0001"
 down_revision = None
@@ -17,8 +17,8 @@ def upgrade() -> None:
         sa.Column("pair", sa.String(length=63), nullable=False),
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
-        sa.Column("created_at", schemas.tables.Utc(timezone=True), nullable=False),
-        sa.Column("opened_at", schemas.tables.Utc(timezone=True), nullable=True),
+        sa.Column("created_at", schemas.column_types.Utc(timezone=True), nullable=False),
+        sa.Column("opened_at", schemas.column_types.Utc(timezone=True), nullable=True),
         sa.Column("num_pending", sa.Integer(), nullable=False),
         sa.Column("num_queued", sa.Integer(), nullable=False),
         sa.Column("num_running", sa.Integer(), nullable=False),
@@ -53,7 +53,7 @@ def upgrade() -> None:
         sa.Column("format", sa.String(length=8), nullable=False),
         sa.Column("spec_digest", sa.String(length=64), nullable=False),
         sa.Column("pair_fingerprint", sa.String(length=64), nullable=False),
-        sa.Column("created_at", schemas.tables.Utc(timezone=True), nullable=False),
+        sa.Column("created_at", schemas.column_types.Utc(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_images")),
         sa.UniqueConstraint("uri", name=op.f("uq_images_uri")),
     )
@@ -64,7 +64,7 @@ def upgrade() -> None:
         "leases",
         sa.Column("name", sa.String(length=40), nullable=False),
         sa.Column("holder", sa.String(length=32), nullable=False),
-        sa.Column("expires_at", schemas.tables.Utc(timezone=True), nullable=False),
+        sa.Column("expires_at", schemas.column_types.Utc(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
     )
     op.create_table(
@@ -77,8 +77,8 @@ def upgrade() -> None:
         sa.Column("pair_fingerprint", sa.String(length=64), nullable=True),
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("started_at", schemas.tables.Utc(timezone=True), nullable=False),
-        sa.Column("seen_at", schemas.tables.Utc(timezone=True), nullable=False),
+        sa.Column("started_at", schemas.column_types.Utc(timezone=True), nullable=False),
+        sa.Column("seen_at", schemas.column_types.Utc(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
     op.create_table(
@@ -89,14 +89,14 @@ def upgrade() -> None:
         sa.Column("pack_key", sa.String(length=120), nullable=False),
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("num_jobs", sa.Integer(), nullable=False),
-        sa.Column("released_at", schemas.tables.Utc(timezone=True), nullable=False),
-        sa.Column("published_at", schemas.tables.Utc(timezone=True), nullable=True),
-        sa.Column("start_before", schemas.tables.Utc(timezone=True), nullable=True),
+        sa.Column("released_at", schemas.column_types.Utc(timezone=True), nullable=False),
+        sa.Column("published_at", schemas.column_types.Utc(timezone=True), nullable=True),
+        sa.Column("start_before", schemas.column_types.Utc(timezone=True), nullable=True),
         sa.Column("worker_id", sa.String(length=32), nullable=True),
-        sa.Column("claimed_at", schemas.tables.Utc(timezone=True), nullable=True),
-        sa.Column("rendering_at", schemas.tables.Utc(timezone=True), nullable=True),
-        sa.Column("lease_expires_at", schemas.tables.Utc(timezone=True), nullable=True),
-        sa.Column("ended_at", schemas.tables.Utc(timezone=True), nullable=True),
+        sa.Column("claimed_at", schemas.column_types.Utc(timezone=True), nullable=True),
+        sa.Column("rendering_at", schemas.column_types.Utc(timezone=True), nullable=True),
+        sa.Column("lease_expires_at", schemas.column_types.Utc(timezone=True), nullable=True),
+        sa.Column("ended_at", schemas.column_types.Utc(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_packs_batch_id")),
         sa.ForeignKeyConstraint(["worker_id"], ["workers.id"], name=op.f("fk_packs_worker_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_packs")),
@@ -168,7 +168,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("render_seconds", sa.Double(), nullable=False),
         sa.Column("finish_seconds", sa.Double(), nullable=False),
-        sa.Column("finished_at", schemas.tables.Utc(timezone=True), nullable=False),
+        sa.Column("finished_at", schemas.column_types.Utc(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["environment_digest"], ["environments.digest"], name=op.f("fk_results_environment_digest")
         ),

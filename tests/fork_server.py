@@ -1,6 +1,6 @@
 """Forks Nightshift's processes from one that has imported torch already: a start takes one second instead of ten.
 
-``python -m tests.chaos.fork_server SOCKET``. One line of JSON on a connection asks for a process (``Request``), the
+``python -m tests.fork_server SOCKET``. One line of JSON on a connection asks for a process (``Request``), the
 answer is its process id, and a second line its end: an exit code, or the negative number of a signal. Who closes the
 connection kills the process. Nothing but the imports is shared: no thread runs here, and no model is loaded.
 """
@@ -25,19 +25,26 @@ _MODULES = (
     *("alembic.runtime.migration", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite"),
     *("celery.app.amqp", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
     *("celery.worker.strategy", "kombu.transport.redis"),
-    *("nightshift", "worker.process", "worker.synthetic", "tests.chaos.launch", "tests.chaos.reference"),
+    *("nightshift", "worker.process", "worker.reproduction", "worker.synthetic"),
+    *("tests.chaos.launch", "tests.chaos.reference"),
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
 class Request:
-    """A process to be. ``entry``: ``worker.process`` or ``nightshift``. ``log``: where its output is appended."""
+    """A process to be: ``python -m entry arguments`` in a folder. ``stdout``, ``stderr``: where its output is appended.
+
+    ``through``: a module whose ``launch(entry, arguments)`` runs it, and does something to it before.
+    """
 
     entry: str
     arguments: list[str]
     environment: dict[str, str]
-    log: str
+    folder: str
+    stdout: str
+    stderr: str
+    through: str = "tests.fork_server"
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -108,10 +115,9 @@ class _Server:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.environ.clear()
         os.environ.update(request.environment)
-        log = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.chdir(os.environ["NIGHTSHIFT_HOME"])
+        for number, path in ((1, request.stdout), (2, request.stderr)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
+        os.chdir(request.folder)
         random.seed()
         gc.unfreeze()
         os._exit(_ended(request))
@@ -125,11 +131,9 @@ def _tell(connection: socket.socket, number: int) -> None:
 
 
 def _ended(request: Request) -> int:
-    from tests.chaos.launch import launch
-
     code: Any
     try:
-        code = launch(request.entry, request.arguments)
+        code = importlib.import_module(request.through).launch(request.entry, request.arguments)
     except SystemExit as end:
         code = end.code
     except BaseException:  # what an interpreter does at its end
@@ -141,8 +145,15 @@ def _ended(request: Request) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
+def launch(entry: str, arguments: list[str]) -> Any:
+    """Runs ``entry`` as ``python -m entry arguments`` would. Returns its exit code."""
+    sys.argv = [entry, *arguments]
+    return importlib.import_module(entry).main()
+
+
 def _import_everything() -> None:
     """All that the processes would import one by one, a second here and a second there."""
+    gc.disable()  # what is imported stays: to look for garbage among it takes a fifth of the time
     for name in _MODULES:
         importlib.import_module(name)
 
@@ -150,6 +161,7 @@ def _import_everything() -> None:
 def main() -> None:
     _import_everything()
     assert threading.active_count() == 1, "a thread would be lost in every fork"
+    gc.enable()
     gc.collect()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""The harness's side of the fork server: starts it, asks it for processes, waits for their ends."""
+"""The tests' side of the fork server: starts it, asks it for processes, waits for their ends."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Self
 
 from farm.tether import tethered
-from tests.chaos.fork_server import Request
+from tests.fork_server import Request
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _START_SECONDS = 120.0
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -80,7 +80,7 @@ class ForkServer:
         self._children: list[Child] = []
 
     def __enter__(self) -> Self:
-        command = tethered([sys.executable, "-P", "-m", "tests.chaos.fork_server", str(self.socket)], signal.SIGKILL)
+        command = tethered([sys.executable, "-P", "-m", "tests.fork_server", str(self.socket)], signal.SIGKILL)
         environment = {**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)

@@ -1,0 +1,51 @@
+"""What a user does to a batch that is there: cancel, pause, resume, retry, put in another order.
+
+Each is one or two transactions of ``farm``; commands and the Python API call the same.
+"""
+
+from farm import batches, ledger
+from farm.database import Database
+from producer.queries import BatchSummary, batch_summary
+from schemas.errors import NotFoundError
+from schemas.states import BatchState
+
+
+def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> BatchSummary | None:
+    """The batch afterwards; None where it was one that a killed submit left behind, and is gone now. What renders is
+    finished, unless ``now``: then it is stopped within a third of a lease."""
+    if batch.state == BatchState.STAGING:
+        batches.discard_batch(database, batch.id)
+        try:
+            batch = batch_summary(database, batch.id)  # its submit was alive, and has opened it meanwhile
+        except NotFoundError:
+            return None
+    if batch.state in (BatchState.OPEN, BatchState.PAUSED):
+        batches.cancel_batch(database, batch.id)
+    if now:
+        batches.stop_running(database, batch.id)
+    while ledger.sweep_canceled(database, batch.id):
+        pass
+    return batch_summary(database, batch.id)
+
+
+def pause(database: Database, batch_id: int) -> BatchSummary:
+    """Nothing more of it begins; what renders is finished. Raises NotFoundError for a batch that is not open."""
+    batches.pause_batch(database, batch_id)
+    ledger.return_queued(database)
+    return batch_summary(database, batch_id)
+
+
+def resume(database: Database, batch_id: int) -> BatchSummary:
+    """Goes on with a paused batch. Raises NotFoundError for one that is not paused."""
+    batches.resume_batch(database, batch_id)
+    return batch_summary(database, batch_id)
+
+
+def reprioritise(database: Database, batch: BatchSummary, priority: int | None, weight: float | None) -> BatchSummary:
+    """Puts it before or behind others; what is None stays. It holds for every pack that is begun from now on.
+
+    Raises NotFoundError for a batch that is neither open nor paused.
+    """
+    batches.reprioritise(database, batch.id, priority, weight)
+    ledger.return_queued(database, batch.pair)
+    return batch_summary(database, batch.id)

@@ -1,0 +1,194 @@
+"""Following batches: their counters, their workers and what failed of them, again and again, until they have ended.
+
+What one look costs does not grow with the batches: counters, workers, and the packs of the last minute.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, select, union_all
+
+from farm.database import Database, Transaction, question
+from farm.leases import ledger_time
+from farm.workers import live_workers
+from producer.outlook import GOES_ON, Outlook, outlook_at
+from producer.queries import BatchSummary, images_per_second, summaries_of
+from schemas.errors import UnavailableError
+from schemas.settings import Settings
+from schemas.states import JobState, PackState
+from schemas.tables import Job, Pack
+
+_POLL_SECONDS: Final = 0.5
+_RATE_SECONDS: Final = 60.0
+#: a transaction that failed a job may have begun so long before it was committed
+_COMMITTED_WITHIN: Final = timedelta(seconds=60)
+_MOST_FAILURES: Final = 1000
+
+
+class Rate:
+    """Images a second over the last minute. The clock starts when the first images are there: loading and the first
+    pack's own time are not counted, nor its images. ``before``: what it was before anybody looked; it stands for the
+    first minute, until something is seen.
+    """
+
+    def __init__(self, before: float | None = None) -> None:
+        self._before = before
+        self._seen: deque[tuple[float, int]] = deque()
+        self._first: tuple[float, int] | None = None
+
+    def note(self, at_seconds: float, num_ended: int) -> None:
+        if self._seen and num_ended < self._seen[-1][1]:  # failed jobs are tried again
+            self._seen.clear()
+            self._first = None
+        if self._first is None:
+            self._first = at_seconds, num_ended
+        if at_seconds - self._first[0] > _RATE_SECONDS:
+            self._before = None
+        if num_ended == self._first[1]:
+            return
+        self._seen.append((at_seconds, num_ended))
+        while at_seconds - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:
+            self._seen.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """None before two samples differ."""
+        if not self._seen or self._seen[0][1] == self._seen[-1][1]:
+            return self._before
+        (began, first), (ended, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (ended - began)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A batch at one moment, and the live workers of its pair. ``tended``: whoever looks starts workers itself.
+    ``seconds_left``: until it has ended, closed hours and all; None where that is not known."""
+
+    batch: BatchSummary
+    num_workers: int
+    tended: bool = False
+    outlook: Outlook = GOES_ON
+    images_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class FailedJob:
+    """A job that has just failed."""
+
+    batch_id: int
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All batches that are followed, and which of their jobs failed since the moment before. Of the first moment
+    ``failures`` is empty: what failed before is counted in the batches."""
+
+    sights: tuple[Sight, ...]
+    failures: tuple[FailedJob, ...] = ()
+
+
+def follow(
+    database: Database, batch_ids: Sequence[int], settings: Settings, tend: Callable[[], None] | None = None
+) -> Iterator[Moment]:
+    """The batches twice a second, until all have ended. ``tend`` is called each time; what it raises ends it all.
+
+    While the ledger does not answer, nothing is yielded; that is said on stderr, once.
+
+    Raises:
+        NotFoundError: there is no such batch, or it was discarded.
+    """
+    answers = True
+    looks: _Looks | None = None
+    while True:
+        try:
+            looks = looks or _Looks(database, batch_ids, settings, tended=tend is not None)
+            moment = looks.look()
+        except UnavailableError as error:
+            if answers:
+                print(f"{error}; trying again", file=sys.stderr, flush=True)
+            answers = False
+        else:
+            answers = True
+            yield moment
+            if all(sight.batch.ended for sight in moment.sights):
+                return
+            if tend is not None:
+                tend()
+        time.sleep(_POLL_SECONDS)
+
+
+class _Looks:
+    def __init__(self, database: Database, batch_ids: Sequence[int], settings: Settings, *, tended: bool) -> None:
+        self._database = database
+        self._batch_ids = batch_ids
+        self._settings = settings
+        self._tended = tended
+        self._rates = {batch_id: Rate(images_per_second(database, batch_id)) for batch_id in batch_ids}
+        self._failures = _Failures(database)
+
+    def look(self) -> Moment:
+        """Raises UnavailableError, NotFoundError."""
+        now = ledger_time(self._database)
+        batches = summaries_of(self._database, self._batch_ids)
+        workers = live_workers(self._database, self._settings.lease_seconds)
+        failures = self._failures.since_last(now, batches)
+        return Moment(tuple(self._sight(batch, workers.get(batch.pair, 0), now) for batch in batches), failures)
+
+    def _sight(self, batch: BatchSummary, num_workers: int, now: datetime) -> Sight:
+        rate = self._rates[batch.id]
+        rate.note(time.monotonic(), batch.num_ended)
+        ahead = outlook_at(now, batch, self._settings.window, rate.per_second)
+        seconds_left = (ahead.ends - now).total_seconds() if ahead.ends else None
+        return Sight(batch, num_workers, self._tended, ahead, rate.per_second, seconds_left)
+
+
+class _Failures:
+    """Which jobs failed since the last look. Only the last minute's are remembered."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._counted: dict[int, int] = {}
+        self._seen: set[tuple[int, str]] = set()
+        self._looked_at: datetime | None = None
+
+    def since_last(self, now: datetime, batches: Sequence[BatchSummary]) -> tuple[FailedJob, ...]:
+        is_first, looked_at = self._looked_at is None, self._looked_at or now
+        counted = {batch.id: batch.num_failed for batch in batches}
+        new = list[FailedJob]()
+        if any(num_failed != self._counted.get(batch_id, 0) for batch_id, num_failed in counted.items()):
+            rows = _failed_lately(self._database, batches, looked_at - _COMMITTED_WITHIN)
+            new = [FailedJob(row.batch_id, row.number, row.error or "") for row in rows if _key(row) not in self._seen]
+            self._seen = {_key(row) for row in rows}
+        self._counted, self._looked_at = counted, now
+        return () if is_first else tuple(new)
+
+
+def _key(row: Any) -> tuple[int, str]:
+    """One failure: a job that is tried again and fails again does so in another pack."""
+    return row.id, row.pack_id
+
+
+@question
+def _failed_lately(tx: Transaction, batches: Sequence[BatchSummary], since: datetime) -> Sequence[Row[Any]]:
+    batch_ids = {batch.id for batch in batches}
+    rows = tx.execute(failed_lately_statement({batch.pair for batch in batches}, since))
+    return [row for row in rows if row.batch_id in batch_ids]
+
+
+def failed_lately_statement(pairs: Collection[str], since: datetime) -> Select[*tuple[Any, ...]]:
+    """The pairs' failed jobs, by way of the packs that run or ended since: however many have failed in all. Of which
+    batch they are is asked afterwards, or a database might go through all that failed of it."""
+    of_pairs = Pack.pair.in_(pairs)
+    running = select(Pack.id).where(of_pairs, Pack.state == PackState.RUNNING)
+    ended = select(Pack.id).where(of_pairs, Pack.ended_at > since)
+    lately = union_all(running, ended).subquery()
+    failed = select(Job.id, Job.batch_id, Job.number, Job.error, Job.pack_id).join(lately, lately.c.id == Job.pack_id)
+    return failed.where(Job.state == JobState.FAILED).order_by(Job.id).limit(_MOST_FAILURES)

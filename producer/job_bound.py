@@ -1,0 +1,59 @@
+"""The bound of a batch: more jobs than ``max_jobs`` are refused with the number that there would be.
+
+What lies beyond the bound is counted and not made, so that the sentence can say the number.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from producer.choices import MOST
+from schemas.errors import ManifestError
+
+#: beyond the bound: counting ends here, and the sentence says "more than"
+_MAX_COUNTED_ROWS: Final = 1_000_000
+
+
+@dataclass
+class JobBound:
+    """Counts the jobs of a manifest. ``max_jobs`` None: any number."""
+
+    max_jobs: int | None
+    num_jobs: int = 0
+    _num_beyond: int = 0
+    _most_of_a_row: tuple[int, int] = (0, 0)
+
+    def takes(self, line: int, num: int) -> bool:
+        """Whether the jobs of this row may be made. From the first that may not, all are only counted.
+
+        Raises:
+            ManifestError: counting went on for long enough.
+        """
+        self._most_of_a_row = max(self._most_of_a_row, (num, -line))
+        if self.max_jobs is None or (not self._num_beyond and self.num_jobs + num <= self.max_jobs):
+            return True
+        self.num_jobs += num
+        self._num_beyond += 1
+        if self._num_beyond > _MAX_COUNTED_ROWS:
+            self._refuse("more than ")
+        return False
+
+    def made(self) -> None:
+        """One job of a row that was taken."""
+        self.num_jobs += 1
+
+    def check(self) -> None:
+        """After the last row. Raises ManifestError where there were too many jobs."""
+        if self._num_beyond:
+            self._refuse("")
+
+    def _refuse(self, more: str) -> None:
+        most, line = self._most_of_a_row[0], -self._most_of_a_row[1]
+        one = f" (line {line} alone {_number(most)})" if most > (self.max_jobs or 0) else ""
+        raise ManifestError(
+            f"the manifest would be {more}{_number(self.num_jobs)} jobs{one}, and --max-jobs is {self.max_jobs:,}:"
+            " take fewer rows with --limit, ask for fewer images of each, or raise --max-jobs"
+        )
+
+
+def _number(num: int) -> str:
+    return f"{num:,}" if num < MOST else f"{MOST:,} or more"

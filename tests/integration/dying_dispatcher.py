@@ -1,0 +1,38 @@
+"""A dispatcher's part in schedules, as a process that can be made to die at a point: ``tests.chaos.crash_points``.
+
+python -m tests.integration.dying_dispatcher LEDGER_URL HOME
+"""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from farm import batches, ledger
+from farm.database import Database
+from producer import firings
+from producer.firings import Firings
+from schemas.settings import Settings
+from tests.chaos.crash_points import after, before
+
+#: point → the function of the product, and on which side of it
+POINTS = {
+    "after firing": (after, firings, "fire"),
+    "claimed": (after, firings, "claim_firing"),
+    "created": (after, batches, "create_batch"),
+    "staged": (after, ledger, "stage_jobs"),
+    "before opening": (before, batches, "open_batch"),
+    "opened": (after, batches, "open_batch"),
+}
+
+
+def main(url: str, home: str) -> None:
+    for point, (side, module, name) in POINTS.items():
+        side(module, name, point)
+    with closing(Database(url)) as database:
+        mine = Firings(database, Settings(home=Path(home)))
+        mine.tend()
+        mine.wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,96 @@
+"""An export that is killed, at whatever point, and run again ends with the bytes of one that nobody killed."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightshift import app
+from tests.unit.export_farm import ExportFarm, tree
+
+NUM_IMAGES = 120
+#: it is killed when so many files are there, temporary ones among them, then started again
+KILLED_AT = {
+    "imagefolder": (2, 60, NUM_IMAGES),
+    "webdataset": (1, 3, 17, 36),
+    "parquet": (2, 9, 13),
+    "csv": (1, 3, 7),
+}
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> ExportFarm:
+    found = ExportFarm(tmp_path_factory.mktemp("farm") / "home")
+    found.batch([{"prompt": f"cat {n // 3}"} for n in range(NUM_IMAGES)])
+    return found
+
+
+def arguments(file_format: str, folder: Path) -> list[str]:
+    options = ["--format", file_format, "--shard-size", "10", "--split", "train=0.8,test=0.2", "--without", "black"]
+    return ["1", *options, "--to", str(folder)]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Forked from one that has imported what an export needs: a start takes milliseconds."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["pyarrow.parquet", "tests.unit.export_farm"])
+    return found
+
+
+def run_export(variables: dict[str, str], command: list[str]) -> None:
+    """In a process of its own."""
+    os.environ |= variables
+    app(["export", *command])
+
+
+def killed_export(processes: Any, farm: ExportFarm, command: list[str], num_files: int) -> bool:
+    """Whether it was still at work when it was killed."""
+    process, folder = processes.Process(target=run_export, args=(farm.variables(), command)), Path(command[-1])
+    process.start()
+    while process.is_alive() and sum(1 for _ in folder.rglob("*.*")) < num_files:
+        time.sleep(0.0005)
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("file_format", KILLED_AT)
+def test_killed_again_and_again_it_ends_with_the_same_bytes(
+    processes: Any, farm: ExportFarm, tmp_path: Path, file_format: str
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    farm.export(*arguments(file_format, whole))
+    num_killed = sum(
+        killed_export(processes, farm, arguments(file_format, broken), num) for num in KILLED_AT[file_format]
+    )
+    assert num_killed > 0
+    assert tree(broken) != tree(whole)
+    farm.export(*arguments(file_format, broken))
+    assert tree(broken) == tree(whole)
+
+
+@pytest.mark.parametrize("lost", ["00001.tar", "00001.parquet", "00001_stats.json", "README.md"])
+def test_what_is_lost_or_cut_off_is_written_again_and_nothing_else(farm: ExportFarm, tmp_path: Path, lost: str) -> None:
+    command = ("1", "--format", "webdataset", "--shard-size", 50, "--to", tmp_path / "set")
+    farm.export(*command)
+    before = tree(tmp_path / "set")
+    path = tmp_path / "set" / lost
+    path.write_bytes(path.read_bytes()[:-1]) if lost.endswith(("tar", "parquet")) else path.unlink()
+    answer = farm.export(*command)
+    assert answer["num_written"] == (50 if lost != "README.md" else 0)
+    assert tree(tmp_path / "set") == before
+
+
+def test_an_image_of_another_size_is_placed_again(farm: ExportFarm, tmp_path: Path) -> None:
+    command = ("1", "--format", "imagefolder", "--to", tmp_path / "set", "--copy")
+    farm.export(*command)
+    before = tree(tmp_path / "set")
+    path = tmp_path / "set" / "train" / "00000" / "000000003.png"
+    path.write_bytes(b"")
+    farm.export(*command)
+    assert tree(tmp_path / "set") == before
