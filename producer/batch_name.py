@@ -1,18 +1,17 @@
 """What a batch may be called: it goes to terminals, into file names and into the ledger."""
 
 import unicodedata
-from pathlib import Path
 from typing import Final
 
+from producer.manifest_source import ManifestSource
 from schemas.fields import text_flaw
-from schemas.printable import printable
 
 _MAX_CHARACTERS: Final = 200
 
 
-def name_of_file(path: Path) -> str:
+def name_of_manifest(source: ManifestSource) -> str:
     """The name of a batch that was given none. A file may be called anything."""
-    return printable(path.stem)[:_MAX_CHARACTERS]
+    return source.stem[:_MAX_CHARACTERS]
 
 
 def name_flaw(name: str) -> str | None:

@@ -34,6 +34,7 @@ from producer.finished_jobs import finished_jobs
 from producer.first_tick import first_tick
 from producer.job_results import JobResult, job_results
 from producer.manifest import read_manifest, read_rows
+from producer.manifest_source import ManifestSource
 from producer.patience import Patient, until_ended
 from producer.queries import BatchSummary, batch_summary, find_batch
 from producer.submit import submit
@@ -116,8 +117,8 @@ class Client:
 
         rows: mappings with the values that a line of JSONL would have (``{"prompt": "…", "seed": 7, "refiner":
             {"start": 0.9}}``), ``JobSpec``s, or both, read one after another, so a generator of millions will do; or
-            the path of a manifest. Keys that are no field of a spec are kept as the job's ``meta``. A row without a
-            seed gets one from its content.
+            the path or URL of a manifest. Keys that are no field of a spec are kept as the job's ``meta``. A row
+            without a seed gets one from its content.
         options: ``SubmitOptions``.
 
         Raises:
@@ -129,8 +130,8 @@ class Client:
         check_names(options)
         reading = read_options(self.settings, options)
         if isinstance(rows, Path | str):
-            manifest: Path | None = Path(rows)
-            found = read_manifest(Path(rows), reading)
+            manifest = ManifestSource.of(rows) if isinstance(rows, Path) else ManifestSource.parse(rows)
+            found = read_manifest(manifest, reading)
         else:
             manifest, found = None, read_rows(rows, reading)
         request = batch_request(self.settings, manifest, options)

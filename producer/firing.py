@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from threading import Event, Thread
 from zoneinfo import ZoneInfo
 
@@ -13,7 +12,7 @@ from farm.database import Database
 from farm.firings import ClaimedFiring
 from producer.counted_advice import CountedAdvice
 from producer.manifest import read_manifest
-from producer.orders import of_schedule, read_options
+from producer.orders import of_schedule, read_options, source_of
 from producer.rows import BadRow, Row
 from producer.submit import Submission, submit
 from schemas.errors import InputError, LeaseLostError, NightshiftError, UnavailableError
@@ -45,7 +44,7 @@ def submit_firing(database: Database, settings: Settings, claimed: ClaimedFiring
     order = order_of_firing(claimed.schedule, SubmitOrder.from_json(claimed.order), claimed.due_at, _zone(claimed))
     request = replace(of_schedule(settings, order, claimed.schedule, claimed.due_at), fence=claimed.fence)
     advised = CountedAdvice(settings.model_pair(order.pair))
-    rows = _until(stop, read_manifest(Path(order.manifest), read_options(settings, order)))
+    rows = _until(stop, read_manifest(source_of(order), read_options(settings, order)))
     with _lease_kept(database, claimed.fence, settings.lease_seconds):
         submission = submit(database, advised.passed(rows), request)
     for warned in advised.warnings:

@@ -1,4 +1,4 @@
-"""Manifests: files of prompts, read as a stream. TSV, CSV, JSONL or plain text, told apart by their suffix.
+"""Manifests: files of prompts, read as a stream, whatever their format and wherever they lie (``manifest_rows``).
 
 A column is a field of the spec when its name is one (without regard to case, and with ``_``, space and ``-`` alike) or
 when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every other column is meta.
@@ -6,13 +6,14 @@ when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every othe
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 from producer.axes import Axes, AxisValue, filled, without_replaced
-from producer.columns import Cells, Columns, columns_of, field_mapping, field_values
+from producer.columns import Cells, Columns, field_mapping, field_values
 from producer.defaults import set_option
 from producer.drawings import Drawings
 from producer.expanded_rows import ExpandedRows
@@ -20,16 +21,14 @@ from producer.expansion import NO_EXPANSION, Expansion
 from producer.firing_rows import with_placeholders
 from producer.inputs import Inputs
 from producer.job_bound import JobBound
-from producer.jsonl import json_rows
 from producer.kinds import CheckedRow, Kinds
-from producer.lines import Line
-from producer.manifest_file import manifest_lines
+from producer.manifest_rows import Part, manifest_parts
+from producer.manifest_source import ManifestSource
 from producer.mappings import ROWS, mapping_rows
 from producer.repeats import Repeats
 from producer.rows import BadRow, Row, finding, shown_value
 from producer.seeds import derived_seed
 from producer.sweeps import Sweep
-from producer.tables import csv_records, table_rows, tsv_records
 from producer.templates import Templates
 from producer.wildcards import Wildcards
 from schemas.digest import sha256_hex
@@ -72,24 +71,26 @@ class ReadOptions:
     placeholders: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_manifest(path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
-    """The rows of the file, in its order. A bad row does not end the reading.
+def read_manifest(manifest: Path | ManifestSource, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """The rows of the manifest, in its order. A bad row does not end the reading.
 
     Raises:
-        ManifestError: when the first row is asked for, if the file cannot be read, has no rows or no prompt, or
-            an option is wrong; at the end, if ``columns`` names one that no row of a JSONL file has.
-        StorageError: the temporary folder is full, or the image store does not take an input.
+        ManifestError: when the first row is asked for, if a file cannot be read, has no rows or no prompt, or
+            an option is wrong; later, if a file is not whole, or ``columns`` names one that no row of a JSONL file has.
+        StorageError: the temporary folder is full, the image store does not take an input, or what the manifest's URL
+            names does not answer.
     """
+    source = ManifestSource.of(manifest)
     mapping, defaults, given = _checked_options(options)
-    with manifest_lines(path) as lines:
-        cells = _cells(path, lines, mapping, needs_prompt="prompt" not in given)
-        yield from _made(printable(str(path)), cells, defaults, options)
+    with closing(manifest_parts(source, mapping, needs_prompt="prompt" not in given)) as parts:
+        yield from _made(source.name, parts, defaults, options)
 
 
 def read_rows(items: Iterable[object], options: ReadOptions) -> Iterator[Row | BadRow]:
     """The same of what a program gives: mappings with the values of a JSONL file, and ``JobSpec``s. Raises likewise."""
     mapping, defaults, _ = _checked_options(options)
-    yield from _made(ROWS, mapping_rows(items, mapping, takes_specs=not defaults), defaults, options)
+    part = Part(ROWS, mapping_rows(items, mapping, takes_specs=not defaults))
+    yield from _made(ROWS, [part], defaults, options)
 
 
 def _checked_options(options: ReadOptions) -> tuple[Mapping[str, str], dict[str, object], set[str]]:
@@ -104,16 +105,20 @@ def _checked_options(options: ReadOptions) -> tuple[Mapping[str, str], dict[str,
 
 
 def _made(
-    name: str, cells: Iterator[Cells | BadRow], defaults: dict[str, object], options: ReadOptions
+    name: str, parts: Iterable[Part], defaults: dict[str, object], options: ReadOptions
 ) -> Iterator[Row | BadRow]:
     with Repeats() as repeats:
         expanded = _expanded_rows(options, defaults, repeats)
-        maker = _RowMaker(name, defaults, options, repeats, expanded)
-        cells = with_placeholders(cells, options.placeholders)
-        first = next(cells, None)
+
+        def of_part(part: Part) -> Iterator[Iterable[Row | BadRow]]:
+            maker = _RowMaker(part.file, defaults, options, repeats, expanded)
+            return map(maker.rows, with_placeholders(part.cells, options.placeholders))
+
+        made = islice(chain.from_iterable(map(of_part, parts)), options.limit)
+        first = next(made, None)
         if first is None:
             raise ManifestError(f"{name} has no rows")
-        yield from chain.from_iterable(map(maker.rows, islice(chain([first], cells), options.limit)))
+        yield from chain.from_iterable(chain([first], made))
         expanded.end()
 
 
@@ -150,32 +155,6 @@ def _checked_axes(axes: Axes | Sweep, defaults: dict[str, object], kinds: Kinds)
                 wrong = (finding(*_located(problem, _NO_COLUMNS, used, (value,))) for problem in problems)
                 raise ManifestError("; ".join(wrong))
     return axes
-
-
-def _cells(
-    path: Path, lines: Iterator[Line], mapping: Mapping[str, str], *, needs_prompt: bool
-) -> Iterator[Cells | BadRow]:
-    name = printable(str(path))
-    match path.suffix.lower():
-        case ".tsv":
-            return table_rows(name, tsv_records(lines), mapping, needs_prompt=needs_prompt)
-        case ".csv":
-            return table_rows(name, csv_records(name, lines), mapping, needs_prompt=needs_prompt)
-        case ".jsonl":
-            return json_rows(name, lines, mapping)
-    if mapping:
-        raise ManifestError(f"--map: {name} has no columns; each line of a .txt is a prompt")
-    return _prompts(name, lines)
-
-
-def _prompts(file: str, lines: Iterator[Line]) -> Iterator[Cells | BadRow]:
-    """Plain text: every line that is not blank is a prompt, as it is."""
-    columns = columns_of(["prompt"], {})
-    for record in tsv_records(lines):
-        if record.flaw:
-            yield BadRow(file, record.line, None, None, f"the line {record.flaw}")
-        elif not record.blank:
-            yield Cells(record.line, columns, ["\t".join(record.cells)])
 
 
 class _RowMaker:

@@ -5,11 +5,12 @@ from datetime import datetime
 from pathlib import Path
 
 from farm.database import Database
-from producer.batch_name import name_flaw, name_of_file
+from producer.batch_name import name_flaw, name_of_manifest
 from producer.counted_advice import CountedAdvice
 from producer.expansion import Expansion, TemplateMode
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions, read_manifest
+from producer.manifest_source import ManifestSource
 from producer.rows import shown_value
 from producer.submit import BatchRequest, Submission, submit
 from producer.sweeps import parsed_sweep
@@ -18,6 +19,11 @@ from schemas.safe_url import safe_url
 from schemas.settings import Settings
 from schemas.submit_order import Origin, SubmitOrder
 from schemas.timing import Timing
+
+
+def source_of(order: SubmitOrder) -> ManifestSource:
+    """What the order reads. Raises ManifestError where it cannot be told what that is."""
+    return ManifestSource.parse(order.manifest, order.manifest_format)
 
 
 def read_options(settings: Settings, order: SubmitOrder) -> ReadOptions:
@@ -59,7 +65,7 @@ def of_schedule(settings: Settings, order: SubmitOrder, schedule: str, due_at: d
     return replace(batch_request(settings, order), origin=origin.as_json())
 
 
-def submit_manifest(database: Database, manifest: Path, options: ReadOptions, request: BatchRequest,
+def submit_manifest(database: Database, manifest: Path | ManifestSource, options: ReadOptions, request: BatchRequest,
                     advised: CountedAdvice) -> Submission:  # fmt: skip
     """Reads and submits; `name` and the rest as in ``request``. ``advised`` sees the rows."""
     return submit(database, advised.passed(read_manifest(manifest, options)), request)
@@ -71,14 +77,15 @@ def _base_seed(settings: Settings, order: SubmitOrder) -> int:
 
 def _origin(settings: Settings, order: SubmitOrder) -> Origin:
     """It says where the manifest lies on this machine, and no secret of a URL."""
-    manifest = safe_url(order.manifest) if "://" in order.manifest else str(Path(order.manifest).absolute())
+    place = source_of(order).place
+    manifest = str(place.absolute()) if isinstance(place, Path) else safe_url(place)
     placed = order.model_copy(update={"manifest": manifest, "pair": settings.model_pair(order.pair).name})
     return Origin(order=placed, base_seed=_base_seed(settings, order))
 
 
 def _batch_name(order: SubmitOrder) -> str:
     if order.name is None:
-        return name_of_file(Path(order.manifest))
+        return name_of_manifest(source_of(order))
     if flaw := name_flaw(order.name):
         raise InputError(f'--name "{shown_value(order.name)}": {flaw}')
     return order.name

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from producer.batch_name import name_flaw
 from producer.manifest import read_manifest
-from producer.orders import batch_request, read_options
+from producer.orders import batch_request, read_options, source_of
 from producer.rows import BadRow, shown_value
 from schemas.errors import InputError, ManifestError, MissingManifestError
 from schemas.fields import text_flaw
@@ -78,7 +78,7 @@ def _texts(order: SubmitOrder) -> list[str]:
 
 
 def _check_rows(settings: Settings, order: SubmitOrder) -> str | None:
-    rows = read_manifest(Path(order.manifest), read_options(settings, order))
+    rows = read_manifest(source_of(order), read_options(settings, order))
     try:
         bad = [str(row) for row in islice(rows, _CHECKED_ROWS) if isinstance(row, BadRow)]
     except MissingManifestError as error:

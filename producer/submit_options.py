@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Final, TypedDict
 
-from producer.batch_name import name_flaw, name_of_file
+from producer.batch_name import name_flaw, name_of_manifest
 from producer.columns import GROUPS, normal_name
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions
+from producer.manifest_source import ManifestSource
 from producer.rows import shown_value
 from producer.submit import BatchRequest
 from schemas.errors import InputError
@@ -67,7 +67,7 @@ def read_options(settings: Settings, options: SubmitOptions) -> ReadOptions:
     )
 
 
-def batch_request(settings: Settings, manifest: Path | None, options: SubmitOptions) -> BatchRequest:
+def batch_request(settings: Settings, manifest: ManifestSource | None, options: SubmitOptions) -> BatchRequest:
     """``manifest``: the file that the rows come from, if they do.
 
     Raises:
@@ -86,9 +86,9 @@ def batch_request(settings: Settings, manifest: Path | None, options: SubmitOpti
     )
 
 
-def _name(name: str | None, manifest: Path | None) -> str:
+def _name(name: str | None, manifest: ManifestSource | None) -> str:
     if name is None:
-        return name_of_file(manifest) if manifest is not None else _NAME_OF_ROWS
+        return name_of_manifest(manifest) if manifest is not None else _NAME_OF_ROWS
     if flaw := name_flaw(name):
         raise InputError(f'name "{shown_value(name)}": {flaw}')
     return name

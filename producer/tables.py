@@ -2,7 +2,7 @@
 
 import csv
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from producer.columns import Cells, Columns, columns_of, normal_name, quoted
@@ -130,28 +130,33 @@ def table_rows(
     header = next(filled, None)
     if header is None:
         raise ManifestError(f"{file} is empty; its first line should name the columns")
-    columns = _header_columns(file, header, mapping)
-    if needs_prompt and columns.name_of("prompt") is None:
-        raise ManifestError(
-            f"{file} has no prompt column; it has {quoted(columns.names)}; say which is the prompt: --map COLUMN=prompt"
-        )
+    if header.flaw:
+        raise ManifestError(f"{file}:{header.line}: the header {header.flaw}")
+    names = [name.strip() for name in header.cells]
+    columns = checked_columns(file, names, mapping, line=header.line, needs_prompt=needs_prompt)
     for record in filled:
         yield _row(file, record, columns)
 
 
-def _header_columns(file: str, header: Record, mapping: Mapping[str, str]) -> Columns:
-    if header.flaw:
-        raise ManifestError(f"{file}:{header.line}: the header {header.flaw}")
-    names = [name.strip() for name in header.cells]
+def checked_columns(
+    file: str, names: Sequence[str], mapping: Mapping[str, str], *, needs_prompt: bool, line: int | None = None
+) -> Columns:
+    """The columns of a file that names them once; ``line``: where. Raises ManifestError where they cannot be used."""
     known = {normal_name(name) for name in names}
     for column, field in mapping.items():
         if column not in known:
             wanted = printable(column)
             raise ManifestError(f'--map {wanted}={field}: {file} has no column "{wanted}"; it has {quoted(names)}')
     try:
-        return columns_of(names, mapping)
+        columns = columns_of(names, mapping)
     except ManifestError as error:
-        raise ManifestError(f"{file}:{header.line}: {error}") from None
+        where = file if line is None else f"{file}:{line}"
+        raise ManifestError(f"{where}: {error}") from None
+    if needs_prompt and columns.name_of("prompt") is None:
+        raise ManifestError(
+            f"{file} has no prompt column; it has {quoted(columns.names)}; say which is the prompt: --map COLUMN=prompt"
+        )
+    return columns
 
 
 def _row(file: str, record: Record, columns: Columns) -> Cells | BadRow:

@@ -24,7 +24,8 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(_number), PlainS
 
 
 class SubmitOrder(BaseModel):
-    """``fields``, ``columns``: as `--set` and `--map` say. Checked here is only that it is well-formed.
+    """``manifest_format``, ``fields``, ``columns``: as `--format`, `--set` and `--map` say. Checked here is only that
+    it is well-formed.
 
     not_before, deadline: as `--not-before` and `--deadline` say; of a schedule, times of the clock (``07:00``).
     templates, wildcards, sweep, zipped, count: how one row becomes several, as the options of these names say.
@@ -36,6 +37,7 @@ class SubmitOrder(BaseModel):
 
     version: Literal[1] = 1
     manifest: str
+    manifest_format: str | None = None
     pair: str | None = None
     name: str | None = None
     fields: Mapping[str, str] = {}

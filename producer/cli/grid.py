@@ -12,6 +12,7 @@ from producer.cli.expansion_options import BaseSeedOption, TemplatesOption, Wild
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     ManifestArgument,
     MapOption,
@@ -26,7 +27,7 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.grid import IMAGES
 from producer.grid_gallery import PAGE, write_grids
-from producer.orders import batch_request, read_options
+from producer.orders import batch_request, read_options, source_of
 from producer.queries import BatchSummary
 
 app = typer.Typer()
@@ -55,6 +56,7 @@ def grid(
     columns: MapOption = None,
     out: OutOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     templates: TemplatesOption = None,
     wildcards: WildcardsOption = None,
     base_seed: BaseSeedOption = None,
@@ -74,12 +76,13 @@ def grid(
     axes = parsed_axes(x, y)
     with open_session() as session:
         order = given_order(
-            manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, again=again,
+            manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format,
+            name=name, priority=priority, again=again,
             skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, base_seed=base_seed, max_jobs=max_jobs,
         )  # fmt: skip
         options, request = read_options(session.settings, order), batch_request(session.settings, order)
         request = replace(request, origin=None)  # an order has no axes
-        run = run_here(session, manifest, replace(options, axes=axes), request)
+        run = run_here(session, source_of(order), replace(options, axes=axes), request)
         folder = out or session.settings.home / "sheets" / f"grid-{run.summary.id}"
         num_sheets = write_grids(session.database, run.summary, axes, folder)
         if not run.ended:

@@ -3,7 +3,6 @@
 import signal
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from producer.cli.session import Session
 from producer.cli.submit import print_exceptions, print_warnings
@@ -11,6 +10,7 @@ from producer.counted_advice import CountedAdvice
 from producer.following import follow
 from producer.local_farm import LocalFarm
 from producer.manifest import ReadOptions
+from producer.manifest_source import ManifestSource
 from producer.orders import submit_manifest
 from producer.progress import show_progress
 from producer.queries import BatchSummary, batch_summary
@@ -31,7 +31,7 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def run_here(session: Session, manifest: Path, options: ReadOptions, request: BatchRequest) -> LocalRun:
+def run_here(session: Session, manifest: ManifestSource, options: ReadOptions, request: BatchRequest) -> LocalRun:
     """Starts what is missing, submits the manifest, and follows the batch; what was started is stopped again."""
     advised = CountedAdvice(session.settings.model_pair(request.pair))
     with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:

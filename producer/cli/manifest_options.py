@@ -6,10 +6,21 @@ from typing import Annotated
 
 import typer
 
+from producer.manifest_format import FORMATS
 from schemas.errors import InputError
 from schemas.submit_order import SubmitOrder
 
-ManifestArgument = Annotated[Path, typer.Argument(help="TSV, CSV, JSONL, or txt with a prompt a line.")]
+ManifestArgument = Annotated[
+    str,
+    typer.Argument(
+        help="TSV, CSV, JSONL, Parquet, or txt with a prompt a line; a text also as .gz or .zst. A file, a folder of"
+        " them, a URL, or - for standard input."
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", metavar="|".join(FORMATS), help="What the manifest is, where its name does not say so."),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field for all rows that do not give it.")
 ]
@@ -22,9 +33,7 @@ SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows
 NameOption = Annotated[str | None, typer.Option("--name", help="The batch's name; else the manifest's.")]
 
 
-def given_order(
-    manifest: Path | str, fields: list[str] | None, columns: list[str] | None, **rest: object
-) -> SubmitOrder:
+def given_order(manifest: str, fields: list[str] | None, columns: list[str] | None, **rest: object) -> SubmitOrder:
     """The order of a command line. ``rest``: as ``SubmitOrder`` names it; what is None is left out.
 
     Raises:
@@ -32,7 +41,7 @@ def given_order(
     """
     split = {"fields": _pairs("--set", fields), "columns": _pairs("--map", columns)}
     given = {name: _plain(value) for name, value in rest.items() if value is not None}
-    return SubmitOrder.model_validate({"manifest": str(manifest), **split, **given})
+    return SubmitOrder.model_validate({"manifest": manifest, **split, **given})
 
 
 def _plain(value: object) -> object:

@@ -19,6 +19,7 @@ from producer.cli.expansion_options import (
 )
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     ManifestArgument,
     MapOption,
@@ -35,7 +36,7 @@ from producer.inputs import Inputs
 from producer.linking import StoredImages
 from producer.manifest import read_manifest
 from producer.measurements import jobs_before, mean_file_bytes, recent_packs
-from producer.orders import read_options
+from producer.orders import read_options, source_of
 from producer.pace import Pace
 from producer.plan import Known, Plan, plan
 from producer.plan_text import plan_lines
@@ -56,6 +57,7 @@ def show_plan(
     fields: SetOption = None,
     columns: MapOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     templates: TemplatesOption = None,
     wildcards: WildcardsOption = None,
     sweep: SweepOption = None,
@@ -75,7 +77,8 @@ def show_plan(
     with open_session() as session:
         name = session.settings.model_pair(pair).name
         order = given_order(
-            manifest, fields, columns, pair=pair, limit=limit, templates=templates, wildcards=wildcards, sweep=sweep,
+            manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format,
+            templates=templates, wildcards=wildcards, sweep=sweep,
             zipped=zipped, count=count, base_seed=base_seed, max_jobs=max_jobs,
         )  # fmt: skip
         options = replace(read_options(session.settings, order), inputs=Inputs(session.settings, stores=False))
@@ -86,7 +89,7 @@ def show_plan(
             if fingerprint is not None and not again:
                 stored = stack.enter_context(StoredImages(session.settings.images_url))
                 existing = Existing(session.database, stored, fingerprint)
-            found = survey(advised.passed(read_manifest(manifest, options)), existing)
+            found = survey(advised.passed(read_manifest(source_of(order), options)), existing)
         known = _known(session, name, timing)
         means = mean_file_bytes(session.database, fingerprint) if fingerprint else {}
         planned = plan(name, found, known, disk_need(found.to_render.items(), means, session.settings.images_url))

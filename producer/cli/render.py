@@ -19,6 +19,7 @@ from producer.cli.expansion_options import (
 from producer.cli.local_run import end_on_sigterm, run_here
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     ManifestArgument,
     MapOption,
@@ -33,7 +34,7 @@ from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
 from producer.counted_advice import CountedAdvice
 from producer.gallery import make_sheet, place_images
-from producer.orders import batch_request, read_options
+from producer.orders import batch_request, read_options, source_of
 from producer.queries import BatchSummary
 from schemas.submit_order import MAX_JOBS
 
@@ -59,6 +60,7 @@ def render(
     columns: MapOption = None,
     out: OutOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     templates: TemplatesOption = None,
     wildcards: WildcardsOption = None,
     sweep: SweepOption = None,
@@ -79,12 +81,13 @@ def render(
     end_on_sigterm()
     with open_session() as session:
         order = given_order(
-            manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, again=again,
+            manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format,
+            name=name, priority=priority, again=again,
             skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped,
             count=count, base_seed=base_seed, max_jobs=max_jobs,
         )  # fmt: skip
         options, request = read_options(session.settings, order), batch_request(session.settings, order)
-        run = run_here(session, manifest, options, request)
+        run = run_here(session, source_of(order), options, request)
         if not run.ended:
             _interrupted(session, run.summary, out)
             raise typer.Exit(130)

@@ -17,6 +17,7 @@ from producer.cli.expansion_options import (
 )
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     ManifestArgument,
     MapOption,
@@ -29,7 +30,7 @@ from producer.cli.session import JsonOption, PairOption, Session, open_session, 
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
 from producer.first_tick import first_tick
-from producer.orders import batch_request, read_options, submit_manifest
+from producer.orders import batch_request, read_options, source_of, submit_manifest
 from producer.submit import Submission
 from producer.webhooks import webhook_target
 from schemas.submit_order import MAX_JOBS
@@ -44,6 +45,7 @@ def submit(
     fields: SetOption = None,
     columns: MapOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     templates: TemplatesOption = None,
     wildcards: WildcardsOption = None,
     sweep: SweepOption = None,
@@ -65,7 +67,8 @@ def submit(
     with open_session() as session:
         webhook_target(session.settings)  # refused here, and not when the batch is accepted
         order = given_order(
-            manifest, fields, columns, pair=pair, limit=limit, name=name, priority=priority, weight=weight,
+            manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format,
+            name=name, priority=priority, weight=weight,
             window=window, not_before=not_before, deadline=deadline, again=again, skip_invalid=skip_invalid,
             templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped, count=count, base_seed=base_seed,
             max_jobs=max_jobs,
@@ -73,7 +76,7 @@ def submit(
         options, request = read_options(session.settings, order), batch_request(session.settings, order)
         advised = CountedAdvice(session.settings.model_pair(pair))
         gc.freeze()  # what is imported stays: the collector need not look through it every few thousand rows
-        submission = submit_manifest(session.database, manifest, options, request, advised)
+        submission = submit_manifest(session.database, source_of(order), options, request, advised)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
                         "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,

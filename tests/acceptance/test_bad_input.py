@@ -83,7 +83,7 @@ def test_every_bad_row_is_named_and_nothing_moves_the_terminals_cursor(commands:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.jsonl.gz", b"\x1f\x8b\x08\0", "a.jsonl.gz is compressed by gzip; unpack it first: gunzip"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08\0", "a.jsonl.gz is not whole: its gzip stream ends early"),
         ("a.csv", "Prompt\n".encode("utf-16-le"), "a.csv is UTF-16 without a byte order mark"),
         ("a.csv", b'Prompt\n"a cat\n', "a.csv:2: the line has a quote that is never closed"),
     ],

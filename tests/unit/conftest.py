@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.manifest_server import manifest_server
 from tests.unit.unreachable_store import unreachable_store
 
-__all__ = ["unreachable_store"]
+__all__ = ["manifest_server", "unreachable_store"]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """What a batch may be called: the commands that submit refuse the rest."""
 
+from pathlib import Path
+
 import pytest
 
 from producer.orders import batch_request
@@ -32,3 +34,21 @@ def test_a_batch_without_a_name_is_called_as_its_manifest_whatever_that_is_calle
     assert name_of("folder/cats.tsv", "dogs") == "dogs"
     assert name_of("a\x1b[31m\udcff.txt") == "a\\x1b[31m\\udcff"
     assert name_of("x" * 201 + ".txt") == "x" * 200
+    assert name_of("folder/cats.jsonl.gz") == "cats"
+    assert name_of("folder/cats") == "cats"
+    assert name_of("s3://bucket/folder/cats.tsv.zst") == "cats"
+    assert name_of("https://me:hunter2@host/of/cats%20and%20dogs.csv?sig=hunter2") == "cats and dogs"
+    assert name_of("https://host") == "host"
+
+
+def test_where_a_batch_came_from_is_recorded_without_a_secret(tmp_path: Path) -> None:
+    for manifest, recorded in (
+        (f"{tmp_path}/a.tsv", f"{tmp_path}/a.tsv"),
+        (f"file://{tmp_path}/a%20b.tsv", f"{tmp_path}/a b.tsv"),
+        ("https://me:hunter2@host/a.csv?sig=hunter2", "https://me:***@host/a.csv?sig=***"),
+        ("-", "-"),
+    ):
+        order = SubmitOrder(manifest=manifest, manifest_format="csv")
+        origin = batch_request(Settings(), order).origin
+        assert origin is not None
+        assert origin["order"]["manifest"] == recorded

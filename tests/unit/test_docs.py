@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from nightshift import app
+from producer.manifest_format import COMPRESSIONS, FORMATS
 from schemas.buckets import ASPECT_RATIO
 from schemas.output import Output
 from schemas.pair import ModelPair
@@ -162,3 +163,10 @@ def test_the_front_door_imports_without_torch() -> None:
         subprocess.run([sys.executable, "-c", "import sys, nightshift; sys.exit('torch' in sys.modules)"]).returncode
         == 0
     )
+
+
+def test_every_form_of_a_manifest_is_documented() -> None:
+    said = BULK.split("## What a manifest may be")[1].split("\n## ")[0]
+    assert [name for name in (*FORMATS, *COMPRESSIONS) if f"{name}`" not in said] == []
+    options = {option for given in all_commands()["submit"].params for option in given.opts}
+    assert set(re.findall(r"(?<!-)--[a-z][a-z-]+", said)) - {"--ultra"} <= options

@@ -1,13 +1,16 @@
 """Whatever a manifest holds, its reader gives rows, bad rows, or one sentence."""
 
 import csv
+import gzip
 import io
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +21,7 @@ from schemas.spec import JobSpec
 from tests.unit.hostile import any_bytes, any_text, assert_is_sentence, field_names, numbers_as_text, rows
 
 SUFFIXES = st.sampled_from([".tsv", ".csv", ".jsonl", ".txt"])
+COMPRESSIONS = st.sampled_from([(".gz", gzip.compress), (".zst", zstandard.compress)])
 ENCODINGS = st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16"])
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\n\n", "\r"])
 OPTIONS = st.sampled_from(
@@ -59,6 +63,18 @@ def check_good(row: Row) -> None:
 @given(suffix=SUFFIXES, content=any_bytes, options=OPTIONS)
 def test_any_bytes_are_rows_or_refused(folder: Path, suffix: str, content: bytes, options: ReadOptions) -> None:
     check(folder / f"any{suffix}", content, options)
+
+
+@given(content=any_bytes, suffix=SUFFIXES, compress=COMPRESSIONS, cut=st.integers(0, 30), flipped=st.integers(0, 60))
+def test_any_bytes_in_a_compressed_stream_are_rows_or_refused(
+    folder: Path, content: bytes, suffix: str, compress: tuple[str, Callable[[bytes], bytes]], cut: int, flipped: int
+) -> None:
+    ending, packed = compress[0], bytearray(compress[1](content))
+    check(folder / f"packed{suffix}{ending}", bytes(packed), ReadOptions())
+    check(folder / f"packed{suffix}{ending}", content, ReadOptions())
+    check(folder / f"packed{suffix}{ending}", bytes(packed[: max(0, len(packed) - cut)]), ReadOptions())
+    packed[flipped % len(packed)] ^= 0x55
+    check(folder / f"packed{suffix}{ending}", bytes(packed), ReadOptions())
 
 
 @given(content=any_bytes, suffix=SUFFIXES)

@@ -1,6 +1,5 @@
 """The manifests that somebody will hand us, by accident or not: refused or read, in bounded memory and time."""
 
-import gzip
 import json
 import os
 import subprocess
@@ -289,23 +288,6 @@ def test_quotes_that_are_never_closed_do_not_take_for_ever(tmp_path: Path, line:
 
 
 # What is no text
-
-
-@pytest.mark.parametrize("name", ["prompts.jsonl.gz", "prompts.jsonl", "prompts.gz"])
-def test_a_gzip_bomb_is_refused_whatever_it_is_called_and_nothing_is_unpacked(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(gzip.compress(b"\0" * 30_000_000, 1))
-    megabytes, found = read_apart(tmp_path / name)
-    assert found == [f"ManifestError: {tmp_path / name} is compressed by gzip; unpack it first: gunzip"]
-    assert megabytes < 20
-
-
-@pytest.mark.parametrize("name", ["prompts.parquet", "prompts.tsv"])
-def test_a_parquet_bomb_is_refused_whatever_it_is_called_and_nothing_is_unpacked(tmp_path: Path, name: str) -> None:
-    """Its last bytes say that the footer, which a reader takes into memory first, has two gigabytes."""
-    sparse(tmp_path / name, b"PAR1\x15\x04\x15", GIGABYTE, b"\xff\xff\xff\x7fPAR1")
-    megabytes, found = read_apart(tmp_path / name)
-    assert found == [f"ManifestError: {tmp_path / name} is Parquet, which is not read; save it as TSV, CSV or JSONL"]
-    assert megabytes < 20
 
 
 def test_a_spreadsheet_is_refused_whatever_it_is_called(tmp_path: Path) -> None:
