@@ -1,7 +1,8 @@
 """Rows of ``jobs``, many at a time, in each database's fast way: for ``farm/ledger.py`` alone, and its transaction."""
 
-import json
 from collections.abc import Sequence
+
+import msgspec
 
 from farm.database import Transaction
 from schemas.records import StagedJob
@@ -17,7 +18,7 @@ def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequenc
 def _insert_sqlite(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
     # 64 MB of the file stay in memory: digests come in no order, and each has its place in an index.
     tx.connection.exec_driver_sql("PRAGMA cache_size = -65536").close()
-    rows = [(batch_id, *columns, json.dumps(meta), state) for *columns, meta in jobs]
+    rows = [(batch_id, *columns, msgspec.json.encode(meta).decode(), state) for *columns, meta in jobs]
     return tx.connection.exec_driver_sql(
         """
         INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
@@ -30,7 +31,7 @@ def _insert_sqlite(tx: Transaction, batch_id: int, state: JobState, jobs: Sequen
 
 def _insert_postgresql(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
     """All rows in one JSON text: the driver's work for a parameter is done once."""
-    rows = json.dumps([job._asdict() for job in jobs])
+    rows = msgspec.json.encode([job._asdict() for job in jobs]).decode()
     return tx.connection.exec_driver_sql(
         """
         INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
+
 from producer.columns import GROUPS, Cells, Columns, columns_of, normal_name, quoted
 from producer.lines import Line
 from producer.rows import BadRow, shown_value
@@ -71,23 +73,24 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique_keys)
-_PLAIN_DECODER: Final = json.JSONDecoder()
-_LINE_ENDS: Final = ("\n", "", "\r\n")
+_QUICK_DECODER: Final = msgspec.json.Decoder()
 
 
 def _flat_object(text: str) -> dict[str, Any] | None:
     """The object, if it holds no other and certainly has each key once; None where that takes a closer look.
 
-    The C scanner keeps the last of two equal keys. Quotes tell: each key and each text has two, unless it is escaped.
+    msgspec keeps the last of two equal keys. Quotes tell: each key and each text has two, unless it is escaped.
     """
-    if not text.startswith("{") or "\\\\" in text:
+    if "\\\\" in text:
         return None
     try:
-        content, end = _PLAIN_DECODER.raw_decode(text)
+        content = _QUICK_DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
+    if type(content) is not dict:
+        return None
     types = [*map(type, content.values())]
-    if dict in types or list in types or text[end:] not in _LINE_ENDS:
+    if dict in types or list in types:
         return None
     num_quotes = text.count('"') - text.count('\\"')
     return content if num_quotes == 2 * (len(content) + types.count(str)) else None

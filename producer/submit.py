@@ -19,8 +19,8 @@ from schemas.errors import InputError, ManifestError, StorageError, UnavailableE
 from schemas.records import BatchDetails, StagedJob
 from schemas.timing import ANY_TIME, Timing
 
-#: jobs in one transaction: those of SQLite keep other writers waiting, for about a third of a second
-CHUNK: Final = 10_000
+#: jobs in one transaction: those of SQLite keep other writers waiting, for about half a second
+CHUNK: Final = 20_000
 _CHUNK_CHARACTERS: Final = 10_000_000
 #: invalid rows that are listed at a time
 _LISTED: Final = 1_000

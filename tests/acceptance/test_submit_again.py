@@ -16,7 +16,7 @@ from producer.submit import CHUNK
 from schemas.tables import Batch, Job
 from tests.acceptance.conftest import WAIT_SECONDS, Commands
 
-NUM_ROWS = 2 * CHUNK
+NUM_ROWS = 3 * CHUNK // 2
 
 
 @pytest.fixture
