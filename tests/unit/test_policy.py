@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from farm.retries import Failure, Verdict, verdict
-from producer.progress import Rate, duration
+from producer.following import Rate
+from producer.progress import duration
 from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
 from schemas.errors import DeviceLostError, DeviceMemoryError, InvalidImageError, RenderError, SpecError
 from schemas.spec import JobSpec
