@@ -15,11 +15,11 @@ COPY worker worker
 
 FROM source AS producer-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install -c constraints.txt '.[postgres]'
+    pip install -c constraints.txt '.[postgres,s3]'
 
 FROM source AS worker-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install -c constraints.txt '.[worker,postgres]'
+    pip install -c constraints.txt '.[worker,postgres,s3]'
 
 # /images and /models belong to the user, so that new volumes mounted there do, too.
 FROM python:3.12-slim AS runtime

@@ -54,7 +54,10 @@ class ImageStore:
             return False
         path = local_path(uri)
         try:
-            return path.is_file() if path is not None else bool(self._filesystem.exists(uri))
+            if path is not None:
+                return path.is_file()
+            with os_errors_alone():
+                return bool(self._filesystem.exists(uri))
         except OSError as error:
             raise StorageError(f"the image store {self.url} does not answer: {error.strerror or error}") from error
 
@@ -65,10 +68,12 @@ class ImageStore:
         try:
             if self._folder is not None:
                 write_atomically(self._folder / name, b"probe")
+                (self._folder / name).read_bytes()
                 (self._folder / name).unlink()
             else:
                 with os_errors_alone():
                     self._filesystem.pipe_file(uri, b"probe")
+                    self._filesystem.cat_file(uri)
                     self._filesystem.rm_file(uri)
         except OSError as error:
             raise StorageError(f"the image store {self.url} cannot be written: {error.strerror or error}") from error

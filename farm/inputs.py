@@ -14,6 +14,8 @@ from typing import BinaryIO, Final
 
 from farm.image_store import ImageStore, filesystem, local_path, read_image, writing_atomically
 from farm.init_image import SUFFIXES
+from farm.store_errors import os_errors_alone
+from farm.uploads import uploading
 from schemas.errors import InputFileError, StorageError
 
 _FOLDER: Final = "inputs"
@@ -90,7 +92,7 @@ class InputStore:
     def download(self, uri: str, path: Path, sha256: str) -> None:
         """Copies what lies behind the URI into a local file, whole or not at all. Raises as ``put_lora``."""
         try:
-            with reading_one_file():
+            with reading_one_file(), os_errors_alone():
                 source = filesystem(self.url).open(uri, "rb")
             with source:
                 copy_whole(source, path, sha256)
@@ -98,13 +100,8 @@ class InputStore:
             raise StorageError(f"cannot copy {uri} to {path}: {error.strerror or error}") from error
 
     def _upload(self, source: BinaryIO, uri: str, sha256: str) -> None:
-        remote = filesystem(self.url)
-        try:
-            with remote.open(uri, "wb") as target:
-                _copy(source, target, sha256)
-        except BaseException:  # fsspec stores what was written so far
-            remote.rm_file(uri)
-            raise
+        with uploading(filesystem(self.url), uri) as target:
+            _copy(source, target, sha256)
 
     def _first(self, keys: Iterable[str]) -> str | None:
         try:
@@ -117,7 +114,8 @@ class InputStore:
         if path is not None:
             return path.is_file()
         try:
-            return bool(filesystem(self.url).info(uri)["type"] == "file")  # fsspec's exists() is False for any error
+            with os_errors_alone():
+                return bool(filesystem(self.url).info(uri)["type"] == "file")  # fsspec's exists(): False for any error
         except FileNotFoundError:
             return False
 
@@ -150,7 +148,7 @@ def _copy(source: BinaryIO, target: BinaryIO, sha256: str) -> None:
 
 
 def _next_block(source: BinaryIO) -> bytes:
-    with reading_one_file():
+    with reading_one_file(), os_errors_alone():
         return source.read(_BLOCK_BYTES)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.children import ForkServer
-from tests.servers import PostgresServer, RedisServer, temporary_folder
+from tests.servers import PostgresServer, RedisServer, S3Server, temporary_folder
 
 gc.disable()  # torch and diffusers make a million objects that stay: looking at them again and again takes seconds
 
@@ -94,3 +94,14 @@ def redis_url(redis_server: RedisServer) -> str:
     """An empty Redis."""
     redis_server.flush()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with temporary_folder() as folder:
+        server = S3Server(folder)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()

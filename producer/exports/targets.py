@@ -8,7 +8,6 @@ machine's temporary folder, and put.
 import errno
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from farm.image_store import filesystem, local_path
 from farm.store_errors import os_errors_alone
+from farm.uploads import uploading
 from schemas.errors import InputError, StorageError
 from schemas.safe_url import require_no_secrets
 
@@ -151,12 +151,8 @@ class RemoteTarget:
 
     @contextmanager
     def writing(self, key: str) -> Iterator[BinaryIO]:
-        with _said(self.url), tempfile.NamedTemporaryFile(prefix="nightshift-export-") as stream:
-            yield stream  # type: ignore[misc]
-            stream.flush()
-            path = f"{self._root}/{key}"
-            self._filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._filesystem.put_file(stream.name, path)
+        with _said(self.url), uploading(self._filesystem, f"{self._root}/{key}") as stream:
+            yield stream
 
     def link(self, source: Path, key: str) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""A ledger for each kind of database, with a clock that the test moves."""
+"""A ledger for each kind of database, with a clock that the test moves, and an S3 store."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,6 +7,9 @@ import pytest
 
 from farm.database import Database
 from tests.integration.ledger_farm import TestClock, new_ledger
+from tests.integration.s3_store import proxy, s3
+
+__all__ = ["proxy", "s3"]
 
 
 @pytest.fixture

@@ -33,10 +33,10 @@ def shapes(spec: JobSpec) -> Image.Image:
 class ExportFarm:
     """A home folder with ledger and image store, and the command that runs in it."""
 
-    def __init__(self, home: Path, database_url: str | None = None) -> None:
+    def __init__(self, home: Path, database_url: str | None = None, images_url: str | None = None) -> None:
         self.home = home
         self._url = database_url or f"sqlite:///{home / 'ledger.sqlite3'}"
-        self.store = ImageStore(str(home / "images"))
+        self.store = ImageStore(images_url or str(home / "images"))
         home.mkdir(parents=True, exist_ok=True)
         self.database: Database = new_ledger(self._url)
 
