@@ -102,7 +102,7 @@ def test_bad_cells_are_named_and_nothing_is_enqueued(commands: Commands, prompts
     [
         (("--x", "stepz=1"), "there is no field 'stepz'"),
         (("--x", "seed=1,2", "--y", "seed=3"), "are the same field"),
-        (("--x", "seed=1,2,3", "--max-jobs", "5"), "more than 5 cells (each row has 3, so the rows that fit are 1)"),
+        (("--x", "seed=1,2,3", "--max-jobs", "5"), "the manifest would be 6 jobs, and --max-jobs is 5"),
     ],
 )
 def test_what_is_wrong_with_the_axes_is_one_sentence(
