@@ -44,11 +44,13 @@ def remove_batch(tx: Transaction, batch_id: int) -> bool:
     _check_may_go(tx, batch_id)
     if tx.execute(select(Job.id).where(Job.batch_id == batch_id).limit(1)).first() is not None:
         return False
-    tx.execute(delete(WebhookDelivery).where(WebhookDelivery.batch_id == batch_id))
     named = exists().where(Result.pack_id == Pack.id)
     tx.execute(delete(Pack).where(Pack.batch_id == batch_id, ~named))
-    has_packs = exists().where(Pack.batch_id == batch_id)
-    return bool(tx.execute(delete(Batch).where(Batch.id == batch_id, ~has_packs)).rowcount)
+    if tx.execute(select(Pack.id).where(Pack.batch_id == batch_id).limit(1)).first() is not None:
+        return False  # and what the webhook was told of it is remembered, or it would be told again
+    tx.execute(delete(WebhookDelivery).where(WebhookDelivery.batch_id == batch_id))
+    tx.execute(delete(Batch).where(Batch.id == batch_id))
+    return True
 
 
 @question
