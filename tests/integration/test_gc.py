@@ -281,6 +281,9 @@ def test_the_command_lists_then_removes(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads(gc("--json")[0])["code"] == "orphan"
     assert leftover.exists()
     assert gc("--yes") == ["removed: 1 files, 4 bytes"]
-    assert json.loads(gc("--json")[-1])["num_files"] == 0
+    assert json.loads(gc("--json")[-1]) == {
+        "num_files": 0, "num_bytes": 0, "num_removed": 0, "removed_bytes": 0, "num_jobs": 0, "num_kept": 0,
+        "num_recent": 0,
+    }  # fmt: skip
     assert gc("--batch", "cats", "--yes") == ["removed: 2 jobs, 2 files"]
     assert files(settings) == set()
