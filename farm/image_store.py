@@ -1,5 +1,6 @@
 """The image store: any fsspec URL. Keys carry the content's sha256, so no file ever takes the place of another."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -112,6 +113,8 @@ def writing_atomically(path: Path) -> Iterator[BinaryIO]:
 
     Raises OSError; the temporary file is removed then, and after any other error inside.
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
