@@ -137,9 +137,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def filesystem(url: str) -> Any:
-    """fsspec's filesystem for the URL. Raises SettingsError for a scheme that is unknown or lacks its package."""
+def filesystem(url: str, named: str = "images_url") -> Any:
+    """fsspec's filesystem for the URL. ``named``: the setting or option that it comes from.
+
+    Raises SettingsError for a scheme that is unknown or lacks its package.
+    """
     try:
         return fsspec.core.url_to_fs(url)[0]
     except (ValueError, ImportError) as error:
-        raise SettingsError(f"images_url {urlsplit(url).scheme}://… cannot be used: {error}") from None
+        raise SettingsError(f"{named} {urlsplit(url).scheme}://… cannot be used: {error}") from None
