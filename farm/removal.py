@@ -55,7 +55,8 @@ def remove_batch(tx: Transaction, batch_id: int) -> bool:
 
 @question
 def images_of_batch_alone(tx: Transaction, batch_id: int) -> tuple[int, int]:
-    """How many images only jobs of this batch have, and how many bytes their files are."""
+    """How many images only jobs of this batch have, and how many bytes their files are. Raises as ``remove_jobs``."""
+    _check_may_go(tx, batch_id)
     ours = exists().where(Result.image_id == Image.id, Result.job_id == Job.id, Job.batch_id == batch_id)
     others = exists().where(Result.image_id == Image.id, Result.job_id == Job.id, Job.batch_id != batch_id)
     row = tx.execute(select(func.count().label("num"), func.sum(Image.size_bytes).label("size")).where(ours, ~others))
