@@ -1,5 +1,6 @@
 """The image store: any fsspec URL. Keys carry the content's sha256, so no file ever takes the place of another."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -112,6 +113,8 @@ def writing_atomically(path: Path) -> Iterator[BinaryIO]:
 
     Raises OSError; the temporary file is removed then, and after any other error inside.
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -134,9 +137,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def filesystem(url: str) -> Any:
-    """fsspec's filesystem for the URL. Raises SettingsError for a scheme that is unknown or lacks its package."""
+def filesystem(url: str, named: str = "images_url") -> Any:
+    """fsspec's filesystem for the URL. ``named``: the setting or option that it comes from.
+
+    Raises SettingsError for a scheme that is unknown or lacks its package.
+    """
     try:
         return fsspec.core.url_to_fs(url)[0]
     except (ValueError, ImportError) as error:
-        raise SettingsError(f"images_url {urlsplit(url).scheme}://… cannot be used: {error}") from None
+        raise SettingsError(f"{named} {urlsplit(url).scheme}://… cannot be used: {error}") from None

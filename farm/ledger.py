@@ -225,14 +225,15 @@ def _fence(tx: Transaction, pack: ClaimedPack) -> None:
 
 def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure, max_attempts: int,
                  *where: ColumnElement[bool]) -> None:  # fmt: skip
-    num_jobs = tx.execute(select(Pack.num_jobs).where(Pack.id == pack_id)).scalar_one()
+    pack = tx.execute(select(Pack.num_jobs, Pack.rendering_at).where(Pack.id == pack_id)).one()
     rows = tx.execute(
         select(Job.id, Job.attempts, Job.isolated)
         .where(Job.pack_id == pack_id, Job.state == JobState.RUNNING, *where)
         .order_by(Job.id)
     ).all()
     for job in rows:
-        alone = failure.is_blamed_on(num_jobs, job.isolated)
+        had_the_worker = job.isolated and pack.rendering_at is not None
+        alone = failure.is_blamed_on(pack.num_jobs, had_the_worker=had_the_worker)
         end = verdict(retryable=failure.retryable, alone=alone, attempts=job.attempts, max_attempts=max_attempts)
         why = {"error": failure.sentence, "error_code": failure.code, "traceback": failure.traceback}
         again = {"attempts": job.attempts + end.counts, "retry_at": tx.now + timedelta(seconds=end.wait_seconds)}

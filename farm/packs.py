@@ -24,12 +24,18 @@ def suiting(tx: Transaction, pack_id: str, pack_key: str) -> str:
     are, and if possible of the key that the worker has rendered last, so that its device seldom changes shape.
 
     A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
-    place of another, the oldest is claimed for it. A pack that has waited too long goes before everything.
+    place of another, the oldest is claimed for it. Where all that were released no later than it are gone, it stands
+    for nothing: packs that went back have others now, with messages of their own. A pack that has waited too long goes
+    before everything.
     """
-    hinted = tx.execute(select(Pack.batch_id, Pack.pair).where(Pack.id == pack_id)).one_or_none()
+    columns = (Pack.batch_id, Pack.pair, Pack.state, Pack.released_at)
+    hinted = tx.execute(select(*columns).where(Pack.id == pack_id)).one_or_none()
     if hinted is None:
         return pack_id
     queued = (Pack.pair == hinted.pair, Pack.state == PackState.QUEUED, Pack.batch_id == hinted.batch_id)
+    no_later = exists().where(*queued, Pack.released_at <= hinted.released_at)
+    if hinted.state != PackState.QUEUED and not tx.execute(select(no_later)).scalar_one():
+        return pack_id
     packs = select(Pack.id, Pack.pack_key, Pack.released_at).where(*queued, in_time(tx)).limit(1)
     packs = packs.order_by(Pack.released_at, Pack.id != pack_id).with_for_update(skip_locked=True)
     oldest = tx.execute(packs).one_or_none()

@@ -44,16 +44,19 @@ def remove_batch(tx: Transaction, batch_id: int) -> bool:
     _check_may_go(tx, batch_id)
     if tx.execute(select(Job.id).where(Job.batch_id == batch_id).limit(1)).first() is not None:
         return False
-    tx.execute(delete(WebhookDelivery).where(WebhookDelivery.batch_id == batch_id))
     named = exists().where(Result.pack_id == Pack.id)
     tx.execute(delete(Pack).where(Pack.batch_id == batch_id, ~named))
-    has_packs = exists().where(Pack.batch_id == batch_id)
-    return bool(tx.execute(delete(Batch).where(Batch.id == batch_id, ~has_packs)).rowcount)
+    if tx.execute(select(Pack.id).where(Pack.batch_id == batch_id).limit(1)).first() is not None:
+        return False  # and what the webhook was told of it is remembered, or it would be told again
+    tx.execute(delete(WebhookDelivery).where(WebhookDelivery.batch_id == batch_id))
+    tx.execute(delete(Batch).where(Batch.id == batch_id))
+    return True
 
 
 @question
 def images_of_batch_alone(tx: Transaction, batch_id: int) -> tuple[int, int]:
-    """How many images only jobs of this batch have, and how many bytes their files are."""
+    """How many images only jobs of this batch have, and how many bytes their files are. Raises as ``remove_jobs``."""
+    _check_may_go(tx, batch_id)
     ours = exists().where(Result.image_id == Image.id, Result.job_id == Job.id, Job.batch_id == batch_id)
     others = exists().where(Result.image_id == Image.id, Result.job_id == Job.id, Job.batch_id != batch_id)
     row = tx.execute(select(func.count().label("num"), func.sum(Image.size_bytes).label("size")).where(ours, ~others))

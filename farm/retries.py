@@ -36,9 +36,10 @@ class Failure:
         """Of a worker process, by a signal or a lease that ran out."""
         return cls("worker_died", sentence, retryable=True, is_of_the_worker=True)
 
-    def is_blamed_on(self, num_jobs: int, is_isolated: bool) -> bool:
-        """Whether there is nobody else to suspect than a job, from a pack of so many."""
-        return self.is_of_the_job or (num_jobs == 1 and (is_isolated or not self.is_of_the_worker))
+    def is_blamed_on(self, num_jobs: int, *, had_the_worker: bool) -> bool:
+        """Whether there is nobody else to suspect than a job, from a pack of so many. ``had_the_worker``: to itself, as
+        an isolated one has from when its attempt begins."""
+        return self.is_of_the_job or (num_jobs == 1 and (had_the_worker or not self.is_of_the_worker))
 
     @classmethod
     def of(cls, error: Exception) -> Self:

@@ -11,7 +11,6 @@ from schemas.errors import ManifestError
 from schemas.printable import printable
 
 PLAIN: Final = "plain"
-HEAD_BYTES: Final = 4
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"

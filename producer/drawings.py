@@ -17,7 +17,7 @@ from producer.choices import MOST, Offer
 from producer.expansion import TemplateMode
 from producer.repeats import Repeats
 from producer.templates import Templates, is_template
-from schemas.digest import canonical_json
+from schemas.digest import canonical_json, sha256_hex
 from schemas.errors import FieldProblem, SpecError, TemplateError
 
 #: the fields that may be templates, in the order in which they are drawn
@@ -116,7 +116,7 @@ class Drawings:
     def _seed(self, values: Mapping[str, object]) -> int:
         """The first 8 bytes of sha256 over base seed, row and how often it was drawn before. ``output`` has no part."""
         row = {name: _as_text(value) for name, value in values.items() if not name.startswith("output.")}
-        num_before = self._repeats.num_before("drawing:" + canonical_json(row))
+        num_before = self._repeats.num_before(sha256_hex(f"drawing:{canonical_json(row)}"))
         content = canonical_json({"base_seed": str(self._base_seed), "repeat": num_before, "row": row})
         return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
 

@@ -31,8 +31,3 @@ def firing_seed(schedule: str, due_at: datetime) -> int:
 def filled(text: str, values: Mapping[str, str]) -> str:
     """The text with its placeholders replaced."""
     return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
-
-
-def has_placeholder(text: str) -> bool:
-    """Whether the text is another one at each firing."""
-    return _PLACEHOLDER.search(text) is not None

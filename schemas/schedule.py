@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from schemas.cron import CronLine
 from schemas.errors import InputError
-from schemas.placeholders import filled, firing_seed, has_placeholder, placeholder_values
+from schemas.placeholders import filled, firing_seed, placeholder_values
 from schemas.submit_order import SubmitOrder
 from schemas.wall_clock import next_shown
 
@@ -80,11 +80,6 @@ def order_of_firing(schedule: str, order: SubmitOrder, due_at: datetime, zone: Z
             "placeholders": values,
         }
     )
-
-
-def manifest_varies(order: SubmitOrder) -> bool:
-    """Whether each firing reads a file of its own."""
-    return has_placeholder(order.manifest)
 
 
 def _instant(option: str, clock_time: str | None, zone: ZoneInfo, after: datetime) -> str | None:

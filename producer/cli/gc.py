@@ -33,7 +33,8 @@ def gc(batch: BatchOption = None, yes: YesOption = False, as_json: JsonOption = 
         counts = garbage.counts
     if as_json:
         flat = asdict(counts)
-        print(json.dumps({**flat, "num_recent": flat.pop("orphans")["num_recent"]}))
+        num_recent = flat.pop("orphans")["num_recent"]
+        print(json.dumps({**flat, "num_recent": num_recent}))
     else:
         print(_sentence(counts, of_batch=batch is not None, removed=yes))
 

@@ -33,6 +33,7 @@ from producer.first_tick import first_tick
 from producer.orders import batch_request, read_options, source_of, submit_manifest
 from producer.submit import Submission
 from producer.webhooks import webhook_target
+from schemas.printable import printable
 from schemas.submit_order import MAX_JOBS
 
 app = typer.Typer()
@@ -83,7 +84,8 @@ def submit(
                         "invalid_file": submission.invalid_file,
                         "warnings": warnings_as_json(advised)})  # fmt: skip
         else:
-            print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({request.name}, {request.pair})")
+            name = printable(request.name)
+            print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({name}, {request.pair})")
         print_exceptions(submission)
         print_warnings(advised)
         release(session, submission.batch_id)

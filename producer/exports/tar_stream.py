@@ -9,7 +9,6 @@ _NO_TIME: Final = b"%011o\0" % 0
 _SUM_BLANK: Final = b" " * 8
 _REGULAR_FILE: Final = b"0"
 _REST: Final = (b"ustar\0" + b"00").rjust(100 + 8, b"\0").ljust(_BLOCK - 156 - 1, b"\0")
-MAX_SIZE: Final = 8**11 - 1
 
 
 class TarStream:

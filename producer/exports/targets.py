@@ -121,7 +121,7 @@ class LocalTarget:
 class RemoteTarget:
     def __init__(self, url: str) -> None:
         self.url = url
-        self._filesystem: Any = filesystem(url)
+        self._filesystem: Any = filesystem(url, "--to")
         self._root = str(self._filesystem._strip_protocol(url)).rstrip("/")
 
     @contextmanager

@@ -238,18 +238,19 @@ def test_an_image_that_is_the_input_of_a_job_stays(database: Database, settings:
     assert wrong(database, settings) == []
 
 
+@pytest.mark.parametrize("removes", [True, False], ids=["with-yes", "without"])
 def test_a_batch_that_goes_on_is_not_dropped_nor_one_beside_a_submit(
-    database: Database, settings: Settings, clock: TestClock
+    database: Database, settings: Settings, clock: TestClock, removes: bool
 ) -> None:
     batch_id = done_batch(database, settings.images_url, ({},))
     going_on = new_batch(database, [job_spec(7)])
     with pytest.raises(InputError, match="has not ended; `nightshift cancel 2` ends it"):
-        without_batch(database, settings, going_on)
+        without_batch(database, settings, going_on, removes=removes)
     staging = batches.create_batch(database, "cats", "tiny", 5)
     with pytest.raises(InputError, match="a batch is being submitted"):
-        without_batch(database, settings, batch_id)
+        without_batch(database, settings, batch_id, removes=removes)
     with pytest.raises(InputError, match="has not ended"):
-        without_batch(database, settings, staging)
+        without_batch(database, settings, staging, removes=removes)
     assert num_rows(database, Job) == 2
     assert len(files(settings)) == 1
 
@@ -281,6 +282,9 @@ def test_the_command_lists_then_removes(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads(gc("--json")[0])["code"] == "orphan"
     assert leftover.exists()
     assert gc("--yes") == ["removed: 1 files, 4 bytes"]
-    assert json.loads(gc("--json")[-1])["num_files"] == 0
+    assert json.loads(gc("--json")[-1]) == {
+        "num_files": 0, "num_bytes": 0, "num_removed": 0, "removed_bytes": 0, "num_jobs": 0, "num_kept": 0,
+        "num_recent": 0,
+    }  # fmt: skip
     assert gc("--batch", "cats", "--yes") == ["removed: 2 jobs, 2 files"]
     assert files(settings) == set()

@@ -163,6 +163,14 @@ def test_a_pack_of_a_dead_worker_goes_back_at_once(database: Database) -> None:
     assert states(database, batch_id) == {JobState.PENDING: 2, JobState.RUNNING: 2}
 
 
+def test_a_suspect_that_only_waited_for_its_turn_is_not_charged_with_the_death(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    for _ in range(1 + 3):
+        claimed_pack(database, batch_id, worker_id)
+        ledger.expire_leases(database, 3, worker_id)
+    assert [(job.state, job.isolated, job.attempts) for job in job_rows(database, batch_id)] == [("pending", True, 0)]
+
+
 def test_a_death_isolates_all_that_was_in_hand_and_counts_against_none_of_it(database: Database) -> None:
     """Of two packs either may have killed it: the one that renders, or the one that is prepared."""
     batch_id, worker_id = open_batch(database, 3), new_worker(database)

@@ -58,6 +58,22 @@ def test_a_message_that_comes_twice_claims_nothing_more_than_there_is(database: 
         assert ledger.claim_pack(database, message, worker_id, LEASE_SECONDS, "") is None
 
 
+def test_a_message_of_a_pack_that_went_back_claims_none_that_was_released_after_it(
+    database: Database, clock: TestClock
+) -> None:
+    """Else what was released first would still be begun first, whatever its batch's priority is by now."""
+    batch_id, worker_id = mixed_batch(database, [64, 128, 64]), new_worker(database)
+    messages = released(database, batch_id, 3)
+    pack_key = claim(database, messages[0], worker_id, "").pack_key
+    claim(database, messages[1], worker_id, pack_key)  # which claims the third
+    ledger.return_queued(database, "tiny")
+    clock.advance(1)
+    (message,) = released(database, batch_id, 1)
+    for stale in messages:
+        assert ledger.claim_pack(database, stale, worker_id, LEASE_SECONDS, "") is None
+    claim(database, message, worker_id, "")
+
+
 def test_another_batch_gives_nothing_of_its_share_for_a_size(database: Database) -> None:
     """Else the batch whose size the devices have would get them all."""
     ours, theirs = mixed_batch(database, [64]), mixed_batch(database, [128, 128])

@@ -25,7 +25,7 @@ from producer.dispatcher import Dispatcher
 from producer.webhooks import Webhooks, webhook_target
 from schemas.errors import SettingsError
 from schemas.settings import Settings
-from schemas.tables import Pack, WebhookDelivery
+from schemas.tables import Job, Pack, Result, WebhookDelivery
 from schemas.webhook import FAILURE_SHARE, FINISHED, MAX_ATTEMPTS, STARTED, WebhookTarget, signature, wait_seconds
 from tests.integration.ledger_farm import (
     ENVIRONMENT,
@@ -341,6 +341,23 @@ def test_a_canceled_batch_that_never_began_is_finished_and_was_not_started(
     removal.remove_jobs(database, batch_id, 100)
     assert removal.remove_batch(database, batch_id)
     assert deliveries(database) == {}
+
+
+def test_a_removed_batch_whose_packs_stay_for_others_is_not_told_of_again(
+    database: Database, webhooks: Webhooks, receiver: Receiver
+) -> None:
+    first, second = open_batch(database, 1), open_batch(database, 1)
+    finish(database, first, new_worker(database))
+    with database.begin(read_only=True) as tx:
+        image_id = tx.execute(select(Result.image_id)).scalar_one()
+        job_id = tx.execute(select(Job.id).where(Job.batch_id == second)).scalar_one()
+    ledger.link_jobs(database, second, {job_id: image_id})
+    webhooks.note()
+    num_sent = webhooks.send_due()
+    removal.remove_jobs(database, first, 100)
+    assert not removal.remove_batch(database, first)
+    webhooks.note()
+    assert (num_sent, webhooks.send_due()) == (4, 0)
 
 
 def test_a_slow_receiver_holds_no_tick_up(

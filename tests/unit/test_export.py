@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from schemas.errors import InputError, NotUniformError, StorageError
+from schemas.errors import InputError, NotUniformError, SettingsError, StorageError
 from schemas.spec import JobSpec
 from tests.integration.ledger_farm import ENVIRONMENT
 from tests.integration.stored_farm import image_path
@@ -210,6 +210,12 @@ def test_another_export_is_not_mixed_into_a_folder(farm: ExportFarm, tmp_path: P
     with pytest.raises(InputError, match="its --batches is"):
         farm.export(1, 2, "--format", "webdataset", "--to", tmp_path / "set")
     assert tree(tmp_path / "set") == before
+
+
+def test_a_place_of_no_known_kind_is_named_as_the_option_that_it_is(farm: ExportFarm) -> None:
+    farm.batch([{"prompt": "cat"}])
+    with pytest.raises(SettingsError, match=r"^--to nope://… cannot be used"):
+        farm.export(1, "--format", "csv", "--to", "nope://x")
 
 
 def test_an_export_is_no_guest_of_the_image_store(farm: ExportFarm) -> None:

@@ -26,6 +26,7 @@ from producer.report_figures import MAX_BARS, Figures, Throughput, figures
 from producer.report_page import page
 from producer.report_plot import plot
 from producer.report_samples import samples
+from schemas.errors import StorageError
 from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
 from tests.integration.ledger_farm import (
@@ -198,7 +199,7 @@ def test_a_batch_of_which_nothing_was_rendered_has_a_report(database: Database, 
 def many_jobs(database: Database, num_jobs: int) -> int:
     """Rows alone: a third of the jobs failed, each tenth of them for a reason of its own."""
     worker_id, batch_id = new_worker(database), batches.create_batch(database, "many", "tiny", 5)
-    row = staged(1).row()
+    row = staged(1)._asdict()
     began = datetime(2026, 11, 21, 22, tzinfo=UTC)
     with database.begin() as tx:
         digest = ENVIRONMENT.digest
@@ -366,6 +367,13 @@ def test_the_command_writes_the_file_and_says_where(
     assert (answer["report"], answer["num_done"]) == (str(out), 2)
     assert out.read_bytes()[:100] == (tmp_path / "reports" / "report-1.html").read_bytes()[:100]
     assert CliRunner().invoke(app, ["report", "1", "--samples", "201"]).exit_code == 2
+
+
+@pytest.mark.parametrize("out", ["", ".", "/"])
+def test_a_report_that_would_be_a_folder_is_refused_in_a_sentence(lone: Database, tmp_path: Path, out: str) -> None:
+    batch = batch_summary(lone, open_batch(lone))
+    with pytest.raises(StorageError, match="Is a directory"):
+        write_report(lone, batch, Path(out), 1, "")
 
 
 def test_what_is_written_of_figures_is_the_same_each_time(lone: Database) -> None:

@@ -115,6 +115,12 @@ def test_submit_takes_a_manifest_out_of_a_pipe_and_calls_the_batch_stdin(tmp_pat
     assert done.stdout == "batch 1: 1 jobs accepted (stdin, tiny)\n"
 
 
+def test_a_batch_name_moves_no_cursor_and_turns_no_text(tmp_path: Path) -> None:
+    done = submitted(tmp_path, STDIN, "--format", "txt", "--name", "\u202ecats", input="a fox\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "batch 1: 1 jobs accepted (\\u202ecats, tiny)\n"
+
+
 def test_nobody_waits_for_a_terminal(tmp_path: Path) -> None:
     ours, its = pty.openpty()
     try:
