@@ -1,9 +1,9 @@
 """A whole night in ten minutes: bulk work by the commands that a user types, disturbed on the way, and looked at.
 
 400 prompts × 3 seeds × refiner off and at 0.8 make 2,400 jobs. A farm with two workers renders them in a window that
-closes twice. Meanwhile the batch is paused twice, another one is put before it and then canceled, and a worker is killed
-twice. Then the batch is exported and read back by the libraries that train on such sets. What is checked is asked of the
-ledger and of the files, and not of what the commands say. Exits 1 where anything is not as it should be.
+closes twice. Meanwhile the batch is paused twice, another one is put before it and then canceled, and workers are
+killed twice. Then the batch is exported and read back by the libraries that train on such sets. What is checked is
+asked of the ledger and of the files, and not of what the commands say. Exits 1 where anything is not as it should be.
 
 Windows know whole minutes, so this takes what the clock takes: a machine that is done before the second closing is told
 to take more steps.
@@ -128,7 +128,7 @@ def _night(farm: Farm, options: argparse.Namespace) -> Course:
     asked = f"--limit {options.prompts} --set width=64 --set height=64 --set num_inference_steps={options.steps}"
     asked += f" --window '{_written(course.openings)}'"
     sweeps = "--sweep seed=1,2,3 --sweep refiner.start=off,0.8"
-    farm.say(f"plan {_PROMPTS} --name night {asked} {sweeps}")
+    farm.say(f"plan {_PROMPTS} {asked} {sweeps}")
     farm.say(f"submit {_PROMPTS} --name night {asked} {sweeps}")
     farm.say(f"submit {_PROMPTS} --name other --priority 1 {asked} --sweep seed={_OTHER_SEEDS}")
     time.sleep(luck.uniform(2, 6))
