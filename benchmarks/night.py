@@ -182,7 +182,7 @@ def _wait_until(instant: datetime) -> None:
 def _exports(farm: Farm, options: argparse.Namespace) -> list[Check]:
     for name in ("webdataset", "imagefolder"):
         farm.say(f"export night --format {name} --to {farm.folder / name} --shard-size 1000")
-    prompts = [line.split("\t")[0].strip() for line in _PROMPTS.read_text("utf-8").splitlines()[1:]]
+    prompts = [line.split("\t")[0] for line in _PROMPTS.read_text("utf-8").splitlines()[1:]]
     return dataset_checks(farm.folder, prompts[: options.prompts])
 
 

@@ -47,7 +47,7 @@ def ledger_checks(database: Database, course: Course, num_jobs: int) -> list[Che
         ("jobs of the night that are done", _count(Job).where(Job.batch_id == night, done), num_jobs),
         ("its results, one for each job", _results(Result.job_id, night), num_jobs),
         ("its images, each another file", _results(Image.uri, night), num_jobs),
-        ("jobs done at the second closing: not yet all",
+        ("of them done after the second closing",
          _results(Result.job_id, night).where(Result.finished_at >= course.openings[2].opens), "> 0"),
         *((f"packs begun in opening {number}", _count(Pack).where(_within(Pack.claimed_at, hours)), "> 0")
           for number, hours in enumerate(course.openings, 1)),
@@ -76,7 +76,7 @@ def ledger_figures(database: Database, course: Course) -> dict[str, object]:
         )
         canceled = tx.execute(select(func.sum(Batch.num_canceled))).scalar_one()
         states = dict(tx.execute(select(Pack.state, func.count()).group_by(Pack.state)).tuples().all())
-        again = tx.execute(_count(Job).where(Job.attempts > 1)).scalar_one()
+        lost = tx.execute(select(func.sum(Pack.num_jobs)).where(Pack.state == "expired")).scalar_one()
         first, last = tx.execute(select(func.min(Pack.claimed_at), func.max(Result.finished_at)).where(
             Result.pack_id == Pack.id)).one()  # fmt: skip
         seconds = sum((min(last, closes) - max(first, opens)).total_seconds() for opens, closes in rendering)
@@ -84,7 +84,7 @@ def ledger_figures(database: Database, course: Course) -> dict[str, object]:
         "images": sum(done.values()),
         "jobs_canceled": canceled,
         **{f"packs_{state}": num for state, num in sorted(states.items())},
-        "jobs_rendered_again": again,
+        "jobs_in_expired_packs": lost or 0,
         "images_a_second_while_open": round(sum(done.values()) / seconds, 1),
     }
 

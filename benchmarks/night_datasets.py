@@ -13,7 +13,7 @@ Sample = tuple[str, str, str, str, tuple[int, int]]
 
 def dataset_checks(folder: Path, prompts: list[str]) -> list[Check]:
     wanted = Counter[Sample](
-        (prompt, prompt, seed, refiner, (64, 64))
+        (" ".join(prompt.split()), prompt, seed, refiner, (64, 64))  # a caption is one line, without blanks about it
         for prompt in prompts
         for seed in ("1", "2", "3")
         for refiner in ("off", "ensemble 0.8")
