@@ -50,10 +50,10 @@ class Farm:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
         self._environment |= {f"NIGHTSHIFT_{name}": value for name, value in settings.items()}
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.database = Database(f"sqlite:///{folder / 'ledger.sqlite3'}")
 
     def start(self) -> None:
         self.say("db upgrade")
-        self.database = Database(f"sqlite:///{self.folder / 'ledger.sqlite3'}")
         self._begin("up --pair tiny")
         deadline = time.monotonic() + 180
         while (num_ready := len(self._ready_workers())) < _NUM_WORKERS:
