@@ -76,7 +76,7 @@ def ledger_figures(database: Database, course: Course) -> dict[str, object]:
         )
         canceled = tx.execute(select(func.sum(Batch.num_canceled))).scalar_one()
         states = dict(tx.execute(select(Pack.state, func.count()).group_by(Pack.state)).tuples().all())
-        lost = tx.execute(select(func.sum(Pack.num_jobs)).where(Pack.state == "expired")).scalar_one()
+        alone = tx.execute(_count(Pack).where(Pack.num_jobs == 1, Pack.state == "finished")).scalar_one()
         first, last = tx.execute(select(func.min(Pack.claimed_at), func.max(Result.finished_at)).where(
             Result.pack_id == Pack.id)).one()  # fmt: skip
         seconds = sum((min(last, closes) - max(first, opens)).total_seconds() for opens, closes in rendering)
@@ -84,7 +84,7 @@ def ledger_figures(database: Database, course: Course) -> dict[str, object]:
         "images": sum(done.values()),
         "jobs_canceled": canceled,
         **{f"packs_{state}": num for state, num in sorted(states.items())},
-        "jobs_in_expired_packs": lost or 0,
+        "jobs_rendered_alone_after_a_kill": alone,
         "images_a_second_while_open": round(sum(done.values()) / seconds, 1),
     }
 
