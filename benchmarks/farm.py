@@ -38,6 +38,7 @@ from schemas.records import StagedJob
 from schemas.settings import Settings
 from schemas.spec import JobSpec
 from schemas.tables import Batch, Image, Pack, Result
+from schemas.written_spec import WrittenSpec
 from tests.servers import PostgresServer, RedisServer, temporary_folder
 
 _PACK_SIZE = 8
@@ -157,7 +158,7 @@ def _submit(database: Database, pair: str, num_packs: int) -> None:
 def _job(number: int) -> StagedJob:
     width, height = _ODD if number % 400 == 0 else _SIZES[number % len(_SIZES)]
     spec = JobSpec.parse({"prompt": f"picture {number}", "seed": number, "width": width, "height": height})
-    return StagedJob(number, spec, 0, {})
+    return StagedJob.of(number, WrittenSpec.of(spec), 0, {})
 
 
 def _device(database: Database, pair: str) -> Device:

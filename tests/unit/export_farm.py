@@ -18,6 +18,7 @@ from nightshift import app
 from schemas.provenance import Environment
 from schemas.records import ClaimedJob, FinishedImage, StagedJob, StoredImage
 from schemas.spec import JobSpec
+from schemas.written_spec import WrittenSpec
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, new_ledger, new_worker
 from tests.integration.stored_farm import PROVENANCE
 
@@ -46,7 +47,8 @@ class ExportFarm:
         specs = [JobSpec.parse({"seed": n, "width": 64, "height": 64, **row}) for n, row in enumerate(rows, 1)]
         batch_id = batches.create_batch(self.database, "cats", "tiny", 5)
         metas = [*meta, *({} for _ in range(len(specs) - len(meta)))]
-        jobs = [StagedJob(n, *job) for n, job in enumerate(zip(specs, [0] * len(specs), metas, strict=True), 1)]
+        numbered = enumerate(zip(specs, metas, strict=True), 1)
+        jobs = [StagedJob.of(n, WrittenSpec.of(spec), 0, meta) for n, (spec, meta) in numbered]
         ledger.stage_jobs(self.database, batch_id, jobs)
         batches.open_batch(self.database, batch_id)
         worker_id, num_left = new_worker(self.database), len(specs) if num_done is None else num_done
