@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
-.PHONY: setup demo test chaos test-gpu check bench bench-gpu clean
+.PHONY: setup demo test chaos test-gpu check bench bench-gpu night clean
 
 setup: $(READY)
 
@@ -54,8 +54,12 @@ check: setup
 bench-gpu: setup
 	$(BIN)/python -m benchmarks.gpu
 
+# Ten minutes of bulk work, disturbed on the way: by the clock, so no benchmark.
+night: setup
+	GOMP_SPINCOUNT=0 $(BIN)/python -m benchmarks.night
+
 bench: setup
-	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do \
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py | grep -v night); do \
 	  echo "$$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 
 clean:

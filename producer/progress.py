@@ -79,7 +79,7 @@ def _lines(moments: Iterator[Moment]) -> list[BatchSummary]:
 def _say_once(said: dict[int, str], sight: Sight) -> None:
     """A batch that stands still says nothing new."""
     batch = sight.batch
-    line = f"{_named(batch)}: {batch.num_ended}/{batch.num_jobs} {status_line(sight)}".rstrip()
+    line = f"{_named(batch)}: {batch.num_ended:,}/{batch.num_jobs:,} {status_line(sight)}".rstrip()
     if said.get(batch.id) != line:
         said[batch.id] = line
         _say(line)

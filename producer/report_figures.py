@@ -4,12 +4,12 @@ Nothing here changes a row.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Integer, Row, case, cast, extract, func, select
+from sqlalchemy import ColumnElement, Integer, Row, case, cast, extract, func, or_, select
 
 from farm.database import Transaction, question
 from producer.queries import SUMMARY, BatchSummary
@@ -185,17 +185,18 @@ def _devices(tx: Transaction, batch_id: int, stretches: Sequence[Row[Any]]) -> t
     num_images, num_failed = defaultdict[str, int](int), _failed_by_worker(tx, batch_id)
     for row in stretches:
         num_images[row.worker_id] += row.num
-    packs = {row.worker_id: row for row in _packs_by_worker(tx, batch_id)}
+    busy = {(row.host, row.device): _share(row) for row in _busy(tx, batch_id)}
     seats = defaultdict[tuple[str, str], list[str]](list)
-    known = num_images.keys() | num_failed.keys() | packs.keys()
-    for worker in tx.execute(select(Worker).where(Worker.id.in_(known)).order_by(Worker.host, Worker.device)):
+    begun = select(Pack.worker_id).where(*_begun(batch_id))
+    known = or_(Worker.id.in_(num_images.keys() | num_failed.keys()), Worker.id.in_(begun))
+    for worker in tx.execute(select(Worker).where(known).order_by(Worker.host, Worker.device)):
         seats[worker.host, worker.device].append(worker.id)
     return tuple(
         DeviceWork(
             *seat,
             sum(num_images[worker_id] for worker_id in worker_ids),
             sum(num_failed.get(worker_id, 0) for worker_id in worker_ids),
-            *_busy([packs[worker_id] for worker_id in worker_ids if worker_id in packs]),
+            *busy.get(seat, (0.0, 0.0)),
         )
         for seat, worker_ids in seats.items()
     )
@@ -207,15 +208,24 @@ def _failed_by_worker(tx: Transaction, batch_id: int) -> dict[str, int]:
     return {row.worker_id: row.num for row in tx.execute(failed.where(*of_batch).group_by(Pack.worker_id))}
 
 
-def _packs_by_worker(tx: Transaction, batch_id: int) -> Sequence[Row[Any]]:
-    begun = (Pack.batch_id == batch_id, Pack.rendering_at.is_not(None), Pack.ended_at.is_not(None))
-    columns = (
-        Pack.worker_id,
-        func.sum(_seconds_between(tx, Pack.rendering_at, Pack.ended_at)).label("busy"),
-        func.min(Pack.rendering_at).label("first"),
-        func.max(Pack.ended_at).label("last"),
+def _busy(tx: Transaction, batch_id: int) -> Iterator[Row[Any]]:
+    """For each device the seconds in which a pack was in hand, once where packs overlap: the next one begins while the
+    images of the last are written, and a CPU may have several workers."""
+    until = func.max(Pack.ended_at).over(
+        partition_by=(Worker.host, Worker.device), order_by=(Pack.rendering_at, Pack.id), rows=(None, -1)
     )
-    return tx.execute(select(*columns).where(*begun).group_by(Pack.worker_id)).all()
+    columns = (Worker.host, Worker.device, Pack.rendering_at, Pack.ended_at, until.label("until"))
+    packs = select(*columns).join_from(Pack, Worker).where(*_begun(batch_id)).subquery().c
+    began = case((packs.until > packs.rendering_at, packs.until), else_=packs.rendering_at)
+    seconds = case((packs.ended_at > began, _seconds_between(tx, began, packs.ended_at)), else_=0)
+    sums = (func.sum(seconds).label("busy"), func.min(packs.rendering_at).label("first"),
+            func.max(packs.ended_at).label("last"))  # fmt: skip
+    yield from tx.execute(select(packs.host, packs.device, *sums).group_by(packs.host, packs.device))
+
+
+def _begun(batch_id: int) -> tuple[ColumnElement[bool], ...]:
+    """Packs of the batch that were rendered, or began to be, and are no more."""
+    return Pack.batch_id == batch_id, Pack.rendering_at.is_not(None), Pack.ended_at.is_not(None)
 
 
 def _seconds_between(tx: Transaction, begin: Any, end: Any) -> ColumnElement[Any]:
@@ -225,14 +235,10 @@ def _seconds_between(tx: Transaction, begin: Any, end: Any) -> ColumnElement[Any
     return extract("epoch", end - begin)
 
 
-def _busy(packs: Sequence[Any]) -> tuple[float, float]:
-    """From the first begin to the last end in seconds, and the busy share of it: packs overlap a little, for the next
-    begins while the images of the last are written."""
-    if not packs:
-        return 0.0, 0.0
-    seconds = (max(pack.last for pack in packs) - min(pack.first for pack in packs)).total_seconds()
-    busy = sum(float(pack.busy) for pack in packs)
-    return seconds, min(1.0, busy / seconds) if seconds > 0 else 0.0
+def _share(busy: Any) -> tuple[float, float]:
+    """From the first begin to the last end in seconds, and the busy share of it."""
+    seconds = (busy.last - busy.first).total_seconds()
+    return seconds, min(1.0, float(busy.busy) / seconds) if seconds > 0 else 0.0
 
 
 def _environments(tx: Transaction, batch_id: int) -> tuple[Counted, ...]:

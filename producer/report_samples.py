@@ -21,6 +21,8 @@ from schemas.tables import Image, Job, Result
 MAX_SAMPLES: Final = 200
 _BOX: Final = (320, 320)
 _QUALITY: Final = 80
+#: its multiples, less their whole parts, never keep step with anything
+_GOLDEN: Final = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,15 @@ class Sample:
 
 
 def samples(database: Database, batch: BatchSummary, num_samples: int) -> Iterator[Sample]:
-    """The first done job of each of so many equal parts of the batch; one picture at a time is in memory."""
+    """A done job of each of so many equal parts of the batch; one picture at a time is in memory.
+
+    Each part is entered at another place: were it always the first, a sweep whose values fit into a part would show
+    one of them alone.
+    """
     for part in range(num_samples):
         first, end = (n * batch.num_jobs // num_samples + 1 for n in (part, part + 1))
-        row = _first_done(database, batch.id, first, end) if end > first else None
+        middle = first + int(part * _GOLDEN % 1 * (end - first))
+        row = _first_done(database, batch.id, middle, end) or _first_done(database, batch.id, first, middle)
         if row is not None:
             yield _sample(row)
 

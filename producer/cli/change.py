@@ -6,7 +6,7 @@ import typer
 
 from farm import ledger
 from producer import changes
-from producer.cli.session import JsonOption, open_session, print_json
+from producer.cli.session import JsonOption, open_session, print_json, so_many
 from producer.queries import find_batch
 
 app = typer.Typer()
@@ -26,11 +26,12 @@ def cancel(batch: BatchArgument, now: NowOption = False, as_json: JsonOption = F
         if as_json:
             print_json(summary.as_json() if summary else {**found.as_json(), "state": "discarded"})
         elif summary:
-            running = f"; {summary.num_running} are {'stopping' if now else 'being finished'}"
+            running = f"; {summary.num_running:,} are {'stopping' if now else 'being finished'}"
             running = running if summary.num_running else ""
-            print(f"batch {summary.id}: {summary.num_canceled} jobs canceled, {summary.num_done} done{running}")
+            canceled = so_many(summary.num_canceled, "job")
+            print(f"batch {summary.id}: {canceled} canceled, {summary.num_done:,} done{running}")
         else:
-            print(f"batch {found.id} was never opened; it is discarded with its {found.num_jobs} jobs")
+            print(f"batch {found.id} was never opened; it is discarded with its {so_many(found.num_jobs, 'job')}")
 
 
 @app.command(epilog="Example: nightshift retry 3")
@@ -42,4 +43,5 @@ def retry(batch: BatchArgument, as_json: JsonOption = False) -> None:
         if as_json:
             print_json({"batch_id": summary.id, "num_retried": num_jobs})
         else:
-            print(f"batch {summary.id}: {num_jobs} failed jobs are pending again")
+            said = f"{so_many(num_jobs, 'job')} pending again" if num_jobs else "no job failed"
+            print(f"batch {summary.id}: {said}")

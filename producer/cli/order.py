@@ -6,7 +6,7 @@ import typer
 
 from producer import changes
 from producer.cli.change import BatchArgument
-from producer.cli.session import JsonOption, open_session, print_json
+from producer.cli.session import JsonOption, open_session, print_json, so_many
 from producer.cli.timing_options import PRIORITY, WEIGHT
 from producer.queries import find_batch
 from schemas.errors import InputError
@@ -23,8 +23,8 @@ def pause(batch: BatchArgument, as_json: JsonOption = False) -> None:
         if as_json:
             print_json(summary.as_json())
         else:
-            running = f"; {summary.num_running} are being finished" if summary.num_running else ""
-            print(f"batch {summary.id} is paused with {summary.num_pending} jobs{running}")
+            running = f"; {summary.num_running:,} are being finished" if summary.num_running else ""
+            print(f"batch {summary.id} is paused with {so_many(summary.num_pending, 'job')}{running}")
 
 
 @app.command(epilog="Example: nightshift resume 3")
@@ -36,7 +36,7 @@ def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
         if as_json:
             print_json(summary.as_json())
         else:
-            print(f"batch {summary.id} goes on with {found.num_pending} jobs")
+            print(f"batch {summary.id} goes on with {so_many(found.num_pending, 'job')}")
 
 
 @app.command(epilog="Example: nightshift reprioritise 3 --priority 9")

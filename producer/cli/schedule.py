@@ -32,7 +32,7 @@ from producer.cli.manifest_options import (
     SkipOption,
     given_order,
 )
-from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json, so_many
 from producer.cli.submit import print_exceptions, release
 from producer.cli.timing_options import PriorityOption, WeightOption, WindowOption
 from producer.firing import submit_firing
@@ -165,7 +165,8 @@ def run(name: ScheduleArgument, as_json: JsonOption = False) -> None:
                         "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,
                         "invalid_file": submission.invalid_file})  # fmt: skip
         else:
-            print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted (schedule {printable(name)})")
+            jobs = so_many(submission.num_jobs, "job")
+            print(f"batch {submission.batch_id}: {jobs} accepted (schedule {printable(name)})")
         print_exceptions(submission)
         release(session, submission.batch_id)
 

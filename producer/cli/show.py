@@ -95,5 +95,6 @@ def _sentence(batch: BatchSummary) -> str:
         "failed": batch.num_failed,
         "canceled": batch.num_canceled,
     }
-    parts = [f"{batch.num_done} of {batch.num_jobs} done", *(f"{num} {state}" for state, num in counts.items() if num)]
+    others = (f"{num:,} {state}" for state, num in counts.items() if num)
+    parts = [f"{batch.num_done:,} of {batch.num_jobs:,} done", *others]
     return f"batch {batch.id} ({printable(batch.name)}, pair {batch.pair}): {', '.join(parts)}"

@@ -26,7 +26,7 @@ from producer.cli.manifest_options import (
     SkipOption,
     given_order,
 )
-from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json, so_many
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
 from producer.first_tick import first_tick
@@ -84,8 +84,8 @@ def submit(
                         "invalid_file": submission.invalid_file,
                         "warnings": warnings_as_json(advised)})  # fmt: skip
         else:
-            name = printable(request.name)
-            print(f"batch {submission.batch_id}: {submission.num_jobs} jobs accepted ({name}, {request.pair})")
+            jobs, name = so_many(submission.num_jobs, "job"), printable(request.name)
+            print(f"batch {submission.batch_id}: {jobs} accepted ({name}, {request.pair})")
         print_exceptions(submission)
         print_warnings(advised)
         release(session, submission.batch_id)
@@ -94,9 +94,9 @@ def submit(
 def print_exceptions(submission: Submission) -> None:
     """Says on stderr how many jobs need not be rendered, how many bad rows were left out, and where they are listed."""
     if submission.num_linked:
-        print(f"{submission.num_linked} images exist already (--again renders them anew)", file=sys.stderr)
+        print(f"{submission.num_linked:,} images exist already (--again renders them anew)", file=sys.stderr)
     if submission.num_left_out:
-        print(f"{submission.num_left_out} invalid rows left out; see {submission.invalid_file}", file=sys.stderr)
+        print(f"{submission.num_left_out:,} invalid rows left out; see {submission.invalid_file}", file=sys.stderr)
 
 
 def print_warnings(advised: CountedAdvice) -> None:

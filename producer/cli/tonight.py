@@ -53,7 +53,7 @@ def _sums(tonight: Night, window: str) -> Iterator[str]:
     rendered, failed = tonight.rendered, tonight.failed
     parts = [f"{rendered.num_images:,} images rendered"]
     if rendered.images_per_second is not None:
-        parts.append(f"now {rendered.images_per_second:.2f} images/s")
+        parts.append(f"{rendered.images_per_second:.2f} images/s in the last 10 minutes")
     if failed.num_jobs:
         parts.append(f"{failed.num_jobs:,} failed")
     yield f"since {time_in_zone_of(window, tonight.since)}: {', '.join(parts)}"

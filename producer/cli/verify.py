@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from producer.cli.session import open_session
+from producer.cli.session import open_session, so_many
 from producer.finding import Finding
 from producer.queries import find_batch
 from producer.verification import Counts, Verification
@@ -53,7 +53,7 @@ class _Teller:
     def __call__(self, counts: Counts) -> None:
         if (now := time.monotonic()) >= self._next:
             self._next = now + _TOLD_SECONDS
-            seen = f"{_so_many(counts.num_jobs, 'job')}, {_so_many(counts.num_images, 'image')} so far"
+            seen = f"{so_many(counts.num_jobs, 'job')}, {so_many(counts.num_images, 'image')} so far"
             print(f"verifying: {seen}; findings: {counts.num_findings:,}", file=sys.stderr, flush=True)
 
 
@@ -66,15 +66,11 @@ def _print_counts(counts: Counts, *, whole: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_as_json(counts)))
         return
-    parts = [_so_many(counts.num_jobs, "job"), _so_many(counts.num_images, "image"), _so_many(counts.num_bytes, "byte")]
+    parts = [so_many(counts.num_jobs, "job"), so_many(counts.num_images, "image"), so_many(counts.num_bytes, "byte")]
     if whole:
-        removed = f" ({counts.orphans.num_removed:,} removed, {_so_many(counts.orphans.removed_bytes, 'byte')})"
-        parts.append(_so_many(counts.orphans.num_orphans, "orphan") + (removed if counts.orphans.num_removed else ""))
+        removed = f" ({counts.orphans.num_removed:,} removed, {so_many(counts.orphans.removed_bytes, 'byte')})"
+        parts.append(so_many(counts.orphans.num_orphans, "orphan") + (removed if counts.orphans.num_removed else ""))
     print(f"checked {', '.join(parts)}; findings: {counts.num_findings:,}")
-
-
-def _so_many(num: int, noun: str) -> str:
-    return f"{num:,} {noun}{'' if num == 1 else 's'}"
 
 
 def _as_json(counts: Counts) -> dict[str, Any]:

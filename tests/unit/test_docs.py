@@ -1,6 +1,7 @@
 """What the documents promise is there: commands, settings, folders, examples."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -151,6 +152,23 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 @pytest.mark.parametrize("option", [opt for parameter in all_commands()["export"].params for opt in parameter.opts])
 def test_every_option_of_an_export_is_documented(option: str) -> None:
     assert option in ("batches", "--json") or f"`{option}" in BULK
+
+
+def shown_commands() -> list[str]:
+    """Every line of the documents' blocks that somebody would type, in one line each."""
+    pages = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+    blocks = (
+        block.replace("\\\n", " ") for page in pages for block in re.findall(r"^```\n(.+?)^```", page, re.M | re.S)
+    )
+    return [line for block in blocks for line in block.splitlines() if line.startswith("nightshift ")]
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_command_that_is_shown_has_the_options_that_it_is_shown_with(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    name = next(name for name in (" ".join(words[:2]), words[0]) if name in all_commands())
+    known = {option for parameter in all_commands()[name].params for option in parameter.opts}
+    assert [word for word in words if word.startswith("--") and word not in known] == []
 
 
 def test_the_control_plane_imports_without_torch() -> None:

@@ -104,6 +104,21 @@ def test_webdataset_loads_the_shards(farm: ExportFarm, tmp_path: Path) -> None:
     assert first["caption"] == "a cat, 0 on a mat"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_loop_of_the_docs_reads_every_sample(
+    farm: ExportFarm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bulk.md").read_text()
+    loop = page.split("```python\n")[1].split("```")[0]
+    farm.batch([{"prompt": f"a fox {n}"} for n in range(12)])
+    farm.export(1, "--format", "webdataset", "--to", tmp_path / "set", "--split", "train=0.9,test=0.1")
+    with tarfile.open(tmp_path / "set" / "train" / "00000.tar") as tar:
+        captions = [tar.extractfile(name).read().decode() for name in tar.getnames() if name.endswith(".txt")]
+    exec(loop.replace("/data/tonight", str(tmp_path / "set")), {})
+    read = [line for line in capsys.readouterr().out.splitlines() if line.startswith("(")]
+    assert sorted(read) == sorted(f"(64, 64) {caption}" for caption in captions)
+
+
 def test_a_shard_has_its_samples_together_and_its_table_and_statistics_beside_it(
     farm: ExportFarm, tmp_path: Path
 ) -> None:

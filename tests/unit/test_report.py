@@ -155,6 +155,19 @@ def test_images_failures_and_busy_hours_are_counted_by_device(database: Database
     assert [(kind.content, kind.num) for kind in report.pack_keys] == [("1024x1024/40/EulerDiscreteScheduler", 16)]
 
 
+def test_a_device_with_two_workers_is_busy_once(database: Database, clock: TestClock) -> None:
+    one, other = new_worker(database), new_worker(database)
+    batch_id = open_batch(database, 16)
+    first, second = pack(database, clock, batch_id, one, 10), pack(database, clock, batch_id, other, 10)
+    for claimed in (first, second):
+        ledger.finish_jobs(database, claimed, ENVIRONMENT, images_of(claimed))
+    clock.advance(20)
+    render(database, clock, batch_id, one)
+    (device,) = figures(database, batch_id).devices
+    assert (device.num_images, device.seconds) == (12, 50)
+    assert device.busy_share == pytest.approx(0.6, abs=1e-4)
+
+
 def test_a_worker_in_the_place_of_a_dead_one_is_the_same_device(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 8)
     render(database, clock, batch_id, new_worker(database))
@@ -298,10 +311,19 @@ def test_samples_are_spread_over_the_batch_and_stand_in_for_what_is_not_done(
     render(database, clock, batch_id, worker_id)
     batch = batch_summary(database, batch_id)
     chosen = [[sample.number for sample in samples(database, batch, num)] for num in (10, 4, 0, 200)]
-    assert chosen[0] == [1, 5, 9, 13, 17, 25]  # 21 to 24 failed, 29 to 40 wait
-    assert chosen[1] == [1, 11, 25]
+    assert chosen[0] == [1, 7, 9, 16, 18, 27]  # 21 to 24 failed, 29 to 40 wait
+    assert chosen[1] == [1, 17, 25]
     assert chosen[2] == []
     assert chosen[3] == [*range(1, 21), *range(25, 29)]
+
+
+def test_samples_of_a_sweep_show_all_of_its_values(database: Database, clock: TestClock) -> None:
+    worker_id, batch_id = new_worker(database), open_batch(database, 48)
+    for _ in range(12):
+        render(database, clock, batch_id, worker_id)
+    numbers = [sample.number for sample in samples(database, batch_summary(database, batch_id), 12)]
+    for num_values in (2, 3, 4):
+        assert {number % num_values for number in numbers} == set(range(num_values))
 
 
 def test_a_picture_that_is_gone_is_said_in_its_place(lone: Database, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_firing_by_hand_makes_a_batch_of_this_moment_beside_the_line(home: Pat
     schedule("add", "nightly", "cats.tsv", *NIGHTLY)
     coming = listed()["nightly"]["next_due_at"]
     ran = schedule("run", "nightly")
-    assert ran.stdout == "batch 1: 1 jobs accepted (schedule nightly)\n"
+    assert ran.stdout == "batch 1: 1 job accepted (schedule nightly)\n"
     assert "no farm runs here yet: `nightshift up` renders batch 1" in ran.stderr
     one = listed()["nightly"]
     assert (one["next_due_at"], one["last_firing"]["state"], one["last_firing"]["batch_id"]) == (coming, "done", 1)
