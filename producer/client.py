@@ -38,7 +38,7 @@ from producer.manifest_source import ManifestSource
 from producer.patience import Patient, until_ended
 from producer.queries import BatchSummary, batch_summary, find_batch
 from producer.submit import submit
-from producer.submit_options import SubmitOptions, batch_request, check_names, read_options
+from producer.submit_options import SubmitOptions, batch_request, given_options, read_options
 from schemas.errors import InputError, NightshiftError, NotFoundError, StorageError, WaitTimeoutError
 from schemas.settings import Settings, load_settings
 from schemas.spec import JobSpec
@@ -127,7 +127,7 @@ class Client:
             UnavailableError: the ledger or the image store went away. Its sentence says where the batch may have been
                 accepted all the same.
         """
-        check_names(options)
+        options = given_options(options)
         reading = read_options(self.settings, options)
         if isinstance(rows, Path | str):
             manifest = ManifestSource.of(rows) if isinstance(rows, Path) else ManifestSource.parse(rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final, TypedDict, cast
 
 from producer.batch_name import name_flaw, name_of_manifest
 from producer.columns import GROUPS, normal_name
@@ -14,6 +14,7 @@ from producer.submit import BatchRequest
 from schemas.errors import InputError
 from schemas.printable import printable
 from schemas.settings import Settings
+from schemas.submit_order import MAX_JOBS
 from schemas.timing import Timing
 
 #: of a batch of rows, where no name is given
@@ -44,16 +45,19 @@ class SubmitOptions(TypedDict, total=False):
     columns: Mapping[str, str]
     #: only so many rows
     limit: int | None
+    #: of more jobs in all the rows are refused, before anything is enqueued
+    max_jobs: int
     #: leave bad rows out, and list them in a file, instead of refusing all
     skip_invalid: bool
     #: render anew the images that exist already
     again: bool
 
 
-def check_names(options: SubmitOptions) -> None:
-    """Raises TypeError for a keyword that is none, as Python does for a function's own."""
+def given_options(options: SubmitOptions) -> SubmitOptions:
+    """Those that are not None. Raises TypeError for a keyword that is none, as Python does for a function's own."""
     if unknown := sorted(options.keys() - SubmitOptions.__annotations__.keys()):
         raise TypeError(f"submit() got an unexpected keyword argument {unknown[0]!r}")
+    return cast(SubmitOptions, {name: value for name, value in options.items() if value is not None})
 
 
 def read_options(settings: Settings, options: SubmitOptions) -> ReadOptions:
@@ -64,6 +68,7 @@ def read_options(settings: Settings, options: SubmitOptions) -> ReadOptions:
         limit=options.get("limit"),
         base_seed=settings.base_seed,
         inputs=Inputs(settings),
+        max_jobs=options.get("max_jobs", MAX_JOBS),
     )
 
 

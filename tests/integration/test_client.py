@@ -124,6 +124,12 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def test_more_jobs_than_may_be_are_refused_and_none_leaves_an_option_as_it_is(client: Client) -> None:
+    with pytest.raises(ManifestError, match="would be 6 jobs"):
+        client.submit([{"prompt": "a cat", "count": 3}, {"prompt": "a dog", "count": 3}], max_jobs=5, defaults=None)
+    assert client.submit(rows(2), defaults=None, columns=None, name=None, limit=None).num_jobs == 2
+
+
 def test_a_wrong_option_is_one_sentence(client: Client) -> None:
     for options, sentence in WRONG_OPTIONS:
         with pytest.raises(InputError) as raised:
