@@ -203,7 +203,7 @@ def test_a_batch_that_a_killed_submit_left_behind_is_discarded_by_cancel(command
         for _ in range(2):
             ledger.stage_jobs(database, batches.create_batch(database, "cats", "tiny", 5), [staged(1)])
     done = commands.run("cancel", "2")
-    assert (done.returncode, done.stdout) == (0, "batch 2 was never opened; it is discarded with its 1 jobs\n")
+    assert (done.returncode, done.stdout) == (0, "batch 2 was never opened; it is discarded with its 1 job\n")
     assert commands.answer("cancel", "cats")["state"] == "discarded"
     assert commands.answer("status")["batches"] == []
 

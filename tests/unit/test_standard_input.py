@@ -112,13 +112,13 @@ def test_a_closed_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_submit_takes_a_manifest_out_of_a_pipe_and_calls_the_batch_stdin(tmp_path: Path) -> None:
     done = submitted(tmp_path, STDIN, "--format", "jsonl", input='{"prompt": "a fox", "width": 64, "height": 64}\n')
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "batch 1: 1 jobs accepted (stdin, tiny)\n"
+    assert done.stdout == "batch 1: 1 job accepted (stdin, tiny)\n"
 
 
 def test_a_batch_name_moves_no_cursor_and_turns_no_text(tmp_path: Path) -> None:
     done = submitted(tmp_path, STDIN, "--format", "txt", "--name", "\u202ecats", input="a fox\n")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "batch 1: 1 jobs accepted (\\u202ecats, tiny)\n"
+    assert done.stdout == "batch 1: 1 job accepted (\\u202ecats, tiny)\n"
 
 
 def test_nobody_waits_for_a_terminal(tmp_path: Path) -> None:
