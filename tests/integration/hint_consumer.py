@@ -3,6 +3,7 @@
 python -m tests.integration.hint_consumer DATABASE_URL BROKER_URL PREFIX WORKER_ID PACK_SECONDS
 """
 
+import os
 import sys
 import time
 import warnings
@@ -26,7 +27,8 @@ def main() -> None:
 
     def take(content: dict[str, Any]) -> None:
         time.sleep(float(pack_seconds))
-        print(PackMessage.decode(content).pack_id, flush=True)
+        # In one write: two slots end at the same moment, and print writes text and line end apart.
+        os.write(1, f"{PackMessage.decode(content).pack_id}\n".encode())
 
     def ready(**_: Any) -> None:
         print("ready", flush=True)
