@@ -3,16 +3,23 @@
 Each is one or two transactions of ``farm``; commands and the Python API call the same.
 """
 
+import time
+from typing import Final
+
 from farm import batches, ledger
 from farm.database import Database
 from producer.queries import BatchSummary, batch_summary
 from schemas.errors import NotFoundError
 from schemas.states import BatchState
 
+#: A million rows take most of a minute, and who cancels need not wait for them.
+_SWEEP_SECONDS: Final = 1.0
+
 
 def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> BatchSummary | None:
     """The batch afterwards; None where it was one that a killed submit left behind, and is gone now. What renders is
-    finished, unless ``now``: then it is stopped within a third of a lease."""
+    finished, unless ``now``: then it is stopped within a third of a lease. Nothing begins any more; of a large
+    batch the dispatcher marks the rest of the jobs."""
     if batch.state == BatchState.STAGING:
         batches.discard_batch(database, batch.id)
         try:
@@ -23,7 +30,8 @@ def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> Bat
         batches.cancel_batch(database, batch.id)
     if now:
         batches.stop_running(database, batch.id)
-    while ledger.sweep_canceled(database, batch.id):
+    deadline = time.monotonic() + _SWEEP_SECONDS
+    while ledger.sweep_canceled(database, batch.id) and time.monotonic() < deadline:
         pass
     return batch_summary(database, batch.id)
 

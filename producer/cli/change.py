@@ -28,8 +28,10 @@ def cancel(batch: BatchArgument, now: NowOption = False, as_json: JsonOption = F
         elif summary:
             running = f"; {summary.num_running:,} are {'stopping' if now else 'being finished'}"
             running = running if summary.num_running else ""
-            canceled = so_many(summary.num_canceled, "job")
-            print(f"batch {summary.id}: {canceled} canceled, {summary.num_done:,} done{running}")
+            waiting = summary.num_pending + summary.num_queued
+            marked = f"; of them the dispatcher has {waiting:,} to mark" if waiting else ""
+            canceled = so_many(summary.num_canceled + waiting, "job")
+            print(f"batch {summary.id}: {canceled} canceled{marked}, {summary.num_done:,} done{running}")
         else:
             print(f"batch {found.id} was never opened; it is discarded with its {so_many(found.num_jobs, 'job')}")
 

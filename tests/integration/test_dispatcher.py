@@ -15,7 +15,7 @@ from farm.database import Database
 from farm.reconnection import MAX_WAIT_SECONDS
 from farm.redis_client import redis_client
 from farm.workers import note_seen
-from producer import queries
+from producer import changes, queries
 from producer.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
 from schemas.errors import BrokerRefusedError, BrokerUnavailableError
 from schemas.settings import Settings
@@ -30,6 +30,7 @@ from tests.integration.ledger_farm import (
     new_ledger,
     new_worker,
     open_batch,
+    release_pack,
     staged,
     states,
 )
@@ -400,3 +401,18 @@ def test_another_priority_holds_for_the_next_claim(dispatcher: Dispatcher, datab
     with database.begin(read_only=True) as tx:
         assert set(tx.execute(select(Pack.batch_id).where(Pack.id.in_(queued))).scalars()) == {second}
     assert states(database, first) == {JobState.PENDING: 20}
+
+
+def test_the_dispatcher_marks_what_a_canceled_batch_was_too_large_to_mark_at_once(
+    dispatcher: Dispatcher, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = open_batch(database, 5)
+    monkeypatch.setattr("farm.ledger.SWEEP_CHUNK", 2)
+    monkeypatch.setattr("producer.changes._SWEEP_SECONDS", 0.0)
+    canceled = changes.cancel(database, queries.batch_summary(database, batch_id))
+    assert canceled is not None
+    assert (canceled.state, canceled.num_canceled, canceled.num_pending) == ("canceled", 2, 3)
+    assert release_pack(database, batch_id) is None
+    dispatcher.tick()
+    dispatcher.tick()
+    assert states(database, batch_id) == {JobState.CANCELED: 5}
