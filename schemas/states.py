@@ -52,9 +52,6 @@ JOB_MOVES: Final = MappingProxyType(
     }
 )
 
-#: Nothing more happens to a job in one of these by itself.
-ENDED_STATES: Final = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELED})
-
 
 def may_move(old: JobState, new: JobState) -> bool:
     """Whether a job may go from one state to the other."""

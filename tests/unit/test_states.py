@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.states import ENDED_STATES, JOB_MOVES, BatchState, JobState, PackState, may_move
+from schemas.states import JOB_MOVES, BatchState, JobState, PackState, may_move
 
 MOVES = {
     ("pending", "queued"),
@@ -29,7 +29,7 @@ def test_every_state_has_its_moves_listed() -> None:
 
 
 def test_done_and_canceled_are_for_ever_and_failed_may_be_retried() -> None:
-    assert {state for state in ENDED_STATES if not JOB_MOVES[state]} == {JobState.DONE, JobState.CANCELED}
+    assert {state for state in JobState if not JOB_MOVES[state]} == {JobState.DONE, JobState.CANCELED}
     assert JOB_MOVES[JobState.FAILED] == {JobState.PENDING}
 
 
