@@ -5,9 +5,11 @@ each time, ``long`` some thousands of others each time, and keeps what broke som
 """
 
 import gc
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,14 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "models"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def processes() -> BaseContext:
+    """Their like are forked from one that has imported what they need, without torch: a start takes milliseconds."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["pyarrow.parquet", "tests.unit.export_farm", "tests.integration.dying_dispatcher"])
+    return found
 
 
 @pytest.fixture(scope="session")
