@@ -21,11 +21,13 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import nightshift
+
 _MODULES = (
-    *("alembic.runtime.migration", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite"),
+    *("alembic.command", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite"),
     *("celery.app.amqp", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
     *("celery.worker.strategy", "kombu.transport.redis"),
-    *("nightshift", "worker.process", "worker.reproduction", "worker.synthetic"),
+    *("worker.process", "worker.reproduction", "worker.synthetic"),
     *("tests.chaos.launch", "tests.chaos.reference"),
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -156,6 +158,8 @@ def _import_everything() -> None:
     gc.disable()  # what is imported stays: to look for garbage among it takes a fifth of the time
     for name in _MODULES:
         importlib.import_module(name)
+    for command in nightshift.COMMANDS:
+        nightshift.loaded(command)
 
 
 def main() -> None:
