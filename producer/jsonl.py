@@ -48,18 +48,20 @@ def json_rows(file: str, lines: Iterator[Line], mapping: Mapping[str, str]) -> I
             yield BadRow(file, number, None, None, f"the line {flaw}")
         elif text.strip():
             try:
-                content = _flat_object(text) or _parsed(text)
-                names = tuple(content)
-                if _has_groups(names):
-                    content = _ungrouped(content)
-                    names = tuple(content)
-                yield Cells(number, columns(names), list(content.values()))
+                content = _content(text)
+                yield Cells(number, columns(tuple(content)), list(content.values()))
             except _LineError as error:
                 yield BadRow(file, number, error.column, error.value, str(error))
             except ManifestError as error:
                 yield BadRow(file, number, None, None, str(error))
     if unseen:
         raise ManifestError(f"--map names {quoted(sorted(unseen))}, and no row of {file} has it")
+
+
+def _content(text: str) -> dict[str, Any]:
+    """The line's columns and their values."""
+    content = _flat_object(text) or _parsed(text)
+    return _ungrouped(content) if _has_groups(tuple(content)) else content
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
