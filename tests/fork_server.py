@@ -23,10 +23,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 _MODULES = (
-    *("alembic.runtime.migration", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite"),
+    *(
+        "alembic.command",
+        "nightshift",
+        "psycopg",
+        "sqlalchemy.dialects.postgresql.psycopg",
+        "sqlalchemy.dialects.sqlite",
+    ),
     *("celery.app.amqp", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
     *("celery.worker.strategy", "kombu.transport.redis"),
-    *("nightshift", "tests.chaos.launch", "tests.chaos.reference"),
+    *("tests.chaos.launch", "tests.chaos.reference"),
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

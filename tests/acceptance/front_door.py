@@ -4,6 +4,7 @@
 its exit code. Each command is a process of its own and begins where ``python -m nightshift`` does after its imports.
 """
 
+import importlib
 import json
 import os
 import select
@@ -67,6 +68,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 def main() -> None:
     """Serves until stdin is closed."""
+    importlib.import_module("alembic.command")  # which the first command in a new home makes its tables with
     import_packages("schemas", "farm", "producer")  # which import without torch
     assert threading.active_count() == 1, "a thread would be lost in every fork"
     while line := sys.stdin.buffer.readline():
