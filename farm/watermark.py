@@ -3,13 +3,12 @@
 Sources: Stability AI's generative-models, as in diffusers' ``StableDiffusionXLWatermarker``, for the bits;
 ``imwatermark.maxDct``, method ``dwtDct``, for the method. Colours are left to the stock code's own library, OpenCV. Its
 Python loop over the 16,384 blocks of a 1024² picture would keep the GIL from the device thread; here it is array
-operations on the same float64 numbers in the same order, and no bit differs. The wavelet is the stock code's, too,
-written out: Haar's takes one square of 2 x 2 pixels to four coefficients, and PyWavelets' general code takes three times
-as long for it.
+operations on the same float64 numbers in the same order, and no bit differs. So is the wavelet, Haar's, which takes a
+square of 2 x 2 pixels to four coefficients: PyWavelets, which can do any other, takes three times as long for it.
 """
 
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np

@@ -30,7 +30,7 @@ _STRIPE_ROWS: Final = 32
 #: as a power of two, in bytes
 _WINDOW_BITS: Final = 2
 #: A picture that comes down to less than this share of its bytes repeats itself.
-_EVEN_SHARE: Final = 1 / 6
+_EVEN_SHARE: Final = 0.2
 _EVEN_LEVEL: Final = 6
 _ZLIB_HEADER: Final = b"\x78\x01"
 
