@@ -34,7 +34,7 @@ def test_pictures_that_never_arrive_are_those_of_a_lost_device() -> None:
     """Their jobs are not to blame, and nothing more comes from it."""
     copy = HostCopy(pixels(1, 4, 4, 3))
     copy._arrived = BrokenDevice()
-    with pytest.raises(DeviceLostError, match="illegal memory access was encountered$"):
+    with pytest.raises(DeviceLostError, match=r"illegal memory access was encountered$"):
         copy.picture(0)
 
 
