@@ -83,7 +83,7 @@ def _squares(plane: Pixels) -> list[Coefficients]:
     """The upper left, upper right, lower left and lower right pixels of all squares, each times the filter."""
     pairs = np.ascontiguousarray(plane).reshape(len(plane), -1, 2)
     columns = cv2.split(pairs)  # which numpy's own steps of 2 would take three times as long for
-    return [column[row::2] * _HALF_ROOT for row in (0, 1) for column in columns]
+    return [np.multiply(column[row::2], _HALF_ROOT, dtype=np.float64) for row in (0, 1) for column in columns]
 
 
 def _approximation(plane: Pixels) -> Coefficients:
