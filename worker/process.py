@@ -4,13 +4,14 @@
 """
 
 import argparse
+import gc
 import logging
 import os
 import socket
 import sys
 import threading
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from celery.signals import worker_shutting_down
 
@@ -42,6 +43,10 @@ from worker.watchdog import Watchdog
 
 log = logging.getLogger("nightshift.worker")
 
+#: How long a thread may keep the GIL from another that wants it, where it runs Python: the device thread must not wait
+#: for Python's usual 5 ms whenever a finisher has it.
+_SWITCH_SECONDS: Final = 0.001
+
 
 def main() -> int:
     """Runs until SIGTERM. Returns the process's exit code."""
@@ -50,6 +55,7 @@ def main() -> int:
         settings = load_settings()
         log_to_stderr(settings, _device_on_host(arguments.device))
         threading.excepthook = _end_with_thread
+        sys.setswitchinterval(_SWITCH_SECONDS)
         database = Database(settings.database_url)
         ensure_schema(database)
         return _serve(database, settings, arguments)
@@ -89,6 +95,7 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     watchdog.start()
     try:
         stages = _stages(settings, arguments, watchdog)
+        gc.freeze()  # else looking through what torch consists of keeps the GIL for half a second, now and then
         runner = PackRunner(database, stages, leases, settings, partial(end, EXIT_DEVICE_LOST))
         note_fingerprint(database, worker_id, stages.finisher.maker.environment.pair_fingerprint)
         note_worker(database, worker_id, "ready")
