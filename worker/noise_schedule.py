@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import diffusers
@@ -35,11 +35,16 @@ class NoiseSchedule:
     #: for each whole step, the evaluation (an index of ``timesteps``) that it begins with
     starts: list[int]
 
+    @cached_property
+    def timesteps_on_host(self) -> torch.Tensor:
+        """For the scheduler. DDIM, DDPM and PNDM look things up by the timestep, in tables that are on the host: with
+        one on the device the host would wait for the device at every step."""
+        return self.timesteps.cpu()
+
     def sigma(self, step: int) -> float:
         """The noise level before a step; of a scheduler without sigmas, what its other numbers say."""
-        timestep = self.timesteps[self.starts[step]]
         if not hasattr(self.scheduler, "sigmas"):
-            kept = self.scheduler.alphas_cumprod[timestep.long().cpu()].item()
+            kept = self.scheduler.alphas_cumprod[self.timesteps_on_host[self.starts[step]].long()].item()
             return ((1 - kept) / kept) ** 0.5
         num_left_out = len(self.scheduler.timesteps) - len(self.timesteps)
         return self.scheduler.sigmas[num_left_out + self.starts[step]].item()
