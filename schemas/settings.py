@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     pack_size: Annotated[int, Field(ge=1, le=1024)] = 8
     #: images in one forward pass, at most
     forward_pass_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    #: the share of a GPU's memory that a forward pass may fill; a larger one is split
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    #: of device memory for what the text encoders made of prompts, so that a prompt's next seed need not ask them; 0: none
+    embedding_cache_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
     #: packs that wait in Redis for each live worker
     queued_packs_per_worker: Annotated[int, Field(ge=1, le=1000)] = 4
     base_seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
