@@ -160,4 +160,6 @@ def _tensors(module: torch.nn.Module, adapter: str) -> list[torch.nn.Parameter]:
 
 
 def _adapter_layers(module: torch.nn.Module) -> list[Any]:
+    if not hasattr(module, "peft_config"):  # set with the first adapter, gone with the last
+        return []  # of a text encoder this is asked for every prompt, and it has hundreds of modules
     return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]

@@ -30,23 +30,25 @@ TOKENIZERS: Final = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2
 class Encoder:
     """Base and refiner have one and the same under the name ``text_encoder_2``."""
 
+    pipe: SdxlPipeline
     name: str
-    tokenizer: CLIPTokenizer
-    #: whose tokens say what a word of several vectors is
-    vocabulary: CLIPTokenizer
-    network: CLIPTextModel | CLIPTextModelWithProjection
-    #: where a pipeline works: an encoder that is offloaded is somewhere else
-    device: torch.device
     adapters: Hashable
 
     @classmethod
     def of(cls, pipe: SdxlPipeline, name: str) -> "Encoder":
-        network, tokenizer = getattr(pipe, name), getattr(pipe, TOKENIZERS[name])
-        return cls(name, tokenizer, pipe.tokenizer_2, network, pipe._execution_device, worn(network))
+        return cls(pipe, name, worn(getattr(pipe, name)))
+
+    @property
+    def network(self) -> CLIPTextModel | CLIPTextModelWithProjection:
+        return getattr(self.pipe, self.name)
+
+    @property
+    def tokenizer(self) -> CLIPTokenizer:
+        return getattr(self.pipe, TOKENIZERS[self.name])
 
     def encode(self, text: str, syntax: str, layer: int) -> EncodedText:
         """``layer``: of the hidden states, from the last one; of a plain text."""
-        text = with_all_vectors(text, self.vocabulary)
+        text = with_all_vectors(text, self.pipe.tokenizer_2)
         return self._by_compel(text) if syntax == "compel" else self._plain(text, layer)
 
     @property
@@ -75,7 +77,8 @@ class Encoder:
             returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
             requires_pooled=self._pools,
             truncate_long_prompts=False,
-            device=self.device,
+            # named, since an encoder that is offloaded is somewhere else when compel asks it
+            device=self.pipe._execution_device,
         )
         found = compel(text)
         return EncodedText(*found) if self._pools else EncodedText(found, None)
