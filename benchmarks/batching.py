@@ -1,13 +1,13 @@
 """What a larger forward pass buys: images/s and peak memory by the number of images in it, on one pair and device.
 
 The same images are rendered in passes of 1, 2, 4, 8, ..., each size in its turn, and the best of the rounds counts. In
-every other round they stand the other way round. Each image is the same, bit for bit, in all rounds of a size; and it is
-the one that a pass of one image gives, but for rounding: the tolerance is printed, and another seed's image is outside
-of it. Exit code 1 where that is not so.
+every other round they stand the other way round. Each image is the same, bit for bit, in all rounds of a size; and it
+is the one that a pass of one image gives, but for rounding: the tolerance is printed, and another seed's image is
+outside of it. Exit code 1 where that is not so.
 
 Bias: on a CPU there is no launching of kernels to save, and a larger pass leaves the caches sooner, so a CPU shows less
-than a GPU does. Images/s by the clock are of a machine that does nothing else; those by the processor's time change less
-with what else it does, but do not see a GPU.
+than a GPU does. Images/s by the clock are of a machine that does nothing else; those by the processor's time change
+less with what else it does, but do not see a GPU.
 """
 
 import argparse

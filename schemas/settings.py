@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     forward_pass_size: Annotated[int, Field(ge=1, le=1024)] = 8
     #: the share of a GPU's memory that a forward pass may fill; a larger one is split
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
-    #: of device memory for what the text encoders made of prompts, so that a prompt's next seed need not ask them; 0: none
+    #: of a device's memory, for what the text encoders made of prompts: a prompt's next seed need not ask them
     embedding_cache_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
     #: packs that wait in Redis for each live worker
     queued_packs_per_worker: Annotated[int, Field(ge=1, le=1000)] = 4

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
 from schemas.spec import JobSpec
 from worker.embedding import PromptEmbeds, embed, stacked
 from worker.pipelines import LoadedPair

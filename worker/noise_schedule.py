@@ -118,9 +118,7 @@ def _pndm_step_starts(scheduler: PNDMScheduler, num_evaluations: int) -> list[in
     return [*range(0, num_first, 4), *range(num_first, num_evaluations)]
 
 
-def _later_pndm(
-    scheduler: PNDMScheduler, timesteps: torch.Tensor, starts: list[int], first_step: int
-) -> NoiseSchedule:
+def _later_pndm(scheduler: PNDMScheduler, timesteps: torch.Tensor, starts: list[int], first_step: int) -> NoiseSchedule:
     """Its first two evaluations take one step wherever it begins. diffusers' img2img cuts its list of timesteps
     elsewhere, so that from the third one on the UNet is told a timestep that is not the latents'."""
     if not scheduler.config.skip_prk_steps:

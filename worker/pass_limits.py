@@ -1,4 +1,4 @@
-"""How many images of a size the device's memory holds: measured, or learnt from the passes that it did not hold. Pure."""
+"""How many images of a size the device's memory holds: measured, or learnt from passes that it did not hold. Pure."""
 
 import logging
 from threading import Lock

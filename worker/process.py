@@ -33,8 +33,8 @@ from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.last_words import end_process
 from worker.lease_keeper import LeaseKeeper
-from worker.pack_runner import PackRunner, Stages
 from worker.memory_probe import GpuMemory
+from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
 from worker.pipelines import LoadedPair, load_pair

@@ -28,8 +28,8 @@ from worker.exit_codes import EXIT_DEVICE_LOST
 from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.lease_keeper import LeaseKeeper
-from worker.pack_runner import PackRunner, Stages
 from worker.memory_probe import ProcessMemory
+from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
 from worker.pipelines import LoadedPair, load_pair

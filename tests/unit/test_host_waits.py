@@ -1,7 +1,7 @@
 """How often the host waits for the device inside the denoising loop: never with Euler.
 
-Counted on a device that is not there (``tests.unit.stand_in_device``), and on a GPU by CUDA itself. docs/rendering.md has
-the numbers.
+Counted on a device that is not there (``tests.unit.stand_in_device``), and on a GPU by CUDA itself. docs/rendering.md
+has the numbers.
 """
 
 import warnings
@@ -111,7 +111,7 @@ def test_nor_does_the_network_make_it_wait(smallest):
 def test_the_stand_in_counts_what_a_gpu_would_wait_for():
     there, table = OnDevice(torch.tensor([2.0, 0.0])), torch.arange(3)
     with torch.no_grad(), StandInDevice() as device:
-        for use in (lambda: there[0].item(), lambda: bool(there[0] > 1), there.cpu, lambda: table.to(LABEL),
+        for use in (there[0].item, lambda: bool(there[0] > 1), there.cpu, lambda: table.to(LABEL),
                     lambda: table[there[0].long()], there.nonzero, lambda: there[there > 1]):  # fmt: skip
             device.waits.clear()
             use()

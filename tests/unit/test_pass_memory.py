@@ -14,8 +14,9 @@ SIZE = (64, 64)
 PLENTY = 2**50
 
 
-def tried(one, two, **others):
-    return PassMemory({1: MemoryUse(*one), 2: MemoryUse(*two), **{int(k[1:]): MemoryUse(*v) for k, v in others.items()}})
+def tried(one, two, eight=None):
+    uses = {1: one, 2: two} | ({} if eight is None else {8: eight})
+    return PassMemory({num_images: MemoryUse(*use) for num_images, use in uses.items()})
 
 
 def test_the_line_through_one_image_and_two_says_what_more_will_take():
@@ -55,14 +56,14 @@ def test_where_one_image_does_not_fit_no_more_are_tried():
 
 
 def test_other_budgets_and_settings_need_only_what_was_not_tried_yet():
-    memory = tried((100, 0), (110, 0), n8=(175, 0))
+    memory = tried((100, 0), (110, 0), (175, 0))
     assert memory.untried(8, 175) is None
     assert memory.untried(8, 160) == 4
     assert memory.untried(16, 1000) == 16
 
 
 def test_what_was_measured_comes_back_from_json():
-    memory = tried((100, 3), (110, 4), n8=(175, 5))
+    memory = tried((100, 3), (110, 4), (175, 5))
     assert PassMemory.from_json(json.loads(json.dumps(memory.to_json()))) == memory
     for broken in ([], {"a": [1, 2]}, {"1": 3}, {"1": [1]}, {"1": [1, 2, 3]}, {"1": ["x", 2]}):
         with pytest.raises(ValueError, match=r".+"):

@@ -49,12 +49,12 @@ def told_to_both(pair, one):
 def counted(*networks):
     """How often each network is run while inside, and with how many rows."""
     calls = [[] for _ in networks]
-    hooks = [
-        network.register_forward_pre_hook(
-            lambda _, positional, named, seen=seen: seen.append(len([*positional, *named.values()][0])), with_kwargs=True
-        )
-        for network, seen in zip(networks, calls, strict=True)
-    ]
+
+    def noting(seen):
+        return lambda _, positional, named: seen.append(len([*positional, *named.values()][0]))
+
+    both = zip(networks, calls, strict=True)
+    hooks = [network.register_forward_pre_hook(noting(seen), with_kwargs=True) for network, seen in both]
     try:
         yield calls
     finally:
@@ -67,7 +67,7 @@ def test_a_prompt_with_eight_seeds_is_encoded_once_for_base_and_refiner(smallest
     with counted(pair.base.text_encoder, pair.base.text_encoder_2) as calls:
         for seed in range(8):
             told_to_both(pair, spec(seed=seed))
-    # the prompt; and the negative prompt that nobody gave, which is zeros for the base and the empty text for the refiner
+    # and the negative prompt that nobody gave, which is zeros for the base and the empty text for the refiner
     assert calls == [[1], [1, 1]]
 
 
