@@ -116,7 +116,7 @@ def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdo
     store = ImageStore(settings.images_url)
     store.check()
     pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
-    pair = replace(pair, texts=RememberedTexts(settings.embedding_cache_bytes))
+    pair = replace(pair, texts=RememberedTexts(settings.embedding_cache_megabytes * 10**6))
     finisher = Finisher(store, FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level))
     inputs = InputFetcher(InputStore(settings.images_url), settings.home / "cache")
     limits = PassLimits(settings.forward_pass_size)

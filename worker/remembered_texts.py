@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import torch
 
 #: Where nothing else is said: about 800 prompts of one chunk in 16 bits, for both encoders.
-DEFAULT_BYTES: Final = 256 * 2**20
+DEFAULT_BYTES: Final = 256_000_000
 
 
 class TextKey(NamedTuple):
@@ -42,7 +42,7 @@ class EncodedText:
 
 
 class RememberedTexts:
-    """Of at most so many bytes; the one that nobody asked for longest is forgotten first. The device thread alone asks."""
+    """Of at most so many bytes; what nobody asked for longest is forgotten first. The device thread alone asks."""
 
     def __init__(self, most_bytes: int = DEFAULT_BYTES) -> None:
         self._most_bytes = most_bytes
