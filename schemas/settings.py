@@ -64,6 +64,10 @@ class Settings(BaseModel):
     pack_size: Annotated[int, Field(ge=1, le=1024)] = 8
     #: images in one forward pass, at most
     forward_pass_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    #: the share of a GPU's memory that a forward pass may fill; a larger one is split
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    #: 10⁶ bytes of a device's memory, for what text encoders made of prompts: a prompt's next seed need not ask them
+    embedding_cache_megabytes: Annotated[int, Field(ge=0)] = 256
     #: packs that wait in Redis for each live worker
     queued_packs_per_worker: Annotated[int, Field(ge=1, le=1000)] = 4
     base_seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
