@@ -6,6 +6,7 @@
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -48,7 +49,7 @@ def main() -> int:
     arguments = _arguments()
     try:
         settings = load_settings()
-        log_to_stderr(settings.log_level, _device_on_host(arguments.device))
+        log_to_stderr(settings.log_level, arguments.name)
         threading.excepthook = _end_with_thread
         database = Database(settings.database_url)
         ensure_schema(database)
@@ -63,12 +64,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--worker-id", required=True)
     parser.add_argument("--pair", required=True)
     parser.add_argument("--device", required=True, help="cpu or cuda, as torch names it")
+    parser.add_argument("--name", required=True, help="the device's on this host: cuda:3, which is the only one here")
     return parser.parse_args()
-
-
-def _device_on_host(device: str) -> str:
-    """``cuda:3`` for the GPU that this process sees as its only one."""
-    return f"cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '0')}" if device == "cuda" else device
 
 
 def _end_with_thread(thread: threading.ExceptHookArgs) -> None:
@@ -79,10 +76,10 @@ def _end_with_thread(thread: threading.ExceptHookArgs) -> None:
 
 def _serve(database: Database, settings: Settings, arguments: argparse.Namespace) -> int:
     worker_id = arguments.worker_id
-    device = _device_on_host(arguments.device)
-    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), device, arguments.pair)
+    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), arguments.name, arguments.pair)
     register_worker(database, identity)
-    leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
+    leave = partial(os.kill, os.getpid(), signal.SIGTERM)  # a process that is still loading ends of it, too
+    leases = LeaseKeeper(database, worker_id, settings.lease_seconds, leave)
     leases.start()
     end = partial(end_process, database, worker_id)
     watchdog = Watchdog(StepBudget(settings.render_budget_seconds), partial(end, EXIT_HUNG))
@@ -96,7 +93,7 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
         broker = open_broker(settings, refusals)
         listening = Listening(database, broker, arguments.pair, runner.hands, settings.deaf_seconds)
         ProgressWatchdog(listening, partial(end, EXIT_DEAF), runner.stopping.gently).start()
-        _consume(broker, runner, arguments.pair, worker_id)
+        _consume(broker, runner, leases, arguments.pair)
         refusals.close()
         note_worker(database, worker_id, "stopped")
     except NightshiftError as error:
@@ -118,13 +115,13 @@ def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdo
     return Stages(Preparer(pair, inputs, limits), DeviceThread(pair, limits, watchdog), finisher)
 
 
-def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> None:
+def _consume(broker: Broker, runner: PackRunner, leases: LeaseKeeper, pair: str) -> None:
     def stop(**_: Any) -> None:
-        runner.stopping.ask()
+        runner.stopping.ask(patiently=leases.is_draining.is_set())
 
     worker_shutting_down.connect(stop, weak=False)
     log.info("ready: waiting for packs of %s", pair)
-    consume(broker, pair, f"{worker_id}@{socket.gethostname()}", runner.run)
+    consume(broker, pair, f"{leases.worker_id}@{socket.gethostname()}", runner.run)
     runner.close()
     broker.close()
 

@@ -4,6 +4,7 @@ import typer
 
 from producer.cli import (
     change,
+    drain,
     export,
     failures,
     farm,
@@ -23,8 +24,8 @@ from producer.cli import (
 
 app = typer.Typer()
 _MODULES = (
-    render, grid, plan, submit, show, report, show_file, failures, verify, gc, export, change, order, schedule, farm,
-    sizes,
+    render, grid, plan, submit, show, report, show_file, failures, verify, gc, export, change, order, drain, schedule,
+    farm, sizes,
 )  # fmt: skip
 for module in _MODULES:
     app.registered_commands += module.app.registered_commands
