@@ -39,6 +39,7 @@ from worker.pipelines import load_pair
 from worker.preparing import Preparer
 from worker.progress_watchdog import Listening, ProgressWatchdog
 from worker.refusals import Refusals
+from worker.timeline import Timeline, telling_of_first
 from worker.watchdog import Watchdog
 
 log = logging.getLogger("nightshift.worker")
@@ -46,14 +47,16 @@ log = logging.getLogger("nightshift.worker")
 
 def main() -> int:
     """Runs until SIGTERM. Returns the process's exit code."""
+    timeline = Timeline.of_process("imports")
     arguments = _arguments()
     try:
         settings = load_settings()
         log_to_stderr(settings.log_level, arguments.name)
         threading.excepthook = _end_with_thread
-        database = Database(settings.database_url)
-        ensure_schema(database)
-        return _serve(database, settings, arguments)
+        with timeline.part("ledger"):
+            database = Database(settings.database_url)
+            ensure_schema(database)
+        return _serve(database, settings, arguments, timeline)
     except NightshiftError as error:
         print(f"nightshift: {error}", file=sys.stderr)
         return error.exit_code
@@ -74,7 +77,7 @@ def _end_with_thread(thread: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _serve(database: Database, settings: Settings, arguments: argparse.Namespace) -> int:
+def _serve(database: Database, settings: Settings, arguments: argparse.Namespace, timeline: Timeline) -> int:
     worker_id = arguments.worker_id
     identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), arguments.name, arguments.pair)
     register_worker(database, identity)
@@ -85,7 +88,7 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     watchdog = Watchdog(StepBudget(settings.render_budget_seconds), partial(end, EXIT_HUNG))
     watchdog.start()
     try:
-        stages = _stages(settings, arguments, watchdog)
+        stages = _stages(settings, arguments, watchdog, timeline)
         runner = PackRunner(database, stages, leases, settings, partial(end, EXIT_DEVICE_LOST))
         note_fingerprint(database, worker_id, stages.finisher.maker.environment.pair_fingerprint)
         note_worker(database, worker_id, "ready")
@@ -93,6 +96,7 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
         broker = open_broker(settings, refusals)
         listening = Listening(database, broker, arguments.pair, runner.hands, settings.deaf_seconds)
         ProgressWatchdog(listening, partial(end, EXIT_DEAF), runner.stopping.gently).start()
+        log.info("ready %s", timeline)
         _consume(broker, runner, leases, arguments.pair)
         refusals.close()
         note_worker(database, worker_id, "stopped")
@@ -105,10 +109,11 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     return 0
 
 
-def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdog) -> Stages:
-    store = ImageStore(settings.images_url)
-    store.check()
-    pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
+def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdog, timeline: Timeline) -> Stages:
+    with timeline.part("image store"):
+        store = ImageStore(settings.images_url)
+        store.check()
+    pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache", timeline)
     finisher = Finisher(store, FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level))
     inputs = InputFetcher(InputStore(settings.images_url), settings.home / "cache")
     limits = PassLimits(settings.forward_pass_size)
@@ -121,7 +126,8 @@ def _consume(broker: Broker, runner: PackRunner, leases: LeaseKeeper, pair: str)
 
     worker_shutting_down.connect(stop, weak=False)
     log.info("ready: waiting for packs of %s", pair)
-    consume(broker, pair, f"{leases.worker_id}@{socket.gethostname()}", runner.run)
+    tell = partial(log.info, "the first pack came %.2f s after that")
+    consume(broker, pair, f"{leases.worker_id}@{socket.gethostname()}", telling_of_first(runner.run, tell))
     runner.close()
     broker.close()
 
