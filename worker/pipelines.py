@@ -81,7 +81,7 @@ def load_pair(pair: ModelPair, device: str, cache: Path, timeline: Timeline | No
         files = _located(pair, cache)
 
     def hash_weights() -> Fingerprint:
-        with timeline.part("fingerprint, beside what follows"):
+        with timeline.part("fingerprint (beside the loading)"):
             return pair_fingerprint(pair, dtype_name(dtype), files, cache)
 
     hashing = beside("fingerprint", hash_weights)

@@ -77,7 +77,7 @@ def test_the_time_of_each_part_of_loading_is_kept(model_cache):
     assert re.fullmatch(r"[\d.]+ s after its start: (.+ [\d.]+, )+fingerprint waited for [\d.]+", told)
     for part in ("files found", "base loaded", "base on its device", "refiner loaded", "refiner on its device"):
         assert f"{part} " in told
-    assert re.search(r"fingerprint, beside what follows [\d.]+", told)
+    assert re.search(r"fingerprint \(beside the loading\) [\d.]+", told)
 
 
 def test_a_process_knows_when_it_began():
