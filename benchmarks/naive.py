@@ -1,9 +1,9 @@
 """The script that SDXL's documentation shows beside Nightshift: same prompts, seeds and pair, in turns.
 
 The script calls base and refiner for one prompt after the other and saves each picture by Pillow. Nightshift is the
-real `nightshift render`, with everything that it does to a picture. Rendering is timed without loading in both: the script
-from its first call to its last saved file, Nightshift from the first pack's claim to the last result, by the ledger's
-clock. What each took from the start of its command to its end, loading included, stands beside it.
+real `nightshift render`, with everything that it does to a picture. Rendering is timed without loading in both: the
+script from its first call to its last saved file, Nightshift from the first pack's claim to the last result, by the
+ledger's clock. What each took from the start of its command to its end, loading included, stands beside it.
 
 Every picture of Nightshift is held against the script's, and some are rendered again (`nightshift reproduce`).
 """
