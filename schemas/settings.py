@@ -77,7 +77,13 @@ class Settings(BaseSettings):
     webhook_hosts: str = ""
     #: the share of a batch's jobs whose failure the webhook is told of
     webhook_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    #: where the dispatcher tells Prometheus of itself and the farm (``/metrics``); 0: nowhere
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    #: the address for that; anybody who reaches it may read it
+    metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    #: lines for people, or an object a line for machines
+    log_format: Literal["text", "json"] = "text"
     pairs: Annotated[dict[str, ModelPair], NoDecode] = {}
 
     @classmethod

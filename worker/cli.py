@@ -42,7 +42,7 @@ def worker(
 ) -> None:
     """Render packs, with one process per device, until stopped. Stops gently: finishes the pack in hand."""
     settings = load_settings()
-    log_to_stderr(settings.log_level, "supervisor")
+    log_to_stderr(settings, "supervisor")
     seats = assignments(settings, pair or [], devices_)
     database = Database(settings.database_url)
     ensure_schema(database)

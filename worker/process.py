@@ -51,7 +51,7 @@ def main() -> int:
     arguments = _arguments()
     try:
         settings = load_settings()
-        log_to_stderr(settings.log_level, arguments.name)
+        log_to_stderr(settings, arguments.name)
         threading.excepthook = _end_with_thread
         with timeline.part("ledger"):
             database = Database(settings.database_url)
