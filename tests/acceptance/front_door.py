@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import nightshift
+from tests.fork_server import import_packages
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 def main() -> None:
     """Serves until stdin is closed."""
+    import_packages("schemas", "farm", "producer")  # which import without torch
     assert threading.active_count() == 1, "a thread would be lost in every fork"
     while line := sys.stdin.buffer.readline():
         child = os.fork()
