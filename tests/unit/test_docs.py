@@ -52,6 +52,7 @@ ANSWERING = [
         "sizes",
         "report",
         "gc",
+        "drain",
     ],
     "db upgrade",
     *(f"schedule {name}" for name in ("add", "list", "pause", "resume", "run", "remove")),
