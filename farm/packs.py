@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 
 from farm.database import Transaction, question, transaction
 from schemas.records import ClaimedJob, ClaimedPack
@@ -28,13 +28,14 @@ def suiting(tx: Transaction, pack_id: str, pack_key: str) -> str:
     for nothing: packs that went back have others now, with messages of their own. A pack that has waited too long goes
     before everything.
     """
-    columns = (Pack.batch_id, Pack.pair, Pack.state, Pack.released_at)
+    by_then = func.coalesce(Pack.claimed_at, Pack.released_at, type_=Pack.released_at.type).label("by_then")
+    columns = (Pack.batch_id, Pack.pair, Pack.state, by_then)
     hinted = tx.execute(select(*columns).where(Pack.id == pack_id)).one_or_none()
     if hinted is None:
         return pack_id
     queued = (Pack.pair == hinted.pair, Pack.state == PackState.QUEUED, Pack.batch_id == hinted.batch_id)
-    no_later = exists().where(*queued, Pack.released_at <= hinted.released_at)
-    if hinted.state != PackState.QUEUED and not tx.execute(select(no_later)).scalar_one():
+    had_come = exists().where(*queued, Pack.released_at <= hinted.by_then)
+    if hinted.state != PackState.QUEUED and not tx.execute(select(had_come)).scalar_one():
         return pack_id
     packs = select(Pack.id, Pack.pack_key, Pack.released_at).where(*queued, in_time(tx)).limit(1)
     packs = packs.order_by(Pack.released_at, Pack.id != pack_id).with_for_update(skip_locked=True)

@@ -49,6 +49,17 @@ def test_a_worker_keeps_to_its_size_and_every_message_still_gets_a_pack(database
     assert widths == [64, 64, 64, 128, 128, 128]
 
 
+def test_in_whatever_order_the_messages_come_each_gets_a_pack(database: Database, clock: TestClock) -> None:
+    """Workers take them one after the other, and are not equally quick to claim."""
+    batch_id, worker_id = mixed_batch(database, [64, 64, 64]), new_worker(database)
+    messages = []
+    for _ in range(3):
+        messages += released(database, batch_id, 1)
+        clock.advance(1)
+    claimed = {claim(database, messages[place], worker_id, "").id for place in (2, 0, 1)}
+    assert claimed == set(messages)
+
+
 def test_a_message_that_comes_twice_claims_nothing_more_than_there_is(database: Database) -> None:
     batch_id, worker_id = mixed_batch(database, [64, 128]), new_worker(database)
     (first, second) = released(database, batch_id, 2)
