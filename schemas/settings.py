@@ -75,6 +75,18 @@ class Settings(BaseSettings):
     webhook_hosts: str = ""
     #: the share of a batch's jobs whose failure the webhook is told of
     webhook_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    #: the names under which the web page is reached, besides this machine's own: "farm.example.org, 10.0.0.5:8470"
+    web_hosts: str = ""
+    #: whether who asks from this machine needs a token, too: behind a reverse proxy everybody does
+    web_require_token: bool = False
+    #: the largest manifest that may be uploaded
+    web_upload_bytes: Annotated[int, Field(ge=1)] = 1_000_000_000
+    #: the largest of any other request's body; it is held in memory
+    web_body_bytes: Annotated[int, Field(ge=1_000)] = 10_000_000
+    #: jobs of one request, at the most
+    web_max_jobs: Annotated[int, Field(ge=1)] = 1_000_000
+    #: of one token, or of an address without a valid one
+    web_requests_per_minute: Annotated[int, Field(ge=1)] = 1_200
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     pairs: Annotated[dict[str, ModelPair], NoDecode] = {}
 

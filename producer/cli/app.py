@@ -18,13 +18,15 @@ from producer.cli import (
     show_file,
     sizes,
     submit,
+    token,
     verify,
+    web,
 )
 
 app = typer.Typer()
 _MODULES = (
     render, grid, plan, submit, show, report, show_file, failures, verify, gc, export, change, order, schedule, farm,
-    sizes,
+    sizes, web, token,
 )  # fmt: skip
 for module in _MODULES:
     app.registered_commands += module.app.registered_commands

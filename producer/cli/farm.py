@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 from threading import Event
 from types import FrameType
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,6 +21,7 @@ from producer.dispatcher import Dispatcher
 from producer.doctor import examine
 from producer.firings import Firings
 from producer.local_farm import LocalFarm
+from producer.local_web import LocalWeb
 from schemas.pair import ModelPair
 from schemas.printable import printable
 from schemas.settings import load_settings
@@ -30,19 +32,24 @@ app.add_typer(db, name="db")
 
 _TEND_SECONDS = 1.0
 
+WebOption = Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page at http://127.0.0.1:8470, too.")]
+
 
 @app.command(epilog="Example: nightshift up --pair sdxl")
-def up(pair: PairOption = None) -> None:
-    """Run a farm on this machine until Ctrl-C: Redis where none is set, a dispatcher, one worker per device."""
+def up(pair: PairOption = None, web: WebOption = True) -> None:
+    """Run a farm on this machine until Ctrl-C: Redis where none is set, a dispatcher, one worker per device, the web
+    page."""
     with open_session() as session:
         log_to_stderr(session.settings.log_level, "dispatcher")
         name = session.settings.model_pair(pair).name
         stop = _stop_signal()
         database, settings = session.database, session.settings
-        with LocalFarm(database, settings, name, shares_workers=False, fires_schedules=True) as farm:
+        page = LocalWeb(settings, wanted=web)
+        with LocalFarm(database, settings, name, shares_workers=False, fires_schedules=True) as farm, page:
             print(f"rendering with pair {name}; workers write to {farm.log_file}; Ctrl-C stops", file=sys.stderr)
             while not stop.wait(_TEND_SECONDS):
                 farm.tend()
+                page.tend()
             print("stopping after the packs in hand (Ctrl-C again: at once)", file=sys.stderr)
             signal.signal(signal.SIGINT, signal.default_int_handler)
     print("stopped; what is left waits in the ledger, `nightshift up` goes on with it", file=sys.stderr)

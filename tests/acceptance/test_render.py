@@ -127,7 +127,7 @@ def test_ctrl_c_keeps_what_is_left_and_up_goes_on(
     assert set(states) == {"done", "pending", "queued"}  # and none is left running
     assert commands.processes() == []
 
-    up = commands.start("up", **forked)
+    up = commands.start("up", "--no-web", **forked)
     wait_until(lambda: {row[1] for row in result_rows(commands)} == {"done"})
     up.send_signal(signal.SIGINT)
     assert up.wait(60) == 0
