@@ -9,11 +9,12 @@ from importlib.metadata import version
 from typing import Final
 
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
-from producer.web.api import batches, events
+from producer.web.api import batches, events, images, jobs, session, submit
 from producer.web.farm import WebFarm
 from producer.web.guard import Guard
+from producer.web.openapi import describe
 from producer.web.problems import answer_with_problems
 
 #: as many connections as PostgreSQL gives this process at the most, less the pulse's
@@ -29,10 +30,9 @@ def web_app(farm: WebFarm) -> FastAPI:
         telemetry={"tracing": False},
     )  # fmt: skip
     app.state.farm = farm
-    api = APIRouter(prefix="/api/v1")
-    for noun in (batches, events):
-        api.include_router(noun.router)
-    app.include_router(api)
+    for noun in (batches, submit, jobs, images, events, session):
+        app.include_router(noun.router, prefix="/api/v1")
+    describe(app)
     answer_with_problems(app)
     app.add_middleware(Guard, farm=farm)
     return app

@@ -15,6 +15,7 @@ from schemas.token import Scope, TokenRights, token_sha256
 COOKIE: Final = "nightshift_token"
 _LOCAL: Final = TokenRights(frozenset(Scope))
 _SCHEME: Final = "bearer "
+_USUAL_PRIORITY: Final = 5
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ class Caller:
     name: str | None
     rights: TokenRights
 
-    def check_priority(self, priority: int) -> None:
-        """Raises RequestError for one above the token's ceiling."""
-        if priority > self.rights.max_priority:
-            raise RequestError(
-                403, "priority_ceiling", f"priority {priority}: this token's may be {self.rights.max_priority} at most"
-            )
+    def priority(self, given: int | None) -> int:
+        """Of a batch; where none is given, the usual one, or the token's ceiling below it. Raises RequestError above."""
+        most = self.rights.max_priority
+        if given is not None and given > most:
+            raise RequestError(403, "priority_ceiling", f"priority {given}: this token's may be {most} at most")
+        return min(_USUAL_PRIORITY, most) if given is None else given
 
 
 LOCAL: Final = Caller(None, None, _LOCAL)
@@ -46,16 +47,24 @@ def shown_token(request: Request) -> str | None:
 
 def caller_of(request: Request, farm: Annotated[WebFarm, Depends(farm_of)]) -> Caller:
     """Raises RequestError: 401 without a valid token where one is needed, 429 for who asks too often."""
-    peer = request.client.host if request.client else None
-    found = _known(request, farm, peer)
-    if found is not None and found.token_id is None:
+    found = _known(request, farm, peer_of(request))
+    if found is LOCAL:
         return found
-    asker = f"token {found.token_id}" if found else f"address {peer}"
-    if wait := farm.rates.wait_seconds(asker):
-        raise RequestError(429, "rate", f"more than {farm.settings.web_requests_per_minute} requests a minute", wait)
+    check_rate(farm, f"token {found.token_id}" if found else f"address {peer_of(request)}")
     if found is None:
         raise RequestError(401, "token", "this needs a valid token: Authorization: Bearer nst_…")
     return found
+
+
+def check_rate(farm: WebFarm, asker: str) -> None:
+    """Raises RequestError for who asks too often."""
+    if wait := farm.rates.wait_seconds(asker):
+        raise RequestError(429, "rate", f"more than {farm.settings.web_requests_per_minute} requests a minute", wait)
+
+
+def peer_of(request: Request) -> str | None:
+    """The address at the other end of the connection: nobody else's word is taken for it."""
+    return request.client.host if request.client else None
 
 
 def _known(request: Request, farm: WebFarm, peer: str | None) -> Caller | None:
@@ -78,6 +87,7 @@ def caller_with(scope: Scope) -> Callable[[Caller], Caller]:
     return checked
 
 
+Known = Annotated[Caller, Depends(caller_of)]
 Reader = Annotated[Caller, Depends(caller_with(Scope.READ))]
 Submitter = Annotated[Caller, Depends(caller_with(Scope.SUBMIT))]
 Operator = Annotated[Caller, Depends(caller_with(Scope.OPERATE))]

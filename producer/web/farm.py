@@ -16,6 +16,8 @@ from schemas.settings import Settings
 
 #: requests that write jobs into the ledger at a time: each holds a thread, and SQLite has one writer anyway
 _SUBMITTING: Final = 4
+#: manifests that lie in the temporary folder at a time
+_UPLOADING: Final = 16
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class WebFarm:
     rates: Rates
     pulse: Pulse
     submitting: BoundedSemaphore
+    uploading: BoundedSemaphore
 
     @classmethod
     def open(cls, settings: Settings, bound: str = "127.0.0.1") -> Self:
@@ -45,7 +48,8 @@ class WebFarm:
             database.close()
             raise
         rates = Rates(settings.web_requests_per_minute, time.monotonic)
-        return cls(settings, database, hosts, rates, Pulse(database, settings), BoundedSemaphore(_SUBMITTING))
+        pulse, submitting, uploading = Pulse(database, settings), BoundedSemaphore(_SUBMITTING), _UPLOADING
+        return cls(settings, database, hosts, rates, pulse, submitting, BoundedSemaphore(uploading))
 
     def close(self) -> None:
         """Ends every stream of events."""

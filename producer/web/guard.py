@@ -13,8 +13,9 @@ from producer.web.origins import cross_site_flaw
 from producer.web.problems import problem_response
 
 API: Final = "/api/"
-#: takes manifests, whose size is bounded where they are read
-MANIFESTS: Final = "/api/v1/manifests"
+#: routes that read their body themselves, and bound it: after they know who asks
+_OWN_BOUND: Final = frozenset({"/api/v1/batches", "/api/v1/manifests"})
+_BODY_BYTES: Final = 65_536
 
 _HEADERS: Final = MappingProxyType(
     {
@@ -44,10 +45,10 @@ class Guard:
         refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
-        elif scope["path"] == MANIFESTS:
+        elif scope["path"] in _OWN_BOUND:
             await self._app(scope, receive, send)
         else:
-            await self._app(scope, _bounded(receive, self._farm.settings.web_body_bytes), send)
+            await self._app(scope, _bounded(receive), send)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
@@ -56,25 +57,18 @@ class Guard:
         flaw = cross_site_flaw(scope["method"], scope["path"].startswith(API), headers)
         if flaw is not None:
             return problem_response(403, "cross_site", f"the request is refused: {flaw}")
-        is_upload, told = scope["path"] == MANIFESTS, headers.get("content-length", "")
-        if not is_upload and told.isdigit() and int(told[:20]) > self._farm.settings.web_body_bytes:
-            return problem_response(413, "too_large", _too_large(self._farm.settings.web_body_bytes))
         return None
 
 
-def _too_large(num_bytes: int) -> str:
-    return f"the body has more than {num_bytes:,} bytes; upload a manifest instead, which is read as a stream"
-
-
-def _bounded(receive: Receive, num_bytes: int) -> Receive:
+def _bounded(receive: Receive) -> Receive:
     seen = 0
 
     async def bounded() -> Message:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > num_bytes:
-            raise HTTPException(413, _too_large(num_bytes))
+        if seen > _BODY_BYTES:
+            raise HTTPException(413, f"the body has more than {_BODY_BYTES:,} bytes, which are the most here")
         return message
 
     return bounded

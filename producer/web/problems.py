@@ -23,7 +23,8 @@ from schemas.printable import printable, shown
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_SECONDS: Final = 5
-_SHOWN_ERRORS: Final = 100
+#: of what is wrong
+SHOWN_ERRORS: Final = 100
 
 
 class Wrong(BaseModel):
@@ -116,7 +117,7 @@ def _of_validation(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = [_wrong(item) for item in error.errors()]
     detail = "; ".join(f"{one.where}: {one.reason}" for one in wrong[:3])
-    return problem_response(422, "request", detail, (wrong[:_SHOWN_ERRORS], len(wrong)))
+    return problem_response(422, "request", detail, (wrong[:SHOWN_ERRORS], len(wrong)))
 
 
 def _wrong(item: Any) -> Wrong:

@@ -128,7 +128,7 @@ def reprioritise_batch(farm: Farm, caller: Operator, batch_id: BatchId, order: O
     if order.priority is None and order.weight is None:
         raise RequestError(422, "request", "priority, weight, or both")
     if order.priority is not None:
-        caller.check_priority(order.priority)
+        caller.priority(order.priority)
     batch = batch_summary(farm.database, batch_id)
     with conflicts():
         return BatchShape.of(changes.reprioritise(farm.database, batch, order.priority, order.weight))

@@ -6,9 +6,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from farm.recorded_images import Recorded
 from producer.job_results import JobResult
 from producer.outlook import GOES_ON, Outlook
 from producer.queries import BatchSummary
+from producer.web.problems import Wrong
 from schemas.states import BatchState, JobState
 from schemas.token import Scope
 
@@ -109,6 +111,23 @@ class JobPage(Shape):
     next: str | None
 
 
+class ProvenanceShape(Shape):
+    """How an image was made. ``environment``: weights, libraries and device; ``provenance``: what was this image's."""
+
+    spec: dict[str, Any]
+    meta: dict[str, str]
+    sha256: str | None
+    pixel_sha256: str | None
+    provenance: dict[str, Any]
+    environment: dict[str, Any]
+
+    @classmethod
+    def of(cls, recorded: Recorded) -> Self:
+        parts = {name: getattr(recorded, name).model_dump(mode="json") for name in ("provenance", "environment")}
+        own = {name: getattr(recorded, name) for name in ("meta", "sha256", "pixel_sha256")}
+        return cls(**own, **parts, spec=recorded.spec.model_dump(mode="json"))
+
+
 class WarnedShape(Shape):
     """What is unusual about rows: one kind of it."""
 
@@ -119,15 +138,15 @@ class WarnedShape(Shape):
 
 
 class AcceptedShape(Shape):
-    """A batch that is in the ledger. ``num_linked``: of its jobs, those whose image existed; ``num_left_out``: bad rows
-    that were left out. ``waits``: why nothing of it begins yet."""
+    """A batch that is in the ledger. ``num_linked``: of its jobs, those whose image existed. ``num_left_out``: bad rows
+    that were left out; the first hundred stand in ``left_out``."""
 
     batch_id: int
     num_jobs: int
     num_linked: int
     num_left_out: int
+    left_out: list[Wrong]
     warnings: list[WarnedShape]
-    waits: str | None
 
 
 class CallerShape(Shape):
