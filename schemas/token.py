@@ -50,8 +50,8 @@ def new_token() -> str:
 
 
 def token_sha256(token: str) -> str:
-    """What the ledger keeps of it. One round of sha256 is right here: slow, salted hashes make the guessing of passwords
-    dear, and nobody guesses 256 random bits; every request would pay for it."""
+    """What the ledger keeps of it. One round of sha256 is right here: slow, salted hashes make it dear to guess what
+    people think of, and nobody guesses 256 random bits; every request would pay for it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

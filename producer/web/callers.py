@@ -27,7 +27,8 @@ class Caller:
     rights: TokenRights
 
     def priority(self, given: int | None) -> int:
-        """Of a batch; where none is given, the usual one, or the token's ceiling below it. Raises RequestError above."""
+        """Of a batch; where none is given, the usual one, or the token's ceiling below it. Raises RequestError for one
+        above that."""
         most = self.rights.max_priority
         if given is not None and given > most:
             raise RequestError(403, "priority_ceiling", f"priority {given}: this token's may be {most} at most")

@@ -23,7 +23,7 @@ def cursor(after: int, *listed: object) -> str:
 
 
 def after_cursor(text: str | None, *listed: object) -> int | None:
-    """The key that the cursor holds; None for no cursor. Raises RequestError for one that is none, or another list's."""
+    """The key that the cursor holds; None for no cursor. Raises RequestError for what is none, or another list's."""
     if text is None:
         return None
     try:

@@ -1,8 +1,8 @@
 """Whom the web page believes, by what a request says of itself. Pure.
 
-Without a token it is open to this machine alone. A browser on this machine asks in the name of every page that it shows:
-so the ``Host`` must be a name that we are reached by (a stranger's name that leads here is DNS rebinding), and what
-changes something must come from a page of ours.
+Without a token it is open to this machine alone. A browser on this machine asks in the name of every page that it
+shows: so the ``Host`` must be a name that we are reached by (a stranger's name that leads here is DNS rebinding), and
+what changes something must come from a page of ours.
 """
 
 import ipaddress

@@ -23,6 +23,8 @@ from schemas.printable import printable, shown
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_SECONDS: Final = 5
+#: the first that an error is an instance of
+_STATUSES: Final = ((NotFoundError, 404), (InputError, 422), (LeaseLostError, 409), (UnavailableError, 503))
 #: of what is wrong
 SHOWN_ERRORS: Final = 100
 
@@ -90,22 +92,14 @@ def answer_with_problems(app: FastAPI) -> None:
 def response_of(error: NightshiftError) -> ProblemResponse:
     """The answer to whoever's request raised this."""
     detail = without_secrets(str(error))
-    match error:
-        case RequestError():
-            after = {"Retry-After": str(ceil(error.retry_after))} if error.retry_after is not None else {}
-            proof = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
-            return problem_response(error.status, error.request_code, detail, headers=after | proof)
-        case RefusedRowsError():
-            return problem_response(422, error.code, detail, (error.wrong, error.num_wrong))
-        case NotFoundError():
-            return problem_response(404, error.code, detail)
-        case InputError():
-            return problem_response(422, error.code, detail)
-        case LeaseLostError():
-            return problem_response(409, error.code, detail, headers={"Retry-After": str(_RETRY_SECONDS)})
-        case UnavailableError():
-            return problem_response(503, error.code, detail, headers={"Retry-After": str(_RETRY_SECONDS)})
-    return problem_response(500, error.code, detail)
+    if isinstance(error, RequestError):
+        after = {"Retry-After": str(ceil(error.retry_after))} if error.retry_after is not None else {}
+        proof = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
+        return problem_response(error.status, error.request_code, detail, headers=after | proof)
+    wrong = (error.wrong, error.num_wrong) if isinstance(error, RefusedRowsError) else ([], 0)
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    after = {"Retry-After": str(_RETRY_SECONDS)} if status in (409, 503) else {}
+    return problem_response(status, error.code, detail, wrong, after)
 
 
 def _of_ours(_request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
 """What a submission says besides its rows: the keywords of ``SubmitOptions``, in a JSON body or in a query."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -32,7 +32,7 @@ class Treatment(BaseModel):
     def options(self) -> SubmitOptions:
         """As ``Client.submit`` takes them."""
         own = {name: getattr(self, name) for name in Treatment.model_fields}
-        return SubmitOptions(**own)  # type: ignore[typeddict-item]
+        return cast(SubmitOptions, own)
 
 
 class RowsOrder(Treatment):

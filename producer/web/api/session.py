@@ -8,8 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from farm.leases import ledger_time
 from farm.tokens import token_of
 from producer.web.api.shapes import CallerShape
-from producer.web.callers import COOKIE, Caller, Farm, check_rate, peer_of
-from producer.web.callers import Known as KnownCaller
+from producer.web.callers import COOKIE, Caller, Farm, Known, check_rate, peer_of
 from producer.web.origins import is_over_tls
 from producer.web.problems import problems
 from schemas.errors import RequestError
@@ -40,7 +39,7 @@ def health(farm: Farm) -> Any:
 
 
 @router.get("/caller", response_model=CallerShape, responses=problems(401))
-def show_caller(caller: KnownCaller) -> Any:
+def show_caller(caller: Known) -> Any:
     """Who asks, and what they may."""
     return _shape(caller)
 
