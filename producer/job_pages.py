@@ -1,8 +1,8 @@
 """The jobs of a batch a page at a time, by state. Nothing here changes a row.
 
 A page costs the same in a batch of ten million. Failed jobs have an index of their own, those in a worker's hands are
-found by their packs; all others are looked for in the order of the batch, so many rows at a time and no more, and then a
-page may be short and not the last.
+found by their packs; all others are looked for in the order of the batch, so many rows at a time and no more, and then
+a page may be short and not the last.
 """
 
 from collections.abc import Collection

@@ -87,6 +87,7 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(NightshiftError, _of_ours)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_starlette)
+    app.add_exception_handler(Exception, _of_nobody)
 
 
 def response_of(error: NightshiftError) -> ProblemResponse:
@@ -100,6 +101,11 @@ def response_of(error: NightshiftError) -> ProblemResponse:
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     after = {"Retry-After": str(_RETRY_SECONDS)} if status in (409, 503) else {}
     return problem_response(status, error.code, detail, wrong, after)
+
+
+def _of_nobody(_request: Request, _error: Exception) -> Response:
+    """A mistake of ours: the log has it, and the answer says nothing of how we are made."""
+    return problem_response(500, "error", "something went wrong here; the log of `nightshift web` says what")
 
 
 def _of_ours(_request: Request, error: Exception) -> Response:

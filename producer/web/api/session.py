@@ -22,9 +22,9 @@ _DAYS: Final = 30
 class Login(BaseModel):
     """What `nightshift token new` has shown."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"token": "nst_…"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"token": "nst_secret"}]})
 
-    token: Annotated[str, Field(min_length=1, max_length=200)]
+    token: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 
 
 class Health(BaseModel):
