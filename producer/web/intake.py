@@ -110,7 +110,7 @@ class Intake:
             submit(self._database, advised.passed(self._noted(rows)), request, before_opening)
         except ManifestError as error:
             first, is_of_rows = str(error).partition("\n")[0], self._num_wrong and request.invalid_folder is None
-            sentence = f"{self._num_wrong:,} of the rows are wrong; nothing was enqueued" if is_of_rows else first
+            sentence = f"wrong rows: {self._num_wrong:,}; nothing was enqueued" if is_of_rows else first
             raise RefusedRowsError(sentence, self._wrong, self._num_wrong) from error
         return answers[0]
 

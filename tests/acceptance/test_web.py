@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
@@ -26,6 +27,10 @@ def port_of(commands: Commands) -> int:
     return int(found[1])
 
 
+def connection(port: int) -> HTTPConnection:
+    return HTTPConnection("127.0.0.1", port, timeout=60)
+
+
 def told(stream: HTTPResponse) -> Iterator[tuple[str, dict]]:
     """The events of a stream, until it ends."""
     event = ""
@@ -42,19 +47,19 @@ def test_the_command_serves_until_it_is_stopped_and_lets_listeners_go(
 ) -> None:
     process = commands.start("web", "--port", "0", **forked)
     port = port_of(commands)
-    listening, asking = HTTPConnection("127.0.0.1", port, timeout=60), HTTPConnection("127.0.0.1", port, timeout=60)
-    listening.request("GET", "/api/v1/events")
-    events = told(listening.getresponse())
+    with closing(connection(port)) as listening, closing(connection(port)) as asking:
+        listening.request("GET", "/api/v1/events")
+        with listening.getresponse() as stream:
+            events = told(stream)
+            asking.request("POST", "/api/v1/manifests?file=storm.tsv", b"Prompt\na lighthouse in a storm\n")
+            accepted = json.loads(asking.getresponse().read())
+            assert accepted["num_jobs"] == 1
+            names = (batch["name"] for event, batch in events if event == "batch" and batch["num_jobs"] == 1)
+            assert next(names) == "storm"
+            assert commands.answer("status", str(accepted["batch_id"]))["name"] == "storm"
 
-    manifest = b"Prompt\na lighthouse in a storm\n"
-    asking.request("POST", "/api/v1/manifests?file=storm.tsv", manifest, {"Idempotency-Key": "storm"})
-    accepted = json.loads(asking.getresponse().read())
-    assert accepted["num_jobs"] == 1
-    assert next(batch["name"] for event, batch in events if event == "batch" and batch["num_jobs"] == 1) == "storm"
-    assert commands.answer("status", str(accepted["batch_id"]))["name"] == "storm"
-
-    process.send_signal(signal.SIGTERM)
-    assert [event for event, _ in events if event == "batch"] == []
+            process.send_signal(signal.SIGTERM)
+            assert [event for event, _ in events if event == "batch"] == []  # and the stream ends
     assert process.wait(30) == 0
     assert "Traceback" not in commands.log("web")
 

@@ -50,8 +50,9 @@ def rows(num: int, mark: str = "cat") -> list[dict[str, Any]]:
 
 
 def test_rows_become_a_batch_that_is_treated_as_it_says(client: TestClient) -> None:
-    order = {"rows": [{"prompt": "a lighthouse", "seed": 2**64 - 1, "mood": "calm", "refiner": {"start": 0.9}}],
-             "name": "lights", "priority": 7, "weight": 2, "window": "22:00-06:00 UTC", "defaults": {"width": 512}}  # fmt: skip
+    row = {"prompt": "a lighthouse", "seed": 2**64 - 1, "mood": "calm", "refiner": {"start": 0.9}}
+    treated = {"name": "lights", "priority": 7, "weight": 2, "window": "22:00-06:00 UTC", "defaults": {"width": 512}}
+    order = {"rows": [row], **treated}
     answer = client.post(ROWS, json=order)
     accepted = answer.json()
     assert (answer.status_code, accepted["num_jobs"]) == (201, 1)
@@ -124,10 +125,10 @@ def test_bad_rows_may_be_left_out_and_are_told_all_the_same(client: TestClient) 
         ({"rows": [{"prompt": "x"}], "name": "a\nb"}, "control character"),
         ({"rows": [{"prompt": "x"}], "defaults": {"width": [1]}}, "width"),
         ({"rows": [{"prompt": f"{n}"} for n in range(51)]}, "50"),
-        ({"rows": [{"prompt": "x", "init_image": "http://169.254.169.254/latest"}]}, "of the rows are wrong"),
-        ({"rows": [{"prompt": "x", "init_image": "file:///etc/passwd"}]}, "of the rows are wrong"),
-        ({"rows": [{"prompt": "x", "init_image": "../../../../etc/passwd"}]}, "of the rows are wrong"),
-        ({"rows": [{"prompt": "x", "loras": "../../secret"}]}, "of the rows are wrong"),
+        ({"rows": [{"prompt": "x", "init_image": "http://169.254.169.254/latest"}]}, "wrong rows: 1"),
+        ({"rows": [{"prompt": "x", "init_image": "file:///etc/passwd"}]}, "wrong rows: 1"),
+        ({"rows": [{"prompt": "x", "init_image": "../../../../etc/passwd"}]}, "wrong rows: 1"),
+        ({"rows": [{"prompt": "x", "loras": "../../secret"}]}, "wrong rows: 1"),
     ],
 )
 def test_what_submit_refuses_is_refused_here(client: TestClient, farm: FarmWithPage, order: Any, said: str) -> None:
