@@ -84,7 +84,7 @@ class Intake:
 
         Raises:
             RefusedRowsError: bad rows, the first of them named; nothing was enqueued.
-            RequestError: the token may not so many, or too many submissions are in hand.
+            RequestError: too many jobs, more than the token may have, or too many submissions in hand.
         """
         self._check_pending()
         if not self._farm.submitting.acquire(blocking=False):
@@ -115,7 +115,10 @@ class Intake:
         return answers[0]
 
     def _noted(self, rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
-        for row in rows:
+        most = self._farm.settings.web_max_jobs
+        for number, row in enumerate(rows, 1):
+            if number > most:
+                raise RequestError(413, "too_many_jobs", f"more than {most:,} jobs; send the others as another batch")
             if isinstance(row, BadRow):
                 self._num_wrong += 1
                 if len(self._wrong) < SHOWN_ERRORS:

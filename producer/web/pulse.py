@@ -7,7 +7,7 @@ changed, and of what changed twice before it came to read, the last.
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 from typing import Final
 
@@ -21,6 +21,8 @@ log = logging.getLogger("nightshift.web")
 
 MAX_LISTENERS: Final = 500
 _RETRY_SECONDS: Final = 30.0
+#: a ledger that does not answer is not waited for
+_JOIN_SECONDS: Final = 5.0
 
 
 class Listener:
@@ -45,8 +47,9 @@ class Listener:
         return news
 
     def tell(self, news: News, *, last: bool = False) -> None:
-        """From any thread."""
-        self._loop.call_soon_threadsafe(self._take, news, last)
+        """From any thread. Whose event loop has ended hears nothing more."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._take, news, last)
 
     def _take(self, news: News, last: bool) -> None:
         self._news |= news
@@ -89,6 +92,13 @@ class Pulse:
         with self._changed:
             return self._thread is not None
 
+    def check_room(self) -> None:
+        """Raises RequestError where nobody more may listen."""
+        with self._changed:
+            if self._closed or len(self._listeners) >= MAX_LISTENERS:
+                reason = "the web page is being stopped" if self._closed else f"{MAX_LISTENERS} listen already"
+                raise RequestError(503, "listeners", f"no more events are given: {reason}", _RETRY_SECONDS)
+
     def close(self) -> None:
         """Ends every listening, and the thread."""
         with self._changed:
@@ -98,13 +108,11 @@ class Pulse:
             self._changed.notify_all()
             thread = self._thread
         if thread is not None:
-            thread.join()
+            thread.join(_JOIN_SECONDS)
 
     def _joined(self) -> Listener:
         with self._changed:
-            if self._closed or len(self._listeners) >= MAX_LISTENERS:
-                reason = "the web page is being stopped" if self._closed else f"{MAX_LISTENERS} listen already"
-                raise RequestError(503, "listeners", f"no more events are given: {reason}", _RETRY_SECONDS)
+            self.check_room()
             if self._thread is None:
                 self._happenings = Happenings(self._settings.window)
                 self._thread = Thread(target=self._run, name="pulse", daemon=True)

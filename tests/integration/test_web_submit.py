@@ -124,7 +124,7 @@ def test_bad_rows_may_be_left_out_and_are_told_all_the_same(client: TestClient) 
         ({"rows": [{"prompt": "x"}], "deadline": "0001-01-01T00:00+14:00"}, ""),
         ({"rows": [{"prompt": "x"}], "name": "a\nb"}, "control character"),
         ({"rows": [{"prompt": "x"}], "defaults": {"width": [1]}}, "width"),
-        ({"rows": [{"prompt": f"{n}"} for n in range(51)]}, "50"),
+        ({"rows": [{"prompt": "x"}, {"prompt": "y"}], "max_jobs": 1}, "2 jobs"),
         ({"rows": [{"prompt": "x", "init_image": "http://169.254.169.254/latest"}]}, "wrong rows: 1"),
         ({"rows": [{"prompt": "x", "init_image": "file:///etc/passwd"}]}, "wrong rows: 1"),
         ({"rows": [{"prompt": "x", "init_image": "../../../../etc/passwd"}]}, "wrong rows: 1"),
@@ -146,6 +146,15 @@ def test_what_submit_refuses_is_refused_here(client: TestClient, farm: FarmWithP
 def test_a_body_that_is_none_is_refused(client: TestClient, content: bytes) -> None:
     answer = client.post(ROWS, content=content, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+@pytest.mark.parametrize("order", [{"rows": rows(51)}, {"rows": [{"prompt": "x", "count": 51}]}])
+def test_a_request_has_so_many_jobs_and_no_more(client: TestClient, farm: FarmWithPage, order: Any) -> None:
+    before = num_batches(farm)
+    answer = client.post(ROWS, json=order)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_many_jobs")
+    assert num_batches(farm) == before
+    assert client.post(ROWS, json={"rows": rows(50, "most")}).json()["num_jobs"] == 50
 
 
 def test_a_body_is_what_the_route_takes_and_no_larger_than_it_may_be(client: TestClient, farm: FarmWithPage) -> None:

@@ -16,7 +16,7 @@ from producer.manifest import BadRow, Row, read_manifest, read_rows
 from producer.manifest_format import without_suffixes
 from producer.manifest_source import ManifestSource, place_name
 from producer.submit_options import SubmitOptions, batch_request, given_options, read_options
-from producer.web.api.orders import RowsOrder, Treatment, UploadOrder
+from producer.web.api.orders import MAX_ROWS, RowsOrder, Treatment, UploadOrder
 from producer.web.api.shapes import AcceptedShape
 from producer.web.body import Upload, body_in_memory, uploaded
 from producer.web.callers import Caller, Farm, Submitter
@@ -25,7 +25,6 @@ from producer.web.intake import Asked, Intake
 from producer.web.problems import problems
 from schemas.errors import ManifestError, RequestError
 from schemas.printable import printable
-from schemas.settings import Settings
 
 router = APIRouter(tags=["submit"], responses=problems(400, 401, 403, 409, 413, 415, 421, 422, 429, 503))
 
@@ -77,7 +76,7 @@ def _take_rows(farm: WebFarm, caller: Caller, key: str | None, content: bytes) -
     intake = Intake(farm, Asked(caller, key, hashlib.sha256(content).hexdigest()))
     if earlier := intake.earlier_answer():
         return earlier
-    options = _options(farm.settings, caller, order)
+    options = _options(caller, order)
     rows = read_rows(order.rows, read_options(farm.settings, options))
     return intake.accept(rows, batch_request(farm.settings, None, options))
 
@@ -87,17 +86,17 @@ def _take_upload(farm: WebFarm, caller: Caller, key: str | None, order: UploadOr
     intake = Intake(farm, Asked(caller, key, asked))
     if earlier := intake.earlier_answer():
         return earlier
-    options = _options(farm.settings, caller, order)
+    options = _options(caller, order)
     source = ManifestSource(upload.path, order.format)
     rows = _called(order.file, upload, read_manifest(source, read_options(farm.settings, options)))
     name = order.name or _batch_name(order.file)
     return intake.accept(rows, batch_request(farm.settings, source, {**options, "name": name}))
 
 
-def _options(settings: Settings, caller: Caller, order: Treatment) -> SubmitOptions:
+def _options(caller: Caller, order: Treatment) -> SubmitOptions:
     """As `Client.submit` takes them, within what the caller may."""
     options = given_options(order.options())
-    max_jobs = min(settings.web_max_jobs, options.get("max_jobs", settings.web_max_jobs))
+    max_jobs = options.get("max_jobs", MAX_ROWS)  # of more than the farm takes `Intake` says so
     return {**options, "priority": caller.priority(order.priority), "max_jobs": max_jobs}
 
 
