@@ -41,7 +41,8 @@ def jobs_after(tx: Transaction, batch_id: int, after: int, states: Collection[Jo
         return _page(tx, wanted, Job.id, after, limit)
     if set(states) <= _IN_HAND:
         live = select(Pack.id).where(Pack.batch_id == batch_id, Pack.state.in_((PackState.QUEUED, PackState.RUNNING)))
-        return _page(tx, wanted.where(Job.pack_id.in_(live)), Job.id, after, limit)
+        in_hand = jobs_with_images().add_columns(Job.id.label("job_id")).where(Job.pack_id.in_(live))
+        return _page(tx, in_hand.where(Job.state.in_(states)), Job.id, after, limit)
     last = tx.execute(select(func.max(Job.number)).where(Job.batch_id == batch_id)).scalar_one() or 0
     end = min(after + _LOOKED_THROUGH, last)
     page = _page(tx, wanted.where(Job.number <= end), Job.number, after, limit)

@@ -89,7 +89,13 @@ class Settings(BaseSettings):
     web_max_jobs: Annotated[int, Field(ge=1)] = 1_000_000
     #: of one token, or of an address without a valid one
     web_requests_per_minute: Annotated[int, Field(ge=1)] = 1_200
+    #: where the dispatcher tells Prometheus of itself and the farm (``/metrics``); 0: nowhere
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    #: the address for that; anybody who reaches it may read it
+    metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    #: lines for people, or an object a line for machines
+    log_format: Literal["text", "json"] = "text"
     pairs: Annotated[dict[str, ModelPair], NoDecode] = {}
 
     @classmethod

@@ -48,7 +48,7 @@ def main() -> int:
     arguments = _arguments()
     try:
         settings = load_settings()
-        log_to_stderr(settings.log_level, _device_on_host(arguments.device))
+        log_to_stderr(settings, _device_on_host(arguments.device))
         threading.excepthook = _end_with_thread
         database = Database(settings.database_url)
         ensure_schema(database)

@@ -22,6 +22,7 @@ from producer.doctor import examine
 from producer.firings import Firings
 from producer.local_farm import LocalFarm
 from producer.local_web import LocalWeb
+from producer.told_metrics import told_metrics
 from schemas.pair import ModelPair
 from schemas.printable import printable
 from schemas.settings import load_settings
@@ -40,7 +41,7 @@ def up(pair: PairOption = None, web: WebOption = True) -> None:
     """Run a farm on this machine until Ctrl-C: Redis where none is set, a dispatcher, one worker per device, the web
     page."""
     with open_session() as session:
-        log_to_stderr(session.settings.log_level, "dispatcher")
+        log_to_stderr(session.settings, "dispatcher")
         name = session.settings.model_pair(pair).name
         stop = _stop_signal()
         database, settings = session.database, session.settings
@@ -59,12 +60,13 @@ def up(pair: PairOption = None, web: WebOption = True) -> None:
 def dispatcher() -> None:
     """Release packs to the workers until stopped. Any number may run; one at a time acts."""
     with open_session() as session:
-        log_to_stderr(session.settings.log_level, "dispatcher")
+        log_to_stderr(session.settings, "dispatcher")
         stop = _stop_signal()
         with closing(open_broker(session.settings)) as broker:
             broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
             firings = Firings(session.database, session.settings)
-            Dispatcher(session.database, broker, session.settings, firings).run(stop)
+            with told_metrics(session.database, broker, session.settings) as note:
+                Dispatcher(session.database, broker, session.settings, firings).run(stop, note)
 
 
 @app.command(epilog="Example: nightshift pairs --json")

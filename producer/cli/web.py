@@ -19,7 +19,7 @@ def web(
     """Serve the web page and the API until stopped. Nothing is rendered here."""
     settings = load_settings()
     require_web_extra()
-    log_to_stderr(settings.log_level, "web")
+    log_to_stderr(settings, "web")
     from producer.web.server import serve  # noqa: PLC0415  no other command needs the web packages
 
     serve(settings, host, settings.web_port if port is None else port)
