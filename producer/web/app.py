@@ -17,7 +17,7 @@ from producer.web.guard import Guard
 from producer.web.openapi import describe
 from producer.web.problems import answer_with_problems
 
-#: as many connections as PostgreSQL gives this process at the most, less the pulse's
+#: they share the few connections that a process has to PostgreSQL, each for a moment
 _THREADS: Final = 12
 _ABOUT: Final = "Submit prompts, follow batches, take images. Errors are `application/problem+json`."
 
