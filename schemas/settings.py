@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import PairError, SettingsError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair
@@ -25,10 +24,10 @@ _SECRET = frozenset({"database_url", "broker_url", "images_url", "webhook_url", 
 SecretUrl = Annotated[str, Field(repr=False)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting of a farm. ``NIGHTSHIFT_LEASE_SECONDS=30`` sets ``lease_seconds``."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     #: ledger, images, caches and logs of a farm on one machine
     home: Path = Path("~/.nightshift")
@@ -96,18 +95,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: lines for people, or an object a line for machines
     log_format: Literal["text", "json"] = "text"
-    pairs: Annotated[dict[str, ModelPair], NoDecode] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # the file's content is given as init arguments
+    pairs: dict[str, ModelPair] = {}
 
     @field_validator("home")
     @classmethod
@@ -171,23 +159,23 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: unknown key, malformed value, unreadable file.
     """
-    _refuse_unknown_variables()
+    given = _given_in_the_environment()
     content = settings_file_content(_home_of_the_environment())
-    # Among Settings' arguments are more than its fields: such as ``_env_file``, which reads another file.
-    if unknown := sorted(content.keys() - Settings.model_fields.keys()):
-        raise SettingsError(_unknown(unknown[0]))
     try:
-        return Settings(**content)
+        return Settings.model_validate({**content, **given})
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(item) for item in error.errors())) from None
 
 
-def _refuse_unknown_variables() -> None:
-    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _NOT_FIELDS
-    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
-    if unknown:
+def _given_in_the_environment() -> dict[str, str]:
+    known = {f"{_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    given = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX) and name not in _NOT_FIELDS}
+    if unknown := sorted(given.keys() - known.keys()):
         names = printable(", ".join(unknown))
-        raise SettingsError(f"unknown setting {names} in the environment; known are {', '.join(sorted(known))}")
+        raise SettingsError(
+            f"unknown setting {names} in the environment; known are {', '.join(sorted(known.keys() | _NOT_FIELDS))}"
+        )
+    return {known[name]: value for name, value in given.items()}
 
 
 def _home_of_the_environment() -> Path:
