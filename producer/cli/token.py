@@ -10,7 +10,8 @@ from rich.table import Table
 
 from farm.tokens import add_token, all_tokens, revoke_token
 from producer.batch_name import name_flaw
-from producer.cli.session import JsonOption, open_session, print_json
+from producer.cli.answers import JsonOption, print_json
+from producer.cli.session import open_session
 from schemas.errors import InputError
 from schemas.printable import printable
 from schemas.token import MAX_PRIORITY, TokenRecord, TokenRights, new_token, parsed_scopes, token_sha256
