@@ -5,7 +5,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,6 +18,8 @@ from schemas.windows import Window
 _PREFIX = "NIGHTSHIFT_"
 _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
 _DAY_SECONDS = 86_400
+#: the ``png_compress_level`` at which ``worker.png`` encodes
+QUICK_PNG: Final = 1
 #: they may carry a password, so neither a repr nor an error quotes them
 _SECRET = frozenset({"database_url", "broker_url", "images_url", "webhook_url", "webhook_secret"})
 
@@ -45,6 +47,8 @@ class Settings(BaseModel):
     pair: str = "tiny"
     #: "auto" (every GPU, else the CPU), "cpu", or indices: "0,1"
     devices: str = "auto"
+    #: where `nightshift worker` answers /healthz and /readyz on the loopback interface; 0: nowhere
+    health_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     #: keeps two farms on one Redis apart
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
     #: the hours in which the farm renders, such as "22:00-06:00 Europe/Berlin"; empty: always
@@ -62,10 +66,15 @@ class Settings(BaseModel):
     pack_size: Annotated[int, Field(ge=1, le=1024)] = 8
     #: images in one forward pass, at most
     forward_pass_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    #: the share of a GPU's memory that a forward pass may fill; a larger one is split
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    #: 10⁶ bytes of a device's memory, for what text encoders made of prompts: a prompt's next seed need not ask them
+    embedding_cache_megabytes: Annotated[int, Field(ge=0)] = 256
     #: packs that wait in Redis for each live worker
     queued_packs_per_worker: Annotated[int, Field(ge=1, le=1000)] = 4
     base_seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
-    png_compress_level: Annotated[int, Field(ge=0, le=9)] = 6
+    #: 1: as small as 6 in a twentieth of its time; 0 and 2 to 9: zlib's, by Pillow. The pixels are the same
+    png_compress_level: Annotated[int, Field(ge=0, le=9)] = QUICK_PNG
     #: where batches that start, finish or fail are told of; empty: nowhere
     webhook_url: SecretUrl = ""
     #: signs what the webhook is told, 16 characters at least

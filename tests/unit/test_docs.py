@@ -52,6 +52,7 @@ ANSWERING = [
         "sizes",
         "report",
         "gc",
+        "drain",
     ],
     "db upgrade",
     *(f"token {name}" for name in ("new", "list", "revoke")),
