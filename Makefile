@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(PYTHON) has no venv module; on Debian and Ubuntu it is the package python3-venv." >&2; exit 1; }
 	@echo "Installing into .venv, which takes a few minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,export,http,parquet,postgres,s3,zstd,dev]'
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,export,http,parquet,postgres,s3,web,zstd,dev]'
 	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
 	@$(BIN)/pip install --quiet --no-deps -c constraints.txt opencv-python-headless
 	@touch $@

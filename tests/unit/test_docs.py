@@ -55,6 +55,7 @@ ANSWERING = [
         "drain",
     ],
     "db upgrade",
+    *(f"token {name}" for name in ("new", "list", "revoke")),
     *(f"schedule {name}" for name in ("add", "list", "pause", "resume", "run", "remove")),
 ]
 
@@ -69,6 +70,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "up",
         "worker",
         "dispatcher",
+        "web",
     }
 
 
@@ -88,7 +90,9 @@ def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> N
 def test_every_setting_is_documented_with_its_default(name: str) -> None:
     (row,) = re.findall(rf"^\| `NIGHTSHIFT_{name.upper()}` \| ([^|]*) \|", OPERATIONS, re.M)
     default = Settings.model_fields[name].default
-    if isinstance(default, int | float):
+    if isinstance(default, bool):
+        assert row.strip() == str(default).lower()
+    elif isinstance(default, int | float):
         assert row.strip() == f"{default:g}"
 
 

@@ -1,0 +1,44 @@
+"""The web application: the API below ``/api/v1``, for `nightshift web` and for tests.
+
+Routes are plain functions on a few threads, for the ledger is asked synchronously; only bodies and events are async.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Final
+
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI
+
+from producer.web.api import batches, events, images, jobs, session, submit
+from producer.web.farm import WebFarm
+from producer.web.guard import Guard
+from producer.web.openapi import describe
+from producer.web.problems import answer_with_problems
+
+#: they share the few connections that a process has to PostgreSQL, each for a moment
+_THREADS: Final = 12
+_ABOUT: Final = "Submit prompts, follow batches, take images. Errors are `application/problem+json`."
+
+
+def web_app(farm: WebFarm) -> FastAPI:
+    """``farm``: whoever opened it closes it."""
+    app = FastAPI(
+        title="Nightshift", version=version("nightshift"), description=_ABOUT, openapi_url="/api/v1/openapi.json",
+        docs_url=None, redoc_url=None, lifespan=_lifespan, separate_input_output_schemas=False,
+        telemetry={"tracing": False},
+    )  # fmt: skip
+    app.state.farm = farm
+    for noun in (batches, submit, jobs, images, events, session):
+        app.include_router(noun.router, prefix="/api/v1")
+    describe(app)
+    answer_with_problems(app)
+    app.add_middleware(Guard, farm=farm)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    current_default_thread_limiter().total_tokens = _THREADS
+    yield
