@@ -4,16 +4,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from schemas.errors import DeviceLostError, DeviceMemoryError, InputError
+from worker.compilation import compilation
 from worker.denoising import Stop
 from worker.pass_limits import PassLimits
 from worker.pipelines import LoadedPair
 from worker.preparing import Pass
 from worker.rendering import RenderedPass, render
 from worker.stopping import DrainedError
+from worker.unet_shapes import unet_shapes
 from worker.watchdog import Watchdog
 
 
@@ -33,10 +36,12 @@ class DeviceThread:
         self._limits = limits
         self._watchdog = watchdog
         self._is_lost = False
+        self._compilation = compilation(pair)
         self._thread = ThreadPoolExecutor(1, "device")
 
     def close(self) -> None:
         self._thread.shutdown()
+        self._compilation.close()
 
     def rendered(self, passes: Sequence[Pass], begin: Callable[[], None], stop: Stop) -> Iterator[PassOutcome]:
         """Renders the passes of a pack, no other pack's between them. Yields each when it is done, while the device
@@ -101,4 +106,6 @@ class DeviceThread:
                 sign_of_life()
                 return stop()
 
-            return render(self._pair, one.specs, stop=alive_and_stop, inputs=one.inputs)
+            mode = self._compilation.mode(unet_shapes(one.specs, one.chunks.base, one.chunks.refiner))
+            made = render(self._pair, one.specs, alive_and_stop, one.inputs, mode)
+        return replace(made, pictures=made.pictures[: len(one.jobs)])

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from farm.file_digests import file_sha256
 from schemas.digest import canonical_json, sha256_hex
@@ -52,6 +52,7 @@ def pair_fingerprint(pair: ModelPair, dtype: str, files: PairFiles, cache: Path)
         "watermark": pair.watermark,
         "vae_slicing": pair.vae_slicing,
         "vae_tiling": pair.vae_tiling,
+        **_options(pair),
     }
     return Fingerprint(
         sha256=sha256_hex(canonical_json(everything)),
@@ -60,6 +61,12 @@ def pair_fingerprint(pair: ModelPair, dtype: str, files: PairFiles, cache: Path)
         vae_hash=files.vae and _short_hash(files.vae.folder, files.vae, cache),
         textual_inversion_hashes=tuple(digest[:_SHORT] for digest in inversions),
     )
+
+
+def _options(pair: ModelPair) -> dict[str, Any]:
+    """Nothing where all are as by default: what was rendered before there were options keeps its fingerprint."""
+    options = pair.options.moving_pixels()
+    return {"options": options} if options else {}
 
 
 def _model_digests(files: ModelFiles, parts: Iterable[str], cache: Path) -> dict[str, list[str]]:

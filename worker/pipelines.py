@@ -19,6 +19,9 @@ from transformers import CLIPTokenizer
 
 from schemas.errors import DeviceLostError, PairError
 from schemas.pair import ModelPair, Offload
+from worker.attention import AttentionChoice, AttentionShape, attention_choice, attention_shape
+from worker.compiling import keep_compiled_code
+from worker.device_options import apply_to_unet, require_options
 from worker.fingerprint import Fingerprint, pair_fingerprint
 from worker.forward_passes import largest_power_of_two
 from worker.model_files import PairFiles, locate_model, locate_textual_inversion, locate_vae
@@ -57,6 +60,7 @@ class LoadedPair:
     counting_tokenizers: tuple[CLIPTokenizer, ...]
     #: what was done: never "auto"
     offload: Offload
+    attention: AttentionChoice
 
 
 def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
@@ -72,6 +76,7 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
     if target.type == "cpu":  # as passes have (see worker.forward_passes)
         torch.set_num_threads(largest_power_of_two(torch.get_num_threads()))
     dtype = _dtype(pair, target)
+    _require_options(pair, target, cache)
     files = _located(pair, cache)
     base = _base(pair, files, dtype)
     if pair.offload == "none":
@@ -80,6 +85,7 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
                 network.to(target)  # before the refiner comes: main memory need not hold both
     refiner = _refiner(pair, files, base, dtype)
     _log_memory(pair, target, base, refiner)
+    attention = _apply_options(pair, base, refiner, target)
     with _refusing(pair, pair.base.source):
         fingerprint = pair_fingerprint(pair, dtype_name(dtype), files, cache)
         offload = place(base, refiner, target, pair.offload)
@@ -98,6 +104,7 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
         vae_revision=files.vae and files.vae.revision,
         counting_tokenizers=(_for_counting(base.tokenizer), _for_counting(base.tokenizer_2)),
         offload=offload,
+        attention=attention,
     )
 
 
@@ -110,6 +117,38 @@ def _dtype(pair: ModelPair, device: torch.device) -> torch.dtype:
     if pair.dtype is not None:
         return getattr(torch, pair.dtype)
     return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def _require_options(pair: ModelPair, device: torch.device, cache: Path) -> None:
+    with _refusing_options(pair):
+        require_options(pair.options, device)
+    if pair.options.compile != "off":
+        keep_compiled_code(cache / "compiled")
+
+
+def _apply_options(
+    pair: ModelPair,
+    base: StableDiffusionXLPipeline,
+    refiner: StableDiffusionXLImg2ImgPipeline | None,
+    device: torch.device,
+) -> AttentionChoice:
+    """To the UNets, on the device unless they are offloaded, before anything is hooked on them."""
+    with _refusing(pair, pair.base.source):
+        for unet in [pipe.unet for pipe in (base, refiner) if pipe is not None]:
+            if pair.offload == "none":
+                unet.to(device)
+            apply_to_unet(unet, pair.options)
+    shape = AttentionShape(attention_shape(base.unet).head_channels, device, base.unet.dtype)
+    with _refusing_options(pair):
+        return attention_choice(pair.options.attention, shape)
+
+
+@contextmanager
+def _refusing_options(pair: ModelPair) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise PairError(f"pair {pair.name!r}: {error}") from None
 
 
 def _located(pair: ModelPair, cache: Path) -> PairFiles:

@@ -85,6 +85,7 @@ def _options(pair: ModelPair) -> str:
     chosen = {name: getattr(pair, name) for name in names}
     told = [f"{name}={value}" for name, value in chosen.items() if value != ModelPair.model_fields[name].default]
     vae = [f"vae={pair.vae.source}"] if pair.vae else []
+    told += [f"{name}={value}" for name, value in pair.options.chosen().items()]
     return " ".join([*vae, *told, *(inversion.token for inversion in pair.textual_inversions)])
 
 
