@@ -60,8 +60,8 @@ class AttentionChoice:
         next one of ``KERNELS`` that can."""
         if self.first is None:
             return nullcontext()
-        others = [kernel for name, kernel in KERNELS.items() if name != self.first]
-        return sdpa_kernel([KERNELS[self.first], *others], set_priority=True)
+        names = list(KERNELS)
+        return sdpa_kernel([KERNELS[name] for name in names[names.index(self.first) :]], set_priority=True)
 
 
 def attention_choice(option: Attention, shape: AttentionShape) -> AttentionChoice:
@@ -69,9 +69,9 @@ def attention_choice(option: Attention, shape: AttentionShape) -> AttentionChoic
     if option == "pytorch":
         return AttentionChoice(None)
     if option == "auto":
-        return AttentionChoice(next(name for name in KERNELS if _runs(name, shape)))
-    if not _runs(option, shape):
-        able = ", ".join(name for name in KERNELS if _runs(name, shape))
+        return AttentionChoice(next(name for name in KERNELS if runs(name, shape)))
+    if not runs(option, shape):
+        able = ", ".join(name for name in KERNELS if runs(name, shape))
         raise ValueError(
             f'options.attention: this device has no "{option}" for heads of {shape.head_channels} channels in'
             f" {str(shape.dtype).removeprefix('torch.')}; it has {able}"
@@ -88,7 +88,8 @@ def kernel_in_force(shape: AttentionShape) -> str:
 
 
 @torch.inference_mode()
-def _runs(name: str, shape: AttentionShape) -> bool:
+def runs(name: str, shape: AttentionShape) -> bool:
+    """Whether the device has this kernel for such attention."""
     sample = shape.sample()
     with _silenced(), sdpa_kernel(KERNELS[name]):
         try:

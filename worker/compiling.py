@@ -21,7 +21,7 @@ _RECOMPILE_LIMIT: Final = 128
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises ValueError where there is nothing to compile with: PyTorch would say so in the middle of the first pass."""
+    """Raises ValueError where there is nothing to compile with: PyTorch would say so in the middle of a pass."""
     wanted = [os.environ.get("CXX", "g++")] if device.type == "cpu" else [os.environ.get("CC", "gcc"), "clang", "cc"]
     if not any(map(shutil.which, wanted)):
         raise ValueError(
@@ -60,8 +60,8 @@ def using(pair_mode: CompileMode, mode: CompileMode) -> AbstractContextManager[A
 def _in_one_layout(
     unet: UNet2DConditionModel, args: tuple[torch.Tensor, torch.Tensor], told: dict[str, Any]
 ) -> tuple[tuple[torch.Tensor, ...], dict[str, Any]]:
-    """Schedulers have timesteps of several dtypes, and a step's latents may lie in memory otherwise than the last one's:
-    each would be a shape of its own to the compiler. The numbers stay the same."""
+    """Schedulers have timesteps of several dtypes, and latents lie in memory now so, now otherwise: each would be a
+    shape of its own to the compiler. The numbers stay the same."""
     sample, timestep = args
     hidden_states = told["encoder_hidden_states"].contiguous()
     return (sample.contiguous(), timestep.to(torch.float32, copy=True)), {

@@ -34,7 +34,7 @@ def environment(pair: LoadedPair) -> Environment:
         vae_tiling=description.vae_tiling,
         textual_inversions=_textual_inversions(pair),
         license=description.license,
-        versions=_versions(pair.device),
+        versions=_versions(pair),
         device=_device_name(pair.device),
         dtype=dtype_name(pair.dtype),
         attention_backend=_attention_backend(pair),
@@ -48,9 +48,11 @@ def _textual_inversions(pair: LoadedPair) -> dict[str, str]:
     return dict(zip(tokens, pair.fingerprint.textual_inversion_hashes, strict=True))
 
 
-def _versions(device: torch.device) -> dict[str, str]:
+def _versions(pair: LoadedPair) -> dict[str, str]:
     versions = {library: _version(library) for library in (*_LIBRARIES, "nightshift")}
-    if device.type == "cuda":
+    if pair.pair.options.fp8 != "off":
+        versions["torchao"] = _version("torchao")
+    if pair.device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     return versions
 

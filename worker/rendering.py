@@ -54,8 +54,8 @@ def render(
     inputs: PassInputs = NO_INPUTS,
     compile_mode: CompileMode = "off",
 ) -> RenderedPass:
-    """Renders the specs of one forward pass. ``stop`` is asked after every evaluation. ``compile_mode``: "off" or the
-    pair's own, which compiles here and now what is not compiled yet. A base with LoRAs is another: it is never compiled.
+    """Renders the specs of one forward pass. ``stop`` is asked after every evaluation. ``compile_mode``: "off", or the
+    pair's own, which compiles here and now what is not compiled yet. A base with LoRAs is never compiled.
 
     Raises:
         InputFileError: a LoRA does not fit the base.
