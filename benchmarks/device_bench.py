@@ -202,11 +202,12 @@ class Bench:
         vae = copy.deepcopy(self._pair.base.vae).to(self._pair.dtype)
         vae.disable_slicing()
         found = []
-        for kind, pipe in (
-            (StableDiffusionXLPipeline, self._pair.base), (StableDiffusionXLImg2ImgPipeline, self._pair.refiner)
-        ):  # fmt: skip
+        for kind, pipe, option in (
+            (StableDiffusionXLPipeline, self._pair.base, "force_zeros_for_empty_prompt"),
+            (StableDiffusionXLImg2ImgPipeline, self._pair.refiner, "requires_aesthetics_score"),
+        ):
             parts = {**pipe.components, "vae": vae, "scheduler": copy.deepcopy(self._pair.base.scheduler)}
-            found.append(kind(**parts, add_watermarker=False))
+            found.append(kind(**parts, **{option: pipe.config[option]}, add_watermarker=False))
             found[-1].set_progress_bar_config(disable=True)
         return found[0], found[1]
 
@@ -264,5 +265,5 @@ def _unfinished(rendered: RenderedPass, specs: list[JobSpec]) -> list[tuple[Any,
 
 
 def _finished(finisher: Finisher, picture: Any, spec: JobSpec, record: Provenance) -> None:
-    job = ClaimedJob(spec.seed, spec.to_json(), {}, 0, False)
+    job = ClaimedJob(spec.seed, spec.model_dump_json(), {}, 0, False)
     finisher.finish(Unfinished(job, spec, picture.pixels, record, 0.0))

@@ -26,6 +26,7 @@ HAS_NO_OPENCV: Final = stand_in()  # before the worker's modules want it
 from benchmarks.device_bench import Bench, Figures, Sizes  # noqa: E402
 from schemas.settings import load_settings  # noqa: E402
 from worker.pipelines import LoadedPair, load_pair  # noqa: E402
+from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
 
 _LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "torchao", "triton")
 _TERA: Final = 1e12
@@ -84,9 +85,8 @@ def _loaded(options: argparse.Namespace) -> tuple[LoadedPair, float]:
     settings = load_settings()
     description = settings.model_pair(options.pair).model_copy(update={"dtype": options.dtype})
     cache = settings.home / "cache"
-    from worker.pipelines import _located
-
-    _located(description, cache)
+    if options.pair in SYNTHETIC_SIZES:
+        synthetic_pair_folder(options.pair, cache)
     started = time.monotonic()
     return load_pair(description, options.device, cache), time.monotonic() - started
 

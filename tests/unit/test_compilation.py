@@ -115,24 +115,24 @@ def spec(**fields):
         ({"refiner": {"guidance_scale": 1.0}}, [("base", 6), ("refiner", 3)]),
     ],
 )
-def test_the_shapes_of_a_pass_are_those_that_its_unets_are_called_with(tiny, fields, expected):
+def test_the_shapes_of_a_pass_are_those_that_its_unets_are_called_with(smallest, fields, expected):
     specs = [spec(seed=seed, **fields) for seed in range(3)]
     called = []
     hooks = [
         pipe.unet.register_forward_pre_hook(lambda unet, args, part=part: called.append((part, len(args[0]))))
-        for part, pipe in (("base", tiny.base), ("refiner", tiny.refiner))
+        for part, pipe in (("base", smallest.base), ("refiner", smallest.refiner))
     ]
-    render(tiny, specs)
+    render(smallest, specs)
     for hook in hooks:
         hook.remove()
-    chunks = num_chunks(tiny, specs[0])
+    chunks = num_chunks(smallest, specs[0])
     assert [(shape.part, shape.rows) for shape in unet_shapes(specs, *chunks)] == expected
     assert sorted(set(called)) == expected
 
 
 def prepared(pair, seed):
     one = spec(seed=seed, refiner={"mode": "off"})
-    return PreparedJob(ClaimedJob(seed, one.to_json(), {}, 0, False), one, num_chunks(pair, one), NO_INPUTS)
+    return PreparedJob(ClaimedJob(seed, one.model_dump_json(), {}, 0, False), one, num_chunks(pair, one), NO_INPUTS)
 
 
 def outcome(device, one):
