@@ -199,7 +199,7 @@ class Bench:
 
     def _plain_pipelines(self) -> tuple[Any, Any]:
         """As `from_pretrained` with the pair's dtype makes them: the VAE in it, too."""
-        vae = copy.deepcopy(self._pair.base.vae).to(self._pair.dtype)
+        vae = torch.nn.Module.to(copy.deepcopy(self._pair.base.vae), self._pair.dtype)
         vae.disable_slicing()
         found = []
         for kind, pipe, option in (

@@ -19,7 +19,6 @@ _SAID = {
     "refiner_hash": "the refiner's weights",
     "attention_backend": "the attention backend",
     "compile_mode": "the compile mode",
-    "options": "the pair's device options",
 }
 
 

@@ -32,7 +32,8 @@ def main() -> None:
 
 def _unet(config: dict[str, object], request: CompileRequest) -> UNet2DConditionModel:
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config).to(getattr(torch, request.dtype))
+        unet = UNet2DConditionModel.from_config(config)
+    torch.nn.Module.to(unet, getattr(torch, request.dtype))
     unet.to_empty(device=request.device).eval()
     with torch.no_grad():
         for tensor in unet.parameters():

@@ -26,7 +26,7 @@ def require_options(options: DeviceOptions, device: torch.device) -> None:
 def apply_to_vae(vae: AutoencoderKL, options: DeviceOptions) -> None:
     """In place, wherever its weights are. ``worker.vae`` has chosen the dtype of one that names none."""
     if options.vae_dtype is not None:
-        vae.to(getattr(torch, options.vae_dtype))
+        torch.nn.Module.to(vae, getattr(torch, options.vae_dtype))  # diffusers' own warns of each cast
     if options.channels_last:
         vae.to(memory_format=torch.channels_last)
 

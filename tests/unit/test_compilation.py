@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -113,21 +114,27 @@ def spec(**fields):
         ({"refiner": {"mode": "off"}}, [("base", 6)]),
         ({"guidance_scale": 1.0}, [("base", 3), ("refiner", 3)]),
         ({"refiner": {"guidance_scale": 1.0}}, [("base", 6), ("refiner", 3)]),
+        ({"prompt": "a red fox in the snow " * 30, "width": 96}, [("base", 6), ("refiner", 6)]),
     ],
 )
 def test_the_shapes_of_a_pass_are_those_that_its_unets_are_called_with(smallest, fields, expected):
     specs = [spec(seed=seed, **fields) for seed in range(3)]
-    called = []
+    called = set()
+
+    def note(part, unet, args, told):
+        rows, _, height, width = args[0].shape
+        called.add(UnetShape(part, rows, 8 * height, 8 * width, told["encoder_hidden_states"].shape[1] // 77))
+
     hooks = [
-        pipe.unet.register_forward_pre_hook(lambda unet, args, part=part: called.append((part, len(args[0]))))
+        pipe.unet.register_forward_pre_hook(partial(note, part), with_kwargs=True)
         for part, pipe in (("base", smallest.base), ("refiner", smallest.refiner))
     ]
     render(smallest, specs)
     for hook in hooks:
         hook.remove()
-    chunks = num_chunks(smallest, specs[0])
-    assert [(shape.part, shape.rows) for shape in unet_shapes(specs, *chunks)] == expected
-    assert sorted(set(called)) == expected
+    shapes = unet_shapes(specs, *num_chunks(smallest, specs[0]))
+    assert [(shape.part, shape.rows) for shape in shapes] == expected
+    assert set(shapes) == called
 
 
 def prepared(pair, seed):
@@ -181,6 +188,8 @@ def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_f
     same, other, *_ = outcome(device, others).pictures
     assert np.array_equal(same.pixels, found.pictures[2].pixels)  # whatever its neighbours and its place
     assert not np.array_equal(other.pixels, found.pictures[1].pixels)
+    copies = render(regional, [three[2].spec] * 4, compile_mode="regional")  # as `nightshift reproduce` does
+    assert np.array_equal(copies.pictures[0].pixels, found.pictures[2].pixels)
     device.close()
 
 
