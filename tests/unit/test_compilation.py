@@ -155,7 +155,6 @@ def regional(smallest_folder, model_cache, tmp_path_factory):
     fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}, "options": {"compile": "regional"}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("TORCHINDUCTOR_VEC_ISA_OK", "1")  # trying it out would take seconds
         torch.set_num_threads(1)
         yield load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
 
