@@ -34,8 +34,9 @@ demo: setup
 
 # Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm, or
 # the fork server that their processes come from (tests/acceptance/conftest.py, tests/chaos), run in one process.
+# Bytecode is kept, whatever the environment says: else each of some hundred processes compiles all modules anew.
 test: setup
-	GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2 --dist loadgroup
+	PYTHONDONTWRITEBYTECODE= GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 # Hours. It may be cut short: what is finished stands in .chaos/finished.jsonl, and the next call goes on from there.
 chaos: setup

@@ -35,7 +35,7 @@ def worker(
 ) -> None:
     """Render packs of one pair, with one process per device, until stopped. Stops gently: finishes the pack in hand."""
     settings = load_settings()
-    log_to_stderr(settings.log_level, "supervisor")
+    log_to_stderr(settings, "supervisor")
     name = settings.model_pair(pair).name
     seats = devices(devices_ or settings.devices)
     database = Database(settings.database_url)

@@ -10,8 +10,8 @@ from worker.attention import AttentionShape, attention_shape, kernel_in_force
 from worker.pipelines import LoadedPair, dtype_name
 
 _LIBRARIES: Final = (
-    "accelerate", "compel", "diffusers", "numpy", "opencv-python-headless", "peft", "pillow", "pywavelets",
-    "safetensors", "scipy", "tokenizers", "torch", "torchsde", "transformers",
+    "accelerate", "compel", "diffusers", "isal", "numpy", "opencv-python-headless", "peft", "pillow", "safetensors",
+    "scipy", "tokenizers", "torch", "torchsde", "transformers", "zlib-ng",
 )  # fmt: skip
 
 

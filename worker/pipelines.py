@@ -4,7 +4,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from worker.forward_passes import largest_power_of_two
 from worker.model_files import PairFiles, locate_model, locate_textual_inversion, locate_vae
 from worker.models import load_base, load_refiner, networks
 from worker.offload import place, size_bytes
+from worker.remembered_texts import RememberedTexts
 from worker.textual_inversion import load_textual_inversion
 from worker.vae import load_vae, prepare_vae
 
@@ -61,6 +62,8 @@ class LoadedPair:
     #: what was done: never "auto"
     offload: Offload
     attention: AttentionChoice
+    #: what its text encoders have said
+    texts: RememberedTexts = field(default_factory=RememberedTexts)
 
 
 def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:

@@ -4,13 +4,15 @@
 """
 
 import argparse
+import gc
 import logging
 import os
 import socket
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from celery.signals import worker_shutting_down
 
@@ -32,15 +34,22 @@ from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.last_words import end_process
 from worker.lease_keeper import LeaseKeeper
+from worker.memory_probe import GpuMemory
 from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
-from worker.pipelines import load_pair
+from worker.pass_measuring import PassMeasurer
+from worker.pipelines import LoadedPair, load_pair
 from worker.preparing import Preparer
 from worker.progress_watchdog import Listening, ProgressWatchdog
 from worker.refusals import Refusals
+from worker.remembered_texts import RememberedTexts
 from worker.watchdog import Watchdog
 
 log = logging.getLogger("nightshift.worker")
+
+#: How long a thread may keep the GIL from another that wants it, where it runs Python: the device thread must not wait
+#: for Python's usual 5 ms whenever a finisher has it.
+_SWITCH_SECONDS: Final = 0.001
 
 
 def main() -> int:
@@ -48,8 +57,9 @@ def main() -> int:
     arguments = _arguments()
     try:
         settings = load_settings()
-        log_to_stderr(settings.log_level, _device_on_host(arguments.device))
+        log_to_stderr(settings, _device_on_host(arguments.device))
         threading.excepthook = _end_with_thread
+        sys.setswitchinterval(_SWITCH_SECONDS)
         database = Database(settings.database_url)
         ensure_schema(database)
         return _serve(database, settings, arguments)
@@ -89,6 +99,7 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     watchdog.start()
     try:
         stages = _stages(settings, arguments, watchdog)
+        gc.freeze()  # else looking through what torch consists of keeps the GIL for half a second, now and then
         runner = PackRunner(database, stages, leases, settings, partial(end, EXIT_DEVICE_LOST))
         note_fingerprint(database, worker_id, stages.finisher.maker.environment.pair_fingerprint)
         note_worker(database, worker_id, "ready")
@@ -112,10 +123,20 @@ def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdo
     store = ImageStore(settings.images_url)
     store.check()
     pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
+    pair = replace(pair, texts=RememberedTexts(settings.embedding_cache_megabytes * 10**6))
     finisher = Finisher(store, FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level))
     inputs = InputFetcher(InputStore(settings.images_url), settings.home / "cache")
     limits = PassLimits(settings.forward_pass_size)
-    return Stages(Preparer(pair, inputs, limits), DeviceThread(pair, limits, watchdog), finisher)
+    device = DeviceThread(pair, limits, watchdog, _measurer(settings, pair))
+    return Stages(Preparer(pair, inputs, limits), device, finisher)
+
+
+def _measurer(settings: Settings, pair: LoadedPair) -> PassMeasurer | None:
+    """None on a CPU: other programs share its memory, and a pass to measure it by takes minutes."""
+    if pair.device.type != "cuda":
+        return None
+    folder = settings.home / "cache" / "pass_memory"
+    return PassMeasurer(pair, GpuMemory(pair.device), folder, settings.forward_pass_size, settings.memory_share)
 
 
 def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> None:

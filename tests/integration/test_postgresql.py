@@ -32,3 +32,20 @@ def test_a_question_that_the_server_wants_asked_again_is_no_unknown_error(postgr
     with pytest.raises(DatabaseUnavailableError, match="could not serialize access"):
         conflicting(database)
     database.close()
+
+
+def num_connections(database: Database) -> int:
+    of_ours = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    )
+    with database.begin(read_only=True) as tx:
+        return int(tx.execute(of_ours).scalar_one())
+
+
+def test_a_process_keeps_one_connection_so_that_fifty_workers_fit_into_a_hundred(postgres_url: str) -> None:
+    """Also when its threads asked at the same moment."""
+    database = Database(postgres_url)
+    with database.begin(), database.begin(), database.begin():
+        assert num_connections(database) == 4
+    assert num_connections(database) == 1
+    database.close()

@@ -22,6 +22,12 @@ from schemas.tables import Table
 
 
 @pytest.fixture
+def postgres_url(empty_postgres_url: str) -> str:
+    """Without tables, here."""
+    return empty_postgres_url
+
+
+@pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     with closing(Database(database_url)) as database:
         yield database

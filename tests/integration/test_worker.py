@@ -28,8 +28,10 @@ from worker.exit_codes import EXIT_DEVICE_LOST
 from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.lease_keeper import LeaseKeeper
+from worker.memory_probe import ProcessMemory
 from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
+from worker.pass_measuring import PassMeasurer
 from worker.pipelines import LoadedPair, load_pair
 from worker.preparing import Preparer
 from worker.watchdog import Watchdog
@@ -93,8 +95,9 @@ class Bench:
 
 
 def new_bench(
-    url: str, home: Path, pair: LoadedPair, end: Callable[[str], object] | None = None, **chosen: Any
-) -> Bench:
+    url: str, home: Path, pair: LoadedPair, end: Callable[[str], object] | None = None, measures: bool = False,
+    **chosen: Any,
+) -> Bench:  # fmt: skip
     settings = Settings(home=home, database_url=url, **chosen)
     database = new_ledger(url)
     worker_id, ends = new_worker(database), list[str]()
@@ -105,7 +108,9 @@ def new_bench(
     preparer = Preparer(pair, InputFetcher(InputStore(settings.images_url), home / "cache"), limits)
     finisher = Finisher(store, FileMaker(environment(pair), watermark=False, png_compress_level=1))
     leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
-    stages = Stages(preparer, DeviceThread(pair, limits, watchdog), finisher)
+    plenty = ProcessMemory(total_bytes=2**50)
+    measurer = PassMeasurer(pair, plenty, home / "pass_memory", settings.forward_pass_size, settings.memory_share)
+    stages = Stages(preparer, DeviceThread(pair, limits, watchdog, measurer if measures else None), finisher)
     runner = PackRunner(database, stages, leases, settings, ends.append)
     return Bench(database, runner, watchdog, leases, home / "images", ends)
 
@@ -171,6 +176,21 @@ def test_a_pass_that_memory_does_not_hold_is_halved_until_it_does(
     assert {job.attempts for job in job_rows(bench.database, batch)} == {0}
     assert caplog.text.count("from now on 4 of them share one") == 1
     assert caplog.text.count("from now on 2 of them share one") == 1
+
+
+def test_where_memory_is_measured_a_pack_is_split_before_it_does_not_fit(
+    bench_of: Callable[..., Bench], evaluations: Evaluations
+) -> None:
+    bench = bench_of(measures=True)
+    evaluations.interfere = holds(2)
+    batch, pack = bench.release(8)
+    bench.run(pack)
+    assert evaluations.num_images == [1, 1, 2, 2, 8, 4, *[2] * NUM_STEPS * 4]
+    assert (states(bench.database, batch), bench.sizes()) == ({"done": 8}, [2] * 8)
+    evaluations.num_images.clear()
+    again = bench_of(measures=True)
+    again.run(again.release(8)[1])
+    assert evaluations.num_images == [2] * NUM_STEPS * 4
 
 
 def test_later_packs_begin_with_what_fitted_and_other_sizes_with_what_the_setting_says(

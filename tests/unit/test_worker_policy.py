@@ -58,6 +58,14 @@ def test_a_limit_never_grows_again() -> None:
     assert limits.most((64, 64)) == 2
 
 
+def test_what_was_measured_is_a_limit_that_a_pass_which_does_not_fit_still_halves() -> None:
+    limits = PassLimits(8)
+    limits.learn((64, 64), 4)
+    assert (limits.knows((64, 64)), limits.knows((64, 72)), limits.most((64, 64))) == (True, False, 4)
+    limits.halve((64, 64), 4)
+    assert limits.most((64, 64)) == 2
+
+
 def deaf_at(looks: list[tuple[float, Look]]) -> float | None:
     """When the consumer was found deaf."""
     deafness = Deafness(60)
