@@ -39,6 +39,7 @@ COMMANDS: Final = MappingProxyType(
         "up": ("producer.cli.farm", "Run a farm on this machine until Ctrl-C."),
         "dispatcher": ("producer.cli.farm", "Release packs to the workers until stopped."),
         "worker": ("worker.cli", "Render packs of one pair, one process per device, until stopped."),
+        "drain": ("producer.cli.drain", "Let workers finish what they have in hand, and begin nothing more."),
         "pairs": ("producer.cli.pairs", "List the pairs that can be named with --pair."),
         "sizes": ("producer.cli.sizes", "List the sizes that SDXL was trained at."),
         "doctor": ("producer.cli.doctor", "Check what a farm needs from this machine, and say what to do."),

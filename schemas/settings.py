@@ -47,6 +47,8 @@ class Settings(BaseModel):
     pair: str = "tiny"
     #: "auto" (every GPU, else the CPU), "cpu", or indices: "0,1"
     devices: str = "auto"
+    #: where `nightshift worker` answers /healthz and /readyz on the loopback interface; 0: nowhere
+    health_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     #: keeps two farms on one Redis apart
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
     #: the hours in which the farm renders, such as "22:00-06:00 Europe/Berlin"; empty: always

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from transformers import CLIPTokenizer
 from schemas.errors import DeviceLostError, PairError
 from schemas.pair import ModelPair, Offload
 from worker.attention import AttentionChoice, AttentionShape, attention_choice, attention_shape
+from worker.beside import beside
 from worker.compiling import keep_compiled_code
 from worker.device_options import apply_to_unet, require_options
 from worker.fingerprint import Fingerprint, pair_fingerprint
@@ -29,6 +31,7 @@ from worker.models import load_base, load_refiner, networks
 from worker.offload import place, size_bytes
 from worker.remembered_texts import RememberedTexts
 from worker.textual_inversion import load_textual_inversion
+from worker.timeline import Timeline
 from worker.vae import load_vae, prepare_vae
 
 _log: Final = logging.getLogger("nightshift.worker")
@@ -66,8 +69,9 @@ class LoadedPair:
     texts: RememberedTexts = field(default_factory=RememberedTexts)
 
 
-def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
-    """Loads the pair's weights onto the device.
+def load_pair(pair: ModelPair, device: str, cache: Path, timeline: Timeline | None = None) -> LoadedPair:
+    """Loads the pair's weights onto the device, and has them hashed meanwhile. They are mapped: main memory has them
+    once, as pages of their files, for all processes of a host.
 
     Raises:
         PairError: a source is missing, unreachable, broken, pickled, or not what an SDXL pair is made of.
@@ -80,18 +84,18 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
         torch.set_num_threads(largest_power_of_two(torch.get_num_threads()))
     dtype = _dtype(pair, target)
     _require_options(pair, target, cache)
-    files = _located(pair, cache)
-    base = _base(pair, files, dtype)
-    if pair.offload == "none":
-        with _refusing(pair, pair.base.source):
-            for network in networks(base):
-                network.to(target)  # before the refiner comes: main memory need not hold both
-    refiner = _refiner(pair, files, base, dtype)
-    _log_memory(pair, target, base, refiner)
-    attention = _apply_options(pair, base, refiner, target)
-    with _refusing(pair, pair.base.source):
-        fingerprint = pair_fingerprint(pair, dtype_name(dtype), files, cache)
-        offload = place(base, refiner, target, pair.offload)
+    timeline = timeline or Timeline(time.monotonic())
+    with timeline.part("files found"):
+        files = _located(pair, cache)
+
+    def hash_weights() -> Fingerprint:
+        with timeline.part("fingerprint (beside the loading)"):
+            return pair_fingerprint(pair, dtype_name(dtype), files, cache)
+
+    hashing = beside("fingerprint", hash_weights)
+    base, refiner, offload = _placed(pair, files, target, timeline)
+    with timeline.part("fingerprint waited for"), _refusing(pair, pair.base.source):
+        fingerprint = hashing.result()
     if offload != "none":
         _log.info("pair %s: offload is %r", pair.name, offload)
     return LoadedPair(
@@ -107,8 +111,27 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
         vae_revision=files.vae and files.vae.revision,
         counting_tokenizers=(_for_counting(base.tokenizer), _for_counting(base.tokenizer_2)),
         offload=offload,
-        attention=attention,
+        attention=_attention(pair, base, target),
     )
+
+
+def _placed(
+    pair: ModelPair, files: PairFiles, device: torch.device, timeline: Timeline
+) -> tuple[StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline | None, Offload]:
+    """Base, refiner, and how they were put on the device."""
+    dtype = _dtype(pair, device)
+    with timeline.part("base loaded"):
+        base = _base(pair, files, dtype)
+    with timeline.part("base on its device"), _refusing(pair, pair.base.source):
+        if pair.offload == "none":
+            for network in networks(base):
+                network.to(device)  # before the refiner comes: main memory need not hold both
+    with timeline.part("refiner loaded"):
+        refiner = _refiner(pair, files, base, dtype)
+    _log_memory(pair, device, base, refiner)
+    with timeline.part("refiner on its device"), _refusing(pair, pair.base.source):
+        _apply_options(pair, base, refiner, device)
+        return base, refiner, place(base, refiner, device, pair.offload)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -134,14 +157,16 @@ def _apply_options(
     base: StableDiffusionXLPipeline,
     refiner: StableDiffusionXLImg2ImgPipeline | None,
     device: torch.device,
-) -> AttentionChoice:
+) -> None:
     """To the UNets, on the device unless they are offloaded, before anything is hooked on them."""
-    with _refusing(pair, pair.base.source):
-        for unet in [pipe.unet for pipe in (base, refiner) if pipe is not None]:
-            if pair.offload == "none":
-                unet.to(device)
-            apply_to_unet(unet, pair.options)
-    shape = AttentionShape(attention_shape(base.unet).head_channels, device, base.unet.dtype)
+    for unet in [pipe.unet for pipe in (base, refiner) if pipe is not None]:
+        if pair.offload == "none":
+            unet.to(device)
+        apply_to_unet(unet, pair.options)
+
+
+def _attention(pair: ModelPair, base: StableDiffusionXLPipeline, device: torch.device) -> AttentionChoice:
+    shape = AttentionShape(attention_shape(base.unet).head_channels, device, _dtype(pair, device))
     with _refusing_options(pair):
         return attention_choice(pair.options.attention, shape)
 

@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from farm import ledger, packs
 from farm.database import Database
+from farm.draining import drain
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
 from schemas.messages import PackMessage
@@ -107,7 +108,7 @@ def new_bench(
     watchdog.start()
     preparer = Preparer(pair, InputFetcher(InputStore(settings.images_url), home / "cache"), limits)
     finisher = Finisher(store, FileMaker(environment(pair), watermark=False, png_compress_level=1))
-    leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
+    leases = LeaseKeeper(database, worker_id, settings.lease_seconds, lambda: ends.append("drained"))
     plenty = ProcessMemory(total_bytes=2**50)
     measurer = PassMeasurer(pair, plenty, home / "pass_memory", settings.forward_pass_size, settings.memory_share)
     stages = Stages(preparer, DeviceThread(pair, limits, watchdog, measurer if measures else None), finisher)
@@ -354,6 +355,17 @@ def test_a_worker_that_hears_of_its_lost_lease_stops(bench_of: Callable[..., Ben
     bench.leases.start()
     assert taken_over(bench, evaluations, num_inference_steps=999) < 999
     bench.leases.stop()
+
+
+def test_a_worker_that_hears_that_it_is_drained_leaves_once(bench_of: Callable[..., Bench]) -> None:
+    bench = bench_of(lease_seconds=60)
+    assert bench.leases.look()
+    assert bench.ends == []
+    drain(bench.database, bench.leases.worker_id)
+    assert bench.leases.look()
+    assert bench.leases.look()
+    assert bench.ends == ["drained"]
+    assert bench.leases.is_draining.is_set()
 
 
 def test_a_lost_device_ends_the_process_and_only_the_pack_on_it_is_suspected(

@@ -53,6 +53,7 @@ ANSWERING = [
         "sizes",
         "report",
         "gc",
+        "drain",
     ],
     "db upgrade",
     *(f"schedule {name}" for name in ("add", "list", "pause", "resume", "run", "remove")),
