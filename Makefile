@@ -9,6 +9,7 @@ READY := .venv/.ready
 
 setup: $(READY)
 
+# torchao lies apart, for the one test that wants it: diffusers imports it wherever it is installed, for seconds.
 # The tests' invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have.
 # The headless build is the same module without windows. Both write the folder cv2, so both go before the headless comes.
 $(READY): pyproject.toml constraints.txt
@@ -24,6 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,export,http,parquet,postgres,s3,web,zstd,dev]'
 	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
 	@$(BIN)/pip install --quiet --no-deps -c constraints.txt opencv-python-headless
+	@$(BIN)/pip install --quiet --no-deps --target .venv/fp8 --upgrade -c constraints.txt torchao
 	@touch $@
 
 demo: setup

@@ -11,6 +11,7 @@ import pytest
 from nightshift import COMMANDS, loaded
 from producer.manifest_format import COMPRESSIONS, FORMATS
 from schemas.buckets import ASPECT_RATIO
+from schemas.device_options import DeviceOptions
 from schemas.output import Output
 from schemas.pair import ModelPair
 from schemas.refiner import Refiner
@@ -100,6 +101,11 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 def test_every_field_of_a_pair_is_documented(name: str) -> None:
     assert re.search(rf"^\| `{name}` \|", OPERATIONS, re.M)
     assert re.search(rf"^{name} = ", OPERATIONS, re.M)
+
+
+@pytest.mark.parametrize("name", DeviceOptions.model_fields)
+def test_every_device_option_is_documented(name: str) -> None:
+    assert re.search(rf"^\| `{name}` \|", OPERATIONS, re.M)
 
 
 @pytest.mark.parametrize("example", re.findall(r"```toml\n(\[pairs\..+?)```", OPERATIONS, re.S))
