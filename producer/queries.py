@@ -21,12 +21,11 @@ _RATE_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True)
-class QueuedPack:
-    """A released pack that nobody has claimed. ``age``: since it was last published, or released."""
+class Waiting:
+    """What a pair's queue should hold: its released packs that nobody has claimed. ``num_old``: told of long ago."""
 
-    id: str
-    pair: str
-    age: timedelta
+    num_packs: int
+    num_old: int
 
 
 @dataclass(frozen=True)
@@ -80,18 +79,30 @@ SUMMARY: Final = tuple(getattr(Batch, name) for name in BatchSummary.__dataclass
 
 
 @question
-def queued_packs(tx: Transaction) -> list[QueuedPack]:
-    """Every pack that waits for a worker: a few for each live worker, so a short list."""
-    since = func.coalesce(Pack.published_at, Pack.released_at, type_=Pack.released_at.type)
-    rows = tx.execute(select(Pack.id, Pack.pair, since.label("since")).where(Pack.state == PackState.QUEUED))
-    return [QueuedPack(row.id, row.pair, tx.now - row.since) for row in rows]
+def waiting(tx: Transaction, old_seconds: float) -> dict[str, Waiting]:
+    """pair → its queued packs. Old is what was published, or released, so long ago."""
+    num_old = func.count().filter(_told(tx, old_seconds)).label("num_old")
+    packs = select(Pack.pair, func.count().label("num_packs"), num_old).where(Pack.state == PackState.QUEUED)
+    return {row.pair: Waiting(row.num_packs, row.num_old) for row in tx.execute(packs.group_by(Pack.pair))}
+
+
+@question
+def queued_packs(tx: Transaction, pair: str, old_seconds: float = 0.0) -> Sequence[str]:
+    """The pair's packs that wait for a worker: a few for each live one, so a short list."""
+    queued = (Pack.pair == pair, Pack.state == PackState.QUEUED, _told(tx, old_seconds))
+    return tx.execute(select(Pack.id).where(*queued)).scalars().all()
+
+
+def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
+    """Whoever could claim the pack was told so long ago, or should have been."""
+    return func.coalesce(Pack.published_at, Pack.released_at, type_=Pack.released_at.type) <= tx.from_now(-seconds)
 
 
 @question
 def releasable_batches(tx: Transaction) -> list[BatchShare]:
     """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
     columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
-    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.now)
+    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
     rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
     work = _work_under_way(tx)
     return [BatchShare(**row._mapping, work=work[row.id]) for row in rows]
@@ -127,8 +138,8 @@ def batches_to_sweep(tx: Transaction) -> Sequence[int]:
 @question
 def abandoned_batches(tx: Transaction, silent_seconds: float) -> Sequence[int]:
     """Batches that were never opened and got no row for so long: whoever submitted them is gone."""
-    since = tx.now - timedelta(seconds=silent_seconds)
-    silent = func.coalesce(Batch.staged_at, Batch.created_at, type_=Batch.created_at.type) < since
+    last = func.coalesce(Batch.staged_at, Batch.created_at, type_=Batch.created_at.type)
+    silent = last < tx.from_now(-silent_seconds)
     return tx.execute(select(Batch.id).where(Batch.state == BatchState.STAGING, silent)).scalars().all()
 
 

@@ -1,0 +1,31 @@
+"""fewer entries in indexes for each move of a job, and the oldest queued pack found at once"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+
+_LIVE = sa.text("state IN ('queued', 'running')")
+_QUEUED = sa.text("state = 'queued'")
+_HELD = sa.text("pack_id IS NOT NULL")
+_ENDED = sa.text("ended_at IS NOT NULL")
+
+
+def upgrade() -> None:
+    # Indexes alone: a farm of the last version goes on as soon as they are made, each in the time that its table takes.
+    op.drop_index("ix_jobs_pack_id", "jobs")
+    op.create_index("ix_jobs_pack_id", "jobs", ["pack_id"], sqlite_where=_HELD, postgresql_where=_HELD)
+    op.drop_index("ix_images_identity", "images")
+    op.create_index("ix_images_identity", "images", ["spec_digest"])
+    op.drop_index("ix_packs_live", "packs")
+    op.create_index("ix_packs_live", "packs", ["state", "pair"], sqlite_where=_LIVE, postgresql_where=_LIVE)
+    op.create_index(
+        "ix_packs_oldest", "packs", ["batch_id", "pair", "released_at"], sqlite_where=_QUEUED, postgresql_where=_QUEUED
+    )
+    op.create_index(
+        "ix_packs_suiting", "packs", ["batch_id", "pair", "pack_key", "released_at"],
+        sqlite_where=_QUEUED, postgresql_where=_QUEUED,
+    )  # fmt: skip
+    op.drop_index("ix_packs_ended", "packs")
+    op.create_index("ix_packs_ended", "packs", ["pair", "ended_at"], sqlite_where=_ENDED, postgresql_where=_ENDED)
