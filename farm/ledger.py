@@ -1,10 +1,9 @@
 """Every move of a job, one function per transaction. Nothing else writes ``jobs.state`` or ``packs.state``: with
-``staging``, ``claims``, ``moves`` and ``results``, which make the rows of a move, and serve this file alone.
+``staging``, ``queueing``, ``claims``, ``moves`` and ``results``, which are its statements and serve this file alone.
 
 Tables: batches, jobs, packs, images, results. Locks are taken in this order: pack, its jobs, its batch's counters.
 """
 
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,9 +13,9 @@ from sqlalchemy import ColumnElement, func, insert, or_, select, update
 from farm import results
 from farm.claims import claim
 from farm.database import Transaction, transaction
-from farm.moves import claim_jobs, count, end_if_empty, end_jobs, end_packs, move, queue_jobs
-from farm.packing import PackOfJobs, packs_of
+from farm.moves import claim_jobs, count, end_if_empty, end_jobs, end_packs, move
 from farm.packs import held
+from farm.queueing import next_packs, queue_jobs
 from farm.retries import Failure, verdict
 from farm.staging import insert_staged
 from schemas.errors import LeaseLostError, NotFoundError
@@ -45,12 +44,14 @@ def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int
 @transaction
 def sweep_canceled(tx: Transaction, batch_id: int) -> int:
     """pending | queued → canceled, a chunk of jobs of a canceled batch. Returns how many; 0 when none is left."""
-    queued_packs = (Pack.batch_id == batch_id, Pack.state == PackState.QUEUED)
-    tx.execute(select(Pack.id).where(*queued_packs).order_by(Pack.id).with_for_update()).all()
-    end_packs(tx, PackState.CANCELED, *queued_packs)
+    queued = select(Pack.id).where(Pack.batch_id == batch_id, Pack.state == PackState.QUEUED)
+    pack_ids = tx.execute(queued.order_by(Pack.id).with_for_update()).scalars().all()
+    num_queued = 0
+    if pack_ids:
+        end_packs(tx, PackState.CANCELED, Pack.id.in_(pack_ids))
+        num_queued = move(tx, batch_id, JobState.QUEUED, JobState.CANCELED, Job.pack_id.in_(pack_ids))
     chunk = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.PENDING).limit(SWEEP_CHUNK)
-    queued = move(tx, batch_id, JobState.QUEUED, JobState.CANCELED)
-    return queued + move(tx, batch_id, JobState.PENDING, JobState.CANCELED, Job.id.in_(chunk))
+    return num_queued + move(tx, batch_id, JobState.PENDING, JobState.CANCELED, Job.id.in_(chunk))
 
 
 @transaction
@@ -58,7 +59,8 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
     """failed → pending, with all attempts anew. Returns how many. Raises NotFoundError for a batch that is not open."""
     if tx.execute(select(Batch.state).where(Batch.id == batch_id)).scalar_one_or_none() != BatchState.OPEN:
         raise NotFoundError(f"batch {batch_id} is not open; only an open batch's failed jobs can be tried again")
-    return move(tx, batch_id, JobState.FAILED, JobState.PENDING, attempts=0, **_NO_ERROR)
+    failed = Job.batch_id == batch_id
+    return move(tx, batch_id, JobState.FAILED, JobState.PENDING, failed, attempts=0, **_NO_ERROR)
 
 
 @transaction
@@ -90,17 +92,8 @@ def release_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int
 
     ``start_before``: they are not claimed any later.
     """
-    batch = tx.execute(select(Batch.pair, Batch.state).where(Batch.id == batch_id)).one_or_none()
-    if batch is None or batch.state != BatchState.OPEN:
-        return []
-    made = {uuid.uuid4().hex: jobs for jobs in _next_packs(tx, batch_id, num_packs, pack_size)}
-    if not made:
-        return []
-    queue_jobs(tx, {"batch_id": batch_id, "pair": batch.pair, "start_before": start_before}, made)
-    released = [ReleasedPack(pack_id, len(jobs.ids), jobs.pack_key) for pack_id, jobs in made.items()]
-    num_jobs = sum(pack.num_jobs for pack in released)
-    count(tx, batch_id, {JobState.PENDING: -num_jobs, JobState.QUEUED: num_jobs})
-    return released
+    made = next_packs(tx, batch_id, num_packs, pack_size)
+    return queue_jobs(tx, batch_id, made, start_before) if made else []
 
 
 @transaction
@@ -131,7 +124,7 @@ def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: flo
     pack = claim(tx, pack_id, worker_id, lease_seconds, pack_key)
     if pack is None:
         return None
-    jobs = claim_jobs(tx, pack.id, pack.batch_id)
+    jobs = claim_jobs(tx, pack.id)
     count(tx, pack.batch_id, {JobState.QUEUED: -len(jobs), JobState.RUNNING: len(jobs)})
     claimed = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in jobs)
     return ClaimedPack(pack.id, pack.batch_id, pack.pair, pack.pack_key, worker_id, claimed)
@@ -145,7 +138,7 @@ def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: Environment, im
     """
     _fence(tx, pack)
     job_ids = {image.job_id for image in images}
-    moved = end_jobs(tx, pack.batch_id, Job.pack_id == pack.id, Job.id.in_(job_ids), **_NO_ERROR)
+    moved = end_jobs(tx, Job.pack_id == pack.id, Job.id.in_(job_ids), **_NO_ERROR)
     if moved != job_ids and not results.are_recorded(tx, pack, job_ids - moved):
         raise LeaseLostError(f"pack {pack.id}: some of its jobs are no longer running")
     if moved:
@@ -221,19 +214,3 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
         why = {"error": failure.sentence, "error_code": failure.code, "traceback": failure.traceback}
         again = {"attempts": job.attempts + end.counts, "retry_at": tx.now + timedelta(seconds=end.wait_seconds)}
         move(tx, batch_id, JobState.RUNNING, end.state, Job.id == job.id, isolated=True, **why, **again)
-
-
-def _next_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int) -> list[PackOfJobs]:
-    """What the next packs hold, of the oldest pending jobs. Their rows are locked."""
-    in_time = or_(Job.retry_at.is_(None), Job.retry_at <= tx.now)
-    pending = select(Job.id, Job.pack_key, Job.isolated).where(
-        Job.batch_id == batch_id, Job.state == JobState.PENDING, in_time
-    )
-    oldest = pending.order_by(Job.isolated, Job.id).limit(num_packs * pack_size).with_for_update()
-    made = packs_of(tx.execute(oldest).all(), num_packs, pack_size)
-    for jobs in made:
-        missing = 0 if jobs.is_isolated else pack_size - len(jobs.ids)
-        if missing:  # further back in the batch there may be more of the key
-            more = pending.where(Job.isolated.is_(False), Job.pack_key == jobs.pack_key, Job.id > jobs.ids[-1])
-            jobs.ids.extend(tx.execute(more.order_by(Job.id).limit(missing).with_for_update()).scalars())
-    return made

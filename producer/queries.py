@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, union_all
 
 from farm.database import Database, Transaction, question
 from producer.release import BatchShare, work_of
@@ -110,9 +110,11 @@ def releasable_batches(tx: Transaction) -> list[BatchShare]:
 
 def _work_under_way(tx: Transaction) -> dict[int, float]:
     """batch → the work in its packs that are queued or running."""
-    live = Pack.state.in_((PackState.QUEUED, PackState.RUNNING))
-    num_jobs = func.sum(Pack.num_jobs).label("num_jobs")
-    rows = tx.execute(select(Pack.batch_id, Pack.pack_key, num_jobs).where(live).group_by(Pack.batch_id, Pack.pack_key))
+    columns = (Pack.batch_id, Pack.pack_key, Pack.num_jobs)
+    states = (PackState.QUEUED, PackState.RUNNING)  # each has an index of its own
+    live = union_all(*(select(*columns).where(Pack.state == state) for state in states)).subquery().c
+    num_jobs = func.sum(live.num_jobs).label("num_jobs")
+    rows = tx.execute(select(live.batch_id, live.pack_key, num_jobs).group_by(live.batch_id, live.pack_key))
     work = defaultdict[int, float](float)
     for row in rows:
         work[row.batch_id] += work_of(row.pack_key, row.num_jobs)

@@ -100,7 +100,7 @@ class Pack(Table):
     ended_at: Mapped[datetime | None] = mapped_column(Utc)
 
     __table_args__ = (
-        _partial("ix_packs_live", "state", "pair", where="state IN ('queued', 'running')"),
+        _partial("ix_packs_running", "worker_id", where="state = 'running'"),
         _partial("ix_packs_oldest", "batch_id", "pair", "released_at", where="state = 'queued'"),
         _partial("ix_packs_suiting", "batch_id", "pair", "pack_key", "released_at", where="state = 'queued'"),
         _partial("ix_packs_ended", "pair", "ended_at", where="ended_at IS NOT NULL"),
@@ -203,7 +203,8 @@ class Result(Table):
     environment_digest: Mapped[str] = mapped_column(ForeignKey("environments.digest"))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
     worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
-    pack_id: Mapped[str] = mapped_column(ForeignKey("packs.id"))
+    #: looked for when a pack is removed
+    pack_id: Mapped[str] = mapped_column(ForeignKey("packs.id"), index=True)
     attempt: Mapped[int]
     #: of the job's forward pass, shared by its images
     render_seconds: Mapped[float]
