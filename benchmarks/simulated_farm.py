@@ -107,7 +107,7 @@ class SimulatedFarm:
         return Measured(num_images, spent, figures.cpu_seconds / num_images * 1000, figures, _facts(self.database))
 
     def _cpu(self) -> Counter[str]:
-        return Counter({**_cpu(self.servers), "dispatcher": self.tick_seconds})
+        return Counter({**cpu_seconds(self.servers), "dispatcher": self.tick_seconds})
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def simulated_farm(size: Size) -> Iterator[SimulatedFarm]:
         for pair in pairs:
             _submit(database, pair, int((size.num_packs + WARM_UP + 6) * size.num_devices / size.num_pairs))
         _analyze(database)
-        devices = [_device(database, pairs[n % size.num_pairs]) for n in range(size.num_devices)]
+        devices = [simulated_device(database, pairs[n % size.num_pairs]) for n in range(size.num_devices)]
         broker = stack.enter_context(closing(Broker(redis.url)))
         settings = Settings(home=folder, pack_size=PACK_SIZE)
         simulated = Devices(database, redis.url, devices, clock)
@@ -153,11 +153,11 @@ def _submit(database: Database, pair: str, num_packs: int) -> None:
     batch_id = batches.create_batch(database, pair, pair, 5)
     numbers = range(1, num_packs * PACK_SIZE + 1)
     for start in range(0, len(numbers), _CHUNK):
-        ledger.stage_jobs(database, batch_id, [_job(number) for number in numbers[start : start + _CHUNK]])
+        ledger.stage_jobs(database, batch_id, [simulated_job(number) for number in numbers[start : start + _CHUNK]])
     batches.open_batch(database, batch_id)
 
 
-def _job(number: int) -> StagedJob:
+def simulated_job(number: int) -> StagedJob:
     width, height = _ODD if number % 400 == 0 else _SIZES[number % len(_SIZES)]
     spec = JobSpec.parse({"prompt": f"picture {number}", "seed": number, "width": width, "height": height})
     return StagedJob.of(number, WrittenSpec.of(spec), 0, {})
@@ -169,14 +169,14 @@ def _analyze(database: Database) -> None:
         tx.connection.exec_driver_sql("ANALYZE")
 
 
-def _device(database: Database, pair: str) -> Device:
+def simulated_device(database: Database, pair: str) -> Device:
     worker_id = uuid.uuid4().hex
     register_worker(database, WorkerIdentity(worker_id, "simulated", 1, "simulated", pair))
     note_worker(database, worker_id, "ready")
     return Device(worker_id, pair)
 
 
-def _cpu(served: dict[str, int]) -> Counter[str]:
+def cpu_seconds(served: dict[str, int]) -> Counter[str]:
     """Seconds so far of each process with all its children, the ended ones too where it has waited for them."""
     spent = Counter[str]()
     for name, process_id in served.items():
