@@ -196,7 +196,7 @@ def _told(figures: dict[str, float], answers: dict[str, float], sizes: dict[str,
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--most-ms", type=float, default=200.0, help="of an answer, by the clock")
     parser.add_argument("--record", default="benchmarks.jsonl")
     return parser.parse_args()
