@@ -9,6 +9,8 @@ from farm import batches
 from farm.database import Database
 from producer.queries import batch_summary, find_batch, waiting_pairs
 from schemas.errors import NotFoundError
+from schemas.states import PackState
+from schemas.tables import Pack
 from tests.integration.ledger_farm import new_ledger, open_batch
 
 
