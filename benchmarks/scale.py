@@ -27,6 +27,7 @@ from farm.schema import upgrade
 from producer import queries
 from producer.job_results import job_results
 from producer.night import night
+from producer.rate import images_per_second
 from schemas.settings import Settings
 from tests.servers import PostgresServer, temporary_folder
 
@@ -136,7 +137,7 @@ def _answers(database: Database, settings: Settings) -> dict[str, float]:
         "status": lambda: night(database, settings, ledger_time(database)),
         "batches": lambda: queries.batch_summaries(database, 20),
         "a batch": lambda: queries.batch_summary(database, newest),
-        "its rate": lambda: queries.images_per_second(database, newest),
+        "its rate": lambda: images_per_second(database, newest),
         "its failures": lambda: queries.failures(database, newest, 5),
         "a page of jobs": lambda: next(job_results(database, 1)),
         "samples": lambda: queries.sampled_results(database, 1, _BATCH, 24),

@@ -4,7 +4,7 @@
 Tables: batches, jobs, packs, images, results. Locks are taken in this order: pack, its jobs, its batch's counters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -138,7 +138,7 @@ def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: Environment, im
     """
     _fence(tx, pack)
     job_ids = {image.job_id for image in images}
-    moved = end_jobs(tx, Job.pack_id == pack.id, Job.id.in_(job_ids), **_NO_ERROR)
+    moved = end_jobs(tx, *_jobs_of(pack, job_ids), **_NO_ERROR)
     if moved != job_ids and not results.are_recorded(tx, pack, job_ids - moved):
         raise LeaseLostError(f"pack {pack.id}: some of its jobs are no longer running")
     if moved:
@@ -197,6 +197,10 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
 def _fence(tx: Transaction, pack: ClaimedPack) -> None:
     if tx.execute(select(Pack.id).where(held(pack.id, pack.worker_id)).with_for_update()).first() is None:
         raise LeaseLostError(f"pack {pack.id} is no longer this worker's; what it rendered of it is not recorded")
+
+
+def _jobs_of(pack: ClaimedPack, job_ids: Collection[int]) -> tuple[ColumnElement[bool], ...]:
+    return (Job.pack_id == pack.id, Job.id.in_(job_ids))
 
 
 def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure, max_attempts: int,

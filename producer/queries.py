@@ -17,12 +17,12 @@ from schemas.tables import Batch, Image, Job, Pack, Result, Worker
 
 _PAGE: Final = 500
 _LAST_PACKS: Final = 50
-_RATE_SECONDS: Final = 600.0
+_LIVE: Final = (PackState.QUEUED, PackState.RUNNING)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a pair's queue should hold: its released packs that nobody has claimed. ``num_old``: told of long ago."""
+    """Released packs of a pair that nobody has claimed. ``num_old``: told of long ago."""
 
     num_packs: int
     num_old: int
@@ -110,9 +110,8 @@ def releasable_batches(tx: Transaction) -> list[BatchShare]:
 
 def _work_under_way(tx: Transaction) -> dict[int, float]:
     """batch → the work in its packs that are queued or running."""
-    columns = (Pack.batch_id, Pack.pack_key, Pack.num_jobs)
-    states = (PackState.QUEUED, PackState.RUNNING)  # each has an index of its own
-    live = union_all(*(select(*columns).where(Pack.state == state) for state in states)).subquery().c
+    packs = select(Pack.batch_id, Pack.pack_key, Pack.num_jobs)  # each state has an index of its own
+    live = union_all(*(packs.where(Pack.state == state) for state in _LIVE)).subquery().c
     num_jobs = func.sum(live.num_jobs).label("num_jobs")
     rows = tx.execute(select(live.batch_id, live.pack_key, num_jobs).group_by(live.batch_id, live.pack_key))
     work = defaultdict[int, float](float)
@@ -196,16 +195,6 @@ def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
     live = (Batch.state.in_((BatchState.OPEN, BatchState.PAUSED)), Batch.deadline.is_not(None))
     rows = tx.execute(select(*SUMMARY).where(*live))
     return [batch for row in rows if not (batch := BatchSummary(**row._mapping)).ended]
-
-
-@question
-def images_per_second(tx: Transaction, batch_id: int) -> float | None:
-    """Of this batch over the last ten minutes; None where nothing of it was done in them."""
-    since = tx.now - timedelta(seconds=_RATE_SECONDS)
-    done = select(func.count().label("num"), func.min(Result.finished_at).label("first")).join_from(Result, Job)
-    row = tx.execute(done.where(Result.finished_at > since, Job.batch_id == batch_id)).one()
-    seconds = (tx.now - row.first).total_seconds() if row.num else 0.0
-    return row.num / seconds if seconds > 0 else None
 
 
 @question

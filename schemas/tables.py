@@ -139,7 +139,8 @@ class Job(Table):
         _partial("ix_jobs_pending", "batch_id", "pack_key", "id", where="state = 'pending'"),
         _partial("ix_jobs_pending_oldest", "batch_id", "isolated", "id", where="state = 'pending'"),
         _partial("ix_jobs_failed", "batch_id", "id", where="state = 'failed'"),
-        _partial("ix_jobs_pack_id", "pack_id", where="pack_id IS NOT NULL"),
+        # SQLite would not use it in a join if it were partial there.
+        Index("ix_jobs_pack_id", "pack_id", postgresql_where=text("pack_id IS NOT NULL")),
     )  # fmt: skip
 
 

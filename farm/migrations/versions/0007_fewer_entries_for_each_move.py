@@ -15,7 +15,7 @@ _ENDED = sa.text("ended_at IS NOT NULL")
 def upgrade() -> None:
     # Indexes alone: a farm of the last version goes on as soon as they are made, each in the time that its table takes.
     op.drop_index("ix_jobs_pack_id", "jobs")
-    op.create_index("ix_jobs_pack_id", "jobs", ["pack_id"], sqlite_where=_HELD, postgresql_where=_HELD)
+    op.create_index("ix_jobs_pack_id", "jobs", ["pack_id"], postgresql_where=_HELD)
     op.drop_index("ix_images_identity", "images")
     op.create_index("ix_images_identity", "images", ["spec_digest"])
     op.drop_index("ix_packs_live", "packs")
