@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, union_all
 
 from farm.database import Database, Transaction, question
 from producer.release import BatchShare, work_of
+from schemas.column_types import Utc
 from schemas.errors import NotFoundError
 from schemas.fields import text_flaw
 from schemas.states import BatchState, JobState, PackState
@@ -89,13 +90,13 @@ def waiting(tx: Transaction, old_seconds: float) -> dict[str, Waiting]:
 @question
 def queued_packs(tx: Transaction, pair: str, old_seconds: float = 0.0) -> Sequence[str]:
     """The pair's packs that wait for a worker: a few for each live one, so a short list."""
-    queued = (Pack.pair == pair, Pack.state == PackState.QUEUED, _told(tx, old_seconds))
-    return tx.execute(select(Pack.id).where(*queued)).scalars().all()
+    queued = select(Pack.id).where(Pack.pair == pair, Pack.state == PackState.QUEUED)
+    return tx.execute(queued.where(_told(tx, old_seconds))).scalars().all()
 
 
 def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
     """Whoever could claim the pack was told so long ago, or should have been."""
-    return func.coalesce(Pack.published_at, Pack.released_at, type_=Pack.released_at.type) <= tx.from_now(-seconds)
+    return func.coalesce(Pack.published_at, Pack.released_at, type_=Utc) <= tx.from_now(-seconds)
 
 
 @question
@@ -139,8 +140,7 @@ def batches_to_sweep(tx: Transaction) -> Sequence[int]:
 @question
 def abandoned_batches(tx: Transaction, silent_seconds: float) -> Sequence[int]:
     """Batches that were never opened and got no row for so long: whoever submitted them is gone."""
-    last = func.coalesce(Batch.staged_at, Batch.created_at, type_=Batch.created_at.type)
-    silent = last < tx.from_now(-silent_seconds)
+    silent = func.coalesce(Batch.staged_at, Batch.created_at, type_=Utc) < tx.from_now(-silent_seconds)
     return tx.execute(select(Batch.id).where(Batch.state == BatchState.STAGING, silent)).scalars().all()
 
 
@@ -204,7 +204,8 @@ def find_batch(tx: Transaction, text: str) -> BatchSummary:
     Raises:
         NotFoundError: there is neither.
     """
-    found = _youngest(tx, Batch.id == int(text)) if _is_id(text) else None
+    is_id = text.isascii() and text.isdigit() and len(text) < 10
+    found = _youngest(tx, Batch.id == int(text)) if is_id else None
     if found is None and text_flaw(text) is None:
         found = _youngest(tx, Batch.name == text)
     if found is None:
@@ -217,10 +218,6 @@ def _youngest(tx: Transaction, wanted: ColumnElement[bool]) -> BatchSummary | No
     return None if row is None else BatchSummary(**row._mapping)
 
 
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
 @question
 def waiting_pairs(tx: Transaction) -> frozenset[str]:
     """The pairs of all open batches that have not ended."""
@@ -231,8 +228,7 @@ def waiting_pairs(tx: Transaction) -> frozenset[str]:
 @question
 def workers_seen(tx: Transaction, host: str, within_seconds: float) -> Sequence[Row[Any]]:
     """Rows of the workers of this host that were seen lately, live or not, the youngest first."""
-    since = tx.now - timedelta(seconds=within_seconds)
-    seen = select(Worker).where(Worker.host == host, Worker.seen_at > since)
+    seen = select(Worker).where(Worker.host == host, Worker.seen_at > tx.from_now(-within_seconds))
     return tx.execute(seen.order_by(Worker.started_at.desc())).all()
 
 
