@@ -9,12 +9,9 @@ of a processor that other work shares counts for more than that of an idle one.
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
-from importlib.metadata import version
 
+from benchmarks.record import append
 from benchmarks.simulated_farm import PACK_SIZE, Size, simulated_farm
 
 
@@ -24,15 +21,13 @@ def main() -> int:
         measured = farm.measured()
     print(f"{options.devices:,} devices, {options.pairs} pairs: {measured.num_images:,} images in packs of {PACK_SIZE}")
     measured.print_costs()
-    record = {"benchmark": "dispatch", "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-              "versions": {name: version(name) for name in ("sqlalchemy", "psycopg", "celery", "redis")},
-              **{name: getattr(options, name) for name in ("devices", "pairs", "pack_seconds", "packs")},
-              "cpu_ms": {name: round(one, 3) for name, one in measured.cpu_ms.items()},
-              "together_ms": round(measured.together_ms, 3), "worker_ms": round(measured.worker_ms, 3),
-              **measured.facts}  # fmt: skip
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"appended to {options.record}")
+    figures = {
+        **{name: getattr(options, name) for name in ("devices", "pairs", "pack_seconds", "packs")},
+        "cpu_ms": {name: round(one, 3) for name, one in measured.cpu_ms.items()},
+        "worker_ms": round(measured.worker_ms, 3),
+        **measured.facts,
+    }
+    append("dispatch", options.record, figures)
     cost = measured.together_ms
     wrong = [
         f"an image cost {cost:.2f} ms, at most {options.goal:g}" if cost > options.goal else "",

@@ -21,6 +21,7 @@ from worker.denoising import Denoised, denoise
 from worker.embedding import embed
 from worker.pipelines import LoadedPair, load_pair
 from worker.prompts import base_prompts, refiner_prompts
+from worker.remembered_texts import RememberedTexts
 
 _COLUMNS = ("images", "images_per_s", "seconds", "embed", "base_step", "refiner_step", "decode", "peak_gb")
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
@@ -78,10 +79,10 @@ def _measured(pair: LoadedPair, size: int, options: argparse.Namespace) -> dict[
     if pair.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     specs = [_spec(seed, options, options.steps) for seed in range(size)]
-    times = [_now(pair)]
+    times, texts = [_now(pair)], RememberedTexts()
     with torch.inference_mode():
         for spec in specs:
-            embed(pair.base, base_prompts(spec)), embed(pair.refiner, refiner_prompts(spec))
+            embed(pair.base, base_prompts(spec), texts), embed(pair.refiner, refiner_prompts(spec), texts)
     times.append(_now(pair))
     steps: list[float] = []
     denoised = _rendered(pair, specs, steps)

@@ -9,15 +9,13 @@ Bias: PostgreSQL runs without fsync, and the rows are alike: one short prompt ea
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any
 
+from benchmarks.record import append
 from benchmarks.simulated_devices import ENVIRONMENT, simulated_images
 from benchmarks.simulated_farm import PACK_SIZE, cpu_seconds, simulated_device, simulated_job
 from farm import batches, ledger, packs
@@ -180,11 +178,7 @@ def _told(figures: dict[str, float], answers: dict[str, float], sizes: dict[str,
     for name, megabytes in sizes.items():
         print(f"{name + ', MB':36} {megabytes:12,.1f}")
     print(f"{'all of them, bytes a job':36} {sum(sizes.values()) * 1e6 / (options.jobs + _NEW):12,.0f}")
-    record = {"benchmark": "scale", "machine": f"{platform.machine()}, {os.cpu_count()} cores", **figures,
-              "answers_ms": answers, "sizes_mb": sizes}  # fmt: skip
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"appended to {options.record}")
+    append("scale", options.record, {**figures, "answers_ms": answers, "sizes_mb": sizes})
     slow = [
         f"{name} took {took} ms, at most {options.most_ms:g}"
         for name, took in answers.items()

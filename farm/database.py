@@ -228,7 +228,10 @@ def _engine(url: str) -> Engine:
 def _postgresql_engine(url: URL) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        pool_size=4,
+        # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask
+        # at the same moment; they get one of their own for that moment.
+        pool_size=1,
+        max_overflow=3,
         connect_args=_POSTGRESQL,
         hide_parameters=True,  # errors would quote them: prompts, names, and whatever else a row says
     )

@@ -20,9 +20,6 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
-from redis.exceptions import RedisError
-
-from farm.redis_client import redis_client
 from farm.tether import tethered
 from schemas.errors import BrokerUnavailableError, SettingsError, StorageError
 
@@ -193,7 +190,14 @@ def embedded_url(home: Path) -> str:
 
 def is_running(home: Path) -> bool:
     """Whether a Redis answers on this home's socket."""
-    with redis_client(embedded_url(home)) as client:
+    url = embedded_url(home)
+    if not socket_path(home).exists():
+        return False
+    from redis.exceptions import RedisError  # noqa: PLC0415  not where nothing runs that could be asked
+
+    from farm.redis_client import redis_client  # noqa: PLC0415
+
+    with redis_client(url) as client:
         try:
             return bool(client.ping())
         except RedisError:  # refused, or still loading its append-only file

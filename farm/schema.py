@@ -1,22 +1,26 @@
-"""The version of the ledger's tables: Alembic's migrations. A fresh SQLite file gets them by itself."""
+"""The version of the ledger's tables: Alembic's migrations. A fresh SQLite file gets them by itself.
+
+Each migration's file begins with its revision, so that Alembic is imported only where tables are made or changed.
+"""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from farm.database import Database
 from schemas.errors import SchemaVersionError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def upgrade(database: Database) -> str:
     """Brings the tables to this version of Nightshift. Returns the revision."""
+    from alembic import command  # noqa: PLC0415
+
     config = _config()
     with database.begin() as tx:
         _lock(tx.connection)
@@ -49,21 +53,24 @@ def ensure_schema(database: Database) -> None:
 def current_revision(database: Database) -> str | None:
     """The revision of the tables; None where there are none."""
     with database.begin(read_only=True) as tx:
-        return MigrationContext.configure(tx.connection).get_current_revision()
+        if not inspect(tx.connection).has_table("alembic_version"):
+            return None
+        found: str | None = tx.connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return found
 
 
 def head_revision() -> str:
     """The revision that this version of Nightshift wants."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
+    return max(_known_revisions())
 
 
 def _known_revisions() -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return {path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*_*.py")}
 
 
-def _config() -> Config:
+def _config() -> "Config":
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config

@@ -15,7 +15,6 @@ from typing import Final
 
 from schemas.errors import SettingsError
 from schemas.safe_url import url_secrets
-from schemas.settings import load_settings
 
 #: of variables whose values are secrets: HF_TOKEN, AWS_SECRET_ACCESS_KEY, PGPASSWORD
 _NAMES: Final = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
@@ -56,6 +55,8 @@ def _known() -> tuple[str, ...]:
 
 
 def _in_settings() -> set[str]:
+    from schemas.settings import load_settings  # noqa: PLC0415  most processes never have anything to hide
+
     try:
         settings = load_settings()
     except SettingsError:  # said elsewhere; these variables are the settings' own names

@@ -18,7 +18,7 @@ def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequenc
 def _insert_sqlite(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
     # 64 MB of the file stay in memory: digests come in no order, and each has its place in an index.
     tx.connection.exec_driver_sql("PRAGMA cache_size = -65536").close()
-    rows = [(batch_id, *columns, msgspec.json.encode(meta).decode(), state) for *columns, meta in jobs]
+    rows = [(batch_id, *job, state) for job in jobs]
     return tx.connection.exec_driver_sql(
         """
         INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
@@ -35,9 +35,9 @@ def _insert_postgresql(tx: Transaction, batch_id: int, state: JobState, jobs: Se
     return tx.connection.exec_driver_sql(
         """
         INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
-        SELECT %s, number, spec_digest, repeat, spec, pack_key, meta, %s, 0, false
+        SELECT %s, number, spec_digest, repeat, spec, pack_key, meta::json, %s, 0, false
         FROM json_to_recordset(%s)
-            AS staged (number bigint, spec_digest text, repeat int, spec text, pack_key text, meta json)
+            AS staged (number bigint, spec_digest text, repeat int, spec text, pack_key text, meta text)
         ON CONFLICT DO NOTHING
         """,
         (batch_id, state, rows),

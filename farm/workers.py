@@ -43,9 +43,10 @@ def note_fingerprint(tx: Transaction, worker_id: str, pair_fingerprint: str) -> 
 
 
 @statement
-def note_seen(tx: Transaction, worker_id: str) -> None:
-    """The worker is alive."""
-    tx.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=tx.from_now()))
+def note_seen(tx: Transaction, worker_id: str) -> bool:
+    """The worker is alive. Whether it is being drained."""
+    seen = update(Worker).where(Worker.id == worker_id).values(seen_at=tx.from_now()).returning(Worker.draining_since)
+    return tx.execute(seen).scalar_one_or_none() is not None
 
 
 @transaction
@@ -77,6 +78,12 @@ def known_fingerprint(tx: Transaction, pair: str) -> str | None:
 def recent_workers(tx: Transaction, limit: int) -> Sequence[Any]:
     """Rows of ``workers``, the youngest first."""
     return tx.execute(select(Worker).order_by(Worker.started_at.desc()).limit(limit)).all()
+
+
+@question
+def workers_by_id(tx: Transaction, ids: Sequence[str]) -> dict[str, Any]:
+    """id → row of ``workers``."""
+    return {row.id: row for row in tx.execute(select(Worker).where(Worker.id.in_(ids)))}
 
 
 @question

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from producer.rows import BadRow, Row
-from schemas.advice import advice
+from schemas.advice import Advice, advice
 from schemas.pair import SYNTHETIC, ModelPair
+from schemas.written_spec import SpecKind
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class CountedAdvice:
     def __init__(self, pair: ModelPair) -> None:
         self._trained = not pair.base.source.startswith(SYNTHETIC)
         self._by_code: dict[str, Warned] = {}
+        self._kind: SpecKind | None = None
+        self._of_kind: tuple[Advice, ...] = ()
 
     @property
     def warnings(self) -> list[Warned]:
@@ -45,6 +48,9 @@ class CountedAdvice:
             yield row
 
     def _look_at(self, row: Row) -> None:
-        for found in advice(row.written.kind.sample):
+        kind = row.written.kind
+        if kind is not self._kind:  # most rows are of the kind of the one before
+            self._kind, self._of_kind = kind, advice(kind.sample)
+        for found in self._of_kind:
             first = self._by_code.get(found.code, Warned(found.code, 0, row.line, found.sentence))
             self._by_code[found.code] = replace(first, num_rows=first.num_rows + 1)

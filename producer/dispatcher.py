@@ -4,8 +4,9 @@ Any number of them may run; the lease ``dispatcher`` in the ledger lets one act.
 """
 
 import logging
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,6 +52,13 @@ class Tick:
     num_canceled: int = 0
 
 
+Note = Callable[[Tick, float], None]
+
+
+def note_nothing(_tick: Tick, _seconds: float) -> None:
+    """For a dispatcher that nobody asks."""
+
+
 class Dispatcher:
     """One dispatcher. Not shared between threads. ``firings``: its part in schedules, for one that runs on."""
 
@@ -65,13 +73,17 @@ class Dispatcher:
         self._webhooks = Webhooks(database, settings)
         self._steadiness = Steadiness(settings.lease_seconds, settings.tick_seconds)
 
-    def run(self, stop: Event) -> None:
-        """Ticks until told to stop. An unreachable ledger or Redis is waited for, with backoff."""
+    def run(self, stop: Event, note: Note = note_nothing) -> None:
+        """Ticks until told to stop. An unreachable ledger or Redis is waited for, with backoff.
+
+        ``note`` is told what each tick did, and how many seconds it took.
+        """
         delay = self._settings.tick_seconds
         with self._webhooks:
             while not stop.is_set():
+                started = time.monotonic()
                 try:
-                    self.tick()
+                    note(self.tick(), time.monotonic() - started)
                     delay = self._settings.tick_seconds
                 except UnavailableError as error:
                     log.warning("%s; trying again", error)

@@ -64,7 +64,7 @@ class ExpandedRows:
         if self._is_plain and COUNT not in own:
             if not self._bound.takes(cells.line, 1):
                 return ()
-            row = maker.row(cells, with_defaults(own, self._defaults), _NO_CELL)
+            row = maker.row(cells, with_defaults(own, self._defaults) if self._defaults else own, _NO_CELL)
             if isinstance(row, Row):
                 self._bound.made()
             return (row,)

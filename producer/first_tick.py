@@ -2,10 +2,8 @@
 
 from contextlib import closing
 
-from farm.broker import open_broker
 from farm.database import Database
 from farm.embedded_redis import is_running
-from producer.dispatcher import Dispatcher
 from schemas.errors import BrokerUnavailableError
 from schemas.settings import Settings
 
@@ -18,6 +16,9 @@ def first_tick(database: Database, settings: Settings, batch_id: int) -> str | N
     """
     if not settings.broker_url and not is_running(settings.home):
         return f"no farm runs here yet: `nightshift up` renders batch {batch_id}"
+    from farm.broker import open_broker  # noqa: PLC0415  Celery takes longer to import than many a batch to submit
+    from producer.dispatcher import Dispatcher  # noqa: PLC0415
+
     try:
         with closing(open_broker(settings)) as broker, closing(Dispatcher(database, broker, settings)) as dispatcher:
             dispatcher.tick()

@@ -28,7 +28,8 @@ class JobBound:
         Raises:
             ManifestError: counting went on for long enough.
         """
-        self._most_of_a_row = max(self._most_of_a_row, (num, -line))
+        if num > self._most_of_a_row[0]:
+            self._most_of_a_row = num, line
         if self.max_jobs is None or (not self._num_beyond and self.num_jobs + num <= self.max_jobs):
             return True
         self.num_jobs += num
@@ -47,7 +48,7 @@ class JobBound:
             self._refuse("")
 
     def _refuse(self, more: str) -> None:
-        most, line = self._most_of_a_row[0], -self._most_of_a_row[1]
+        most, line = self._most_of_a_row
         one = f" (line {line} alone {_number(most)})" if most > (self.max_jobs or 0) else ""
         raise ManifestError(
             f"the manifest would be {more}{_number(self.num_jobs)} jobs{one}, and --max-jobs is {self.max_jobs:,}:"

@@ -44,7 +44,7 @@ class Kinds:
         """The row, or what is wrong with it."""
         shared = dict(values)
         prompt, seed = shared.pop("prompt", None), shared.pop("seed", 0)
-        key = _key(shared)
+        key = _key(shared) if shared else ()
         kind = self._known.get(key) if key is not None else None
         if kind is not None and is_prompt(prompt) and (accepted := accepted_seed(seed)) is not None:
             return CheckedRow(kind, prompt, accepted if "seed" in values else None)

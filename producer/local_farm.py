@@ -21,6 +21,7 @@ from farm.tether import tethered
 from farm.workers import live_workers
 from producer.dispatcher import Dispatcher
 from producer.firings import Firings
+from producer.told_metrics import told_metrics
 from schemas.errors import NightshiftError, OutOfServiceError, PairError, StorageError, UnavailableError
 from schemas.settings import Settings
 
@@ -107,7 +108,8 @@ class LocalFarm:
     def _start_dispatcher(self, broker: Broker) -> None:
         firings = Firings(self._database, self._settings) if self._fires_schedules else None
         dispatcher = Dispatcher(self._database, broker, self._settings, firings)
-        self._dispatcher = Thread(target=dispatcher.run, args=(self._stop,), name="dispatcher")
+        note = self._stack.enter_context(told_metrics(self._database, broker, self._settings))
+        self._dispatcher = Thread(target=dispatcher.run, args=(self._stop, note), name="dispatcher")
         self._dispatcher.start()
         self._stack.callback(self._dispatcher.join)
         self._stack.callback(self._stop.set)

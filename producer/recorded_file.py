@@ -40,7 +40,7 @@ class _FlawError(Exception):
 
 
 def watermark_reader() -> WatermarkReader | None:
-    """None where NumPy, OpenCV or PyWavelets are missing: all other checks do without them."""
+    """None where NumPy or OpenCV is missing: all other checks do without them."""
     try:
         import numpy as np  # noqa: PLC0415
 

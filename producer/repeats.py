@@ -17,6 +17,7 @@ _CACHE_KIB: Final = 4_096
 _LOT: Final = 20_000
 #: 32 MB: once a million digests are written, one new one in 270 is looked for in vain
 _NUM_BITS: Final = 2**28
+_MASK: Final = _NUM_BITS - 1
 _TABLE: Final = (
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
@@ -32,7 +33,7 @@ class Repeats:
     def __init__(self) -> None:
         # A generator that holds the counts may be closed by whichever thread drops it last.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._recent: dict[int, int] = {}
+        self._recent: dict[str, int] = {}
         self._bits = bytearray()  # none before the first lot
 
     def __enter__(self) -> Self:
@@ -49,35 +50,36 @@ class Repeats:
         Raises:
             StorageError: the temporary folder is full or cannot be written.
         """
-        # 16 bytes: among 10 million contents two alike are less likely than 1 in 10**24.
-        key = int(digest[:32], 16)
-        num_seen = self._recent.get(key)
+        num_seen = self._recent.get(digest)
         if num_seen is None:
-            num_seen = self._num_written(key)
-        self._recent[key] = num_seen + 1
+            place = hash(digest) & _MASK  # the digest's own, in this process, which a text computes once
+            num_seen = self._num_written(digest) if self._bits and self._bits[place >> 3] >> (place & 7) & 1 else 0
+        self._recent[digest] = num_seen + 1
         if len(self._recent) >= _LOT:
             self._write()
         return num_seen
 
-    def _num_written(self, key: int) -> int:
-        if not self._bits or not self._bits[key % _NUM_BITS >> 3] & 1 << (key & 7):
-            return 0
+    def _num_written(self, digest: str) -> int:
         with _storage_errors():
-            found = self._database.execute("SELECT num_seen FROM rows_seen WHERE digest = ?", (_blob(key),)).fetchone()
+            found = self._database.execute(
+                "SELECT num_seen FROM rows_seen WHERE digest = ?", (_key(digest),)
+            ).fetchone()
         return 0 if found is None else int(found[0])
 
     def _write(self) -> None:
         bits = self._bits = self._bits or bytearray(_NUM_BITS // 8)
-        for key in self._recent:
-            bits[key % _NUM_BITS >> 3] |= 1 << (key & 7)
-        lot = [(_blob(key), self._recent[key]) for key in sorted(self._recent)]
+        for digest in self._recent:
+            place = hash(digest) & _MASK
+            bits[place >> 3] |= 1 << (place & 7)
+        lot = [(_key(digest), num_seen) for digest, num_seen in sorted(self._recent.items())]
         with _storage_errors():
             self._database.executemany("INSERT OR REPLACE INTO rows_seen VALUES (?, ?)", lot)
         self._recent.clear()
 
 
-def _blob(key: int) -> bytes:
-    return key.to_bytes(16, "big")
+def _key(digest: str) -> bytes:
+    """16 bytes: among 10 million contents two alike are less likely than 1 in 10**24."""
+    return bytes.fromhex(digest[:32])
 
 
 @contextmanager

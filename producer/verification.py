@@ -131,7 +131,7 @@ class Verification:
 
 
 _UNREAD_WATERMARKS: Final = Finding(
-    "watermarks", "unread", "were not read: that takes NumPy, OpenCV and PyWavelets, which the extra `worker` brings",
+    "watermarks", "unread", "were not read: that takes NumPy and OpenCV, which the extra `worker` brings",
     is_note=True,
 )  # fmt: skip
 

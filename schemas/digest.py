@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -15,7 +16,7 @@ def canonical_json(content: Mapping[str, Any]) -> str:
 
 def canonical_text(text: str) -> str:
     """A text as it stands in canonical JSON, in quotes."""
-    return _ENCODER.encode(text)
+    return encode_basestring(text)
 
 
 def sha256_hex(text: str) -> str:

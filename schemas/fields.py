@@ -53,6 +53,8 @@ def _seed_in_range(seed: int) -> int:
 
 def accepted_seed(value: object) -> int | None:
     """What ``Seed`` makes of the value; None where it is refused."""
+    if type(value) is int:
+        return value if 0 <= value <= MAX_SEED else None
     try:
         seed = _whole_number(value)
         return _seed_in_range(seed) if type(seed) is int else None

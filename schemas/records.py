@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+import msgspec
+
 from schemas.written_spec import WrittenSpec
 
 
@@ -28,16 +30,18 @@ class StagedJob(NamedTuple):
     repeat: int
     spec: str
     pack_key: str
-    meta: dict[str, str]
+    #: as JSON
+    meta: str
 
     @classmethod
     def of(cls, number: int, written: WrittenSpec, repeat: int, meta: dict[str, str]) -> Self:
-        return cls(number, written.digest, repeat, written.canonical, written.kind.pack_key, meta)
+        text = msgspec.json.encode(meta).decode()
+        return cls(number, written.digest, repeat, written.canonical, written.kind.pack_key, text)
 
     @property
     def num_characters(self) -> int:
         """Of its text, which is what differs in size."""
-        return len(self.spec) + sum(map(len, self.meta.values()))
+        return len(self.spec) + len(self.meta)
 
 
 @dataclass(frozen=True)

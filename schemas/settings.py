@@ -5,10 +5,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import PairError, SettingsError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair
@@ -19,16 +18,18 @@ from schemas.windows import Window
 _PREFIX = "NIGHTSHIFT_"
 _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
 _DAY_SECONDS = 86_400
+#: the ``png_compress_level`` at which ``worker.png`` encodes
+QUICK_PNG: Final = 1
 #: they may carry a password, so neither a repr nor an error quotes them
 _SECRET = frozenset({"database_url", "broker_url", "images_url", "webhook_url", "webhook_secret"})
 
 SecretUrl = Annotated[str, Field(repr=False)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting of a farm. ``NIGHTSHIFT_LEASE_SECONDS=30`` sets ``lease_seconds``."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     #: ledger, images, caches and logs of a farm on one machine
     home: Path = Path("~/.nightshift")
@@ -46,6 +47,8 @@ class Settings(BaseSettings):
     pair: str = "tiny"
     #: "auto" (every GPU, else the CPU), "cpu", or indices: "0,1"
     devices: str = "auto"
+    #: where `nightshift worker` answers /healthz and /readyz on the loopback interface; 0: nowhere
+    health_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     #: keeps two farms on one Redis apart
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
     #: the hours in which the farm renders, such as "22:00-06:00 Europe/Berlin"; empty: always
@@ -63,10 +66,15 @@ class Settings(BaseSettings):
     pack_size: Annotated[int, Field(ge=1, le=1024)] = 8
     #: images in one forward pass, at most
     forward_pass_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    #: the share of a GPU's memory that a forward pass may fill; a larger one is split
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    #: 10⁶ bytes of a device's memory, for what text encoders made of prompts: a prompt's next seed need not ask them
+    embedding_cache_megabytes: Annotated[int, Field(ge=0)] = 256
     #: packs that wait in Redis for each live worker
     queued_packs_per_worker: Annotated[int, Field(ge=1, le=1000)] = 4
     base_seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
-    png_compress_level: Annotated[int, Field(ge=0, le=9)] = 6
+    #: 1: as small as 6 in a twentieth of its time; 0 and 2 to 9: zlib's, by Pillow. The pixels are the same
+    png_compress_level: Annotated[int, Field(ge=0, le=9)] = QUICK_PNG
     #: where batches that start, finish or fail are told of; empty: nowhere
     webhook_url: SecretUrl = ""
     #: signs what the webhook is told, 16 characters at least
@@ -75,19 +83,14 @@ class Settings(BaseSettings):
     webhook_hosts: str = ""
     #: the share of a batch's jobs whose failure the webhook is told of
     webhook_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    #: where the dispatcher tells Prometheus of itself and the farm (``/metrics``); 0: nowhere
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    #: the address for that; anybody who reaches it may read it
+    metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    pairs: Annotated[dict[str, ModelPair], NoDecode] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # the file's content is given as init arguments
+    #: lines for people, or an object a line for machines
+    log_format: Literal["text", "json"] = "text"
+    pairs: dict[str, ModelPair] = {}
 
     @field_validator("home")
     @classmethod
@@ -151,23 +154,23 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: unknown key, malformed value, unreadable file.
     """
-    _refuse_unknown_variables()
+    given = _given_in_the_environment()
     content = settings_file_content(_home_of_the_environment())
-    # Among Settings' arguments are more than its fields: such as ``_env_file``, which reads another file.
-    if unknown := sorted(content.keys() - Settings.model_fields.keys()):
-        raise SettingsError(_unknown(unknown[0]))
     try:
-        return Settings(**content)
+        return Settings.model_validate({**content, **given})
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(item) for item in error.errors())) from None
 
 
-def _refuse_unknown_variables() -> None:
-    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _NOT_FIELDS
-    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
-    if unknown:
+def _given_in_the_environment() -> dict[str, str]:
+    known = {f"{_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    given = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX) and name not in _NOT_FIELDS}
+    if unknown := sorted(given.keys() - known.keys()):
         names = printable(", ".join(unknown))
-        raise SettingsError(f"unknown setting {names} in the environment; known are {', '.join(sorted(known))}")
+        raise SettingsError(
+            f"unknown setting {names} in the environment; known are {', '.join(sorted(known.keys() | _NOT_FIELDS))}"
+        )
+    return {known[name]: value for name, value in given.items()}
 
 
 def _home_of_the_environment() -> Path:

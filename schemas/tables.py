@@ -162,6 +162,8 @@ class Worker(Table):
     seen_at: Mapped[datetime] = mapped_column(Utc)
     #: messages that were not ours, or of another version
     num_refused: Mapped[int] = mapped_column(server_default=text("0"))
+    #: it takes no more packs, and no other starts in its place (``farm.draining``)
+    draining_since: Mapped[datetime | None] = mapped_column(Utc)
 
 
 class EnvironmentRow(Table):

@@ -5,14 +5,18 @@ each time, ``long`` some thousands of others each time, and keeps what broke som
 """
 
 import gc
+import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.children import ForkServer
+from tests.ledgers import PostgresLedgers
 from tests.servers import PostgresServer, RedisServer, S3Server, temporary_folder
 
 gc.disable()  # torch and diffusers make a million objects that stay: looking at them again and again takes seconds
@@ -40,6 +44,14 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def processes() -> BaseContext:
+    """Their like are forked from one that has imported what they need, without torch: a start takes milliseconds."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["pyarrow.parquet", "tests.unit.export_farm", "tests.integration.dying_dispatcher"])
+    return found
+
+
+@pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
     """Where processes of Nightshift come from in tests that are not about how they start. ``wait`` before it forks."""
     with temporary_folder() as folder, ForkServer(folder) as forks:
@@ -57,9 +69,22 @@ def postgres_server() -> Iterator[PostgresServer]:
             server.stop()
 
 
+@pytest.fixture(scope="session")
+def postgres_ledgers(postgres_server: PostgresServer) -> Iterator[PostgresLedgers]:
+    with closing(PostgresLedgers(postgres_server)) as ledgers:
+        yield ledgers
+
+
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A fresh, empty database."""
+def postgres_url(postgres_ledgers: PostgresLedgers) -> Iterator[str]:
+    """A ledger without rows."""
+    with postgres_ledgers.one() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database without tables. It takes ten times as long."""
     with postgres_server.new_database() as url:
         yield url
 
@@ -72,7 +97,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The test runs once on each database."""
+    """The test runs once on each database: `make_tables` makes of either a ledger without rows."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
     return url
 

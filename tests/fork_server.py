@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import random
 import resource
 import selectors
@@ -22,10 +23,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 _MODULES = (
-    *("alembic.runtime.migration", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite"),
+    *(
+        "alembic.command",
+        "nightshift",
+        "psycopg",
+        "sqlalchemy.dialects.postgresql.psycopg",
+        "sqlalchemy.dialects.sqlite",
+    ),
     *("celery.app.amqp", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
     *("celery.worker.strategy", "kombu.transport.redis"),
-    *("nightshift", "worker.process", "worker.reproduction", "worker.synthetic"),
     *("tests.chaos.launch", "tests.chaos.reference"),
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -151,11 +157,22 @@ def launch(entry: str, arguments: list[str]) -> Any:
     return importlib.import_module(entry).main()
 
 
+def import_packages(*names: str) -> None:
+    """All their modules, also those that the product imports when it needs them: each process would import its own."""
+    for name in names:
+        package = importlib.import_module(name)
+        found = [module.name for module in pkgutil.walk_packages(package.__path__, f"{name}.")]
+        for module in found:
+            if not module.startswith("farm.migrations."):  # Alembic's, for itself alone
+                importlib.import_module(module)
+
+
 def _import_everything() -> None:
     """All that the processes would import one by one, a second here and a second there."""
     gc.disable()  # what is imported stays: to look for garbage among it takes a fifth of the time
     for name in _MODULES:
         importlib.import_module(name)
+    import_packages("schemas", "farm", "producer", "worker")
 
 
 def main() -> None:

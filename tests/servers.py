@@ -124,9 +124,9 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._data = folder / "data"
-        self._programs = _postgres_programs(folder)
+        self.programs = _postgres_programs(folder)
         options = ["-D", str(self._data), "-k", str(folder), "-h", "", "-F", "-c", "full_page_writes=off"]
-        command = _unprivileged([str(self._programs / "postgres"), *options])
+        command = _unprivileged([str(self.programs / "postgres"), *options])
         self._server = Server(command, folder / "postgres.log", stop_signal=signal.SIGINT)  # SIGINT: without waiting
 
     @property
@@ -155,7 +155,7 @@ class PostgresServer:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _initialise(self) -> None:
-        initdb = [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust"]
+        initdb = [str(self.programs / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust"]
         command = _unprivileged([*initdb, "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"])
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

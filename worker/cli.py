@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -20,7 +20,9 @@ from farm.schema import ensure_schema
 from schemas.errors import NightshiftError
 from schemas.printable import printable
 from schemas.settings import Settings, load_settings
+from worker.assignments import assignments
 from worker.devices import devices
+from worker.health import Health, answering
 from worker.supervisor import Supervisor
 
 app = typer.Typer()
@@ -28,29 +30,36 @@ app = typer.Typer()
 
 @app.command(epilog="Example: nightshift worker --pair sdxl --devices 0,1")
 def worker(
-    pair: Annotated[str | None, typer.Option("--pair", help="The pair to pin; `nightshift pairs` lists them.")] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pair", help="The pair to pin, of `nightshift pairs`; several as NAME:DEVICES, each with its own."
+        ),
+    ] = None,
     devices_: Annotated[
         str | None, typer.Option("--devices", help="auto (every GPU, else the CPU), cpu, or indices: 0,1")
     ] = None,
 ) -> None:
-    """Render packs of one pair, with one process per device, until stopped. Stops gently: finishes the pack in hand."""
+    """Render packs, with one process per device, until stopped. Stops gently: finishes the pack in hand."""
     settings = load_settings()
-    log_to_stderr(settings.log_level, "supervisor")
-    name = settings.model_pair(pair).name
-    seats = devices(devices_ or settings.devices)
+    log_to_stderr(settings, "supervisor")
+    seats = assignments(settings, pair or [], devices_)
     database = Database(settings.database_url)
     ensure_schema(database)
     ImageStore(settings.images_url).check()
     with closing(open_broker(settings)) as broker:
         broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
-    supervisor = Supervisor(database, settings, name, seats)
+    supervisor = Supervisor(database, settings, seats)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         supervisor.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    raise typer.Exit(supervisor.run())
+    health = Health(database, supervisor)
+    with answering(health, settings.health_port) if settings.health_port else nullcontext():
+        code = supervisor.run()
+    raise typer.Exit(code)
 
 
 @app.command(epilog="Example: nightshift reproduce 3/17")

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
 from schemas.spec import JobSpec
-from worker.embedding import embed, stacked
-from worker.prompts import StagePrompts, base_prompts, refiner_prompts
+from worker.embedding import PromptEmbeds, embed, stacked
+from worker.pipelines import LoadedPair
+from worker.prompts import base_prompts, refiner_prompts
 
 _NO_CROP = (0, 0)
 #: numbers of one image's time ids: six of the base (height, width, top, left, height, width), five of the refiner
@@ -28,16 +28,19 @@ class Conditioning:
     is_guided: bool
 
 
-def base_conditioning(base: StableDiffusionXLPipeline, specs: Sequence[JobSpec]) -> Conditioning:
+def base_conditioning(pair: LoadedPair, specs: Sequence[JobSpec]) -> Conditioning:
     """Original size, crop and target size beside the prompts. The negative ones are the positive ones by default."""
-    return _conditioning(base, [base_prompts(spec) for spec in specs], [_base_time_ids(spec) for spec in specs])
+    prompts = [base_prompts(spec) for spec in specs]
+    embeds = [embed(pair.base, one, pair.texts) for one in prompts]
+    return _conditioning(embeds, prompts[0].is_guided, [_base_time_ids(spec) for spec in specs])
 
 
-def refiner_conditioning(refiner: StableDiffusionXLImg2ImgPipeline, specs: Sequence[JobSpec]) -> Conditioning:
+def refiner_conditioning(pair: LoadedPair, specs: Sequence[JobSpec]) -> Conditioning:
     """Original size, crop and aesthetic score beside the prompts."""
-    scored = refiner.config.requires_aesthetics_score
+    scored = pair.refiner.config.requires_aesthetics_score
     time_ids = [_refiner_time_ids(spec) if scored else _unscored_time_ids(spec) for spec in specs]
-    return _conditioning(refiner, [refiner_prompts(spec) for spec in specs], time_ids)
+    prompts = [refiner_prompts(spec) for spec in specs]
+    return _conditioning([embed(pair.refiner, one, pair.texts) for one in prompts], prompts[0].is_guided, time_ids)
 
 
 def _base_time_ids(spec: JobSpec) -> tuple[TimeIds, TimeIds]:
@@ -66,20 +69,18 @@ def _unscored_time_ids(spec: JobSpec) -> tuple[TimeIds, TimeIds]:
 
 
 def _conditioning(
-    pipe: StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline,
-    prompts: Sequence[StagePrompts],
-    time_ids: Sequence[tuple[TimeIds, TimeIds]],
+    embeds: Sequence[PromptEmbeds], is_guided: bool, time_ids: Sequence[tuple[TimeIds, TimeIds]]
 ) -> Conditioning:
-    embeds = stacked([embed(pipe, one) for one in prompts])
-    hidden, pooled = embeds["prompt_embeds"], embeds["pooled_prompt_embeds"]
+    told = stacked(embeds)
+    hidden, pooled = told["prompt_embeds"], told["pooled_prompt_embeds"]
     positive, negative = (
         torch.tensor(ids, dtype=hidden.dtype, device=hidden.device) for ids in zip(*time_ids, strict=True)
     )
-    if not prompts[0].is_guided:
+    if not is_guided:
         return Conditioning(hidden, pooled, positive, is_guided=False)
     return Conditioning(
-        torch.cat([embeds["negative_prompt_embeds"], hidden]),
-        torch.cat([embeds["negative_pooled_prompt_embeds"], pooled]),
+        torch.cat([told["negative_prompt_embeds"], hidden]),
+        torch.cat([told["negative_pooled_prompt_embeds"], pooled]),
         torch.cat([negative, positive]),
         is_guided=True,
     )

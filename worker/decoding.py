@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from worker.host_copy import HostCopy
 from worker.latent_scale import unscaled
 
 #: Of an image that its VAE cannot decode, whatever the dtype.
@@ -18,20 +19,32 @@ _BROKEN_PICTURE: Final = "the picture is black, or has NaN or infinite values, w
 
 @dataclass(frozen=True)
 class Picture:
-    """One decoded image: uint8 of shape (height, width, 3), or None and a sentence that says what is wrong."""
+    """One decoded image on its way to the host, or a sentence that says what is wrong with it."""
 
-    pixels: np.ndarray | None
+    place: "Place | None"
     fault: str = ""
     #: decoded a second time, with the VAE in float32
     vae_float32_retry: bool = False
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """uint8 of shape (height, width, 3), waited for; None where something is wrong. Not for the device thread."""
+        return None if self.place is None else self.place.copy.picture(self.place.index)
+
+
+class Place(NamedTuple):
+    """Which image of a decoded pass."""
+
+    copy: HostCopy
+    index: int
 
 
 def checked_pictures(vae: AutoencoderKL, latents: torch.Tensor) -> list[Picture]:
     """Decodes latents (images, 4, height / 8, width / 8). What comes out broken or black is tried once more in float32:
     in half precision a VAE may overflow on a single image."""
     return [
-        Picture(pixels) if pixels is not None else _second_try(vae, latents[index : index + 1])
-        for index, pixels in enumerate(pictures(vae, latents))
+        Picture(place) if place is not None else _second_try(vae, latents[index : index + 1])
+        for index, place in enumerate(_places(vae, latents))
     ]
 
 
@@ -42,8 +55,8 @@ def _second_try(vae: AutoencoderKL, latents: torch.Tensor) -> Picture:
     if vae.dtype == torch.float32:
         return Picture(None, _BROKEN_PICTURE)
     with _in_float32(vae):
-        (pixels,) = pictures(vae, latents)
-    return Picture(pixels, "" if pixels is not None else _BROKEN_PICTURE, vae_float32_retry=True)
+        (place,) = _places(vae, latents)
+    return Picture(place, "" if place is not None else _BROKEN_PICTURE, vae_float32_retry=True)
 
 
 @contextmanager
@@ -57,18 +70,26 @@ def _in_float32(vae: AutoencoderKL) -> Iterator[None]:
         vae.to(dtype)
 
 
-@torch.inference_mode()
 def pictures(vae: AutoencoderKL, latents: torch.Tensor) -> list[np.ndarray | None]:
-    """(height, width, 3) uint8 for each image of latents (images, 4, height / 8, width / 8).
+    """(height, width, 3) uint8 for each image of latents (images, 4, height / 8, width / 8), waited for; None where the
+    picture is broken or black."""
+    return [Picture(place).pixels for place in _places(vae, latents)]
 
-    None where the picture has NaN or infinite values, which the pipelines would clamp, so that nobody saw them; and
+
+@torch.inference_mode()
+def _places(vae: AutoencoderKL, latents: torch.Tensor) -> list[Place | None]:
+    """None where the picture has NaN or infinite values, which the pipelines would clamp, so that nobody saw them; and
     where it is all black, which is what is left of NaN once somebody has clamped it.
+
+    The host waits once for all of a pass: its pictures are copied beside what it renders next.
     """
     decoded = decode(vae, latents)
-    finite = decoded.isfinite().flatten(start_dim=1).all(dim=1).tolist()
     pixels = ((decoded * 0.5 + 0.5).clamp(0, 1).float() * 255).round().to(torch.uint8)
-    arrays = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return [array if is_finite and array.any() else None for array, is_finite in zip(arrays, finite, strict=True)]
+    copy = HostCopy(pixels.permute(0, 2, 3, 1).contiguous())
+    values = decoded.flatten(start_dim=1)
+    is_finite = values.amin(dim=1).isfinite() & values.amax(dim=1).isfinite()  # of NaN and others they are NaN
+    is_sound = is_finite & pixels.flatten(start_dim=1).any(dim=1)
+    return [Place(copy, index) if sound else None for index, sound in enumerate(is_sound.tolist())]
 
 
 def decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:

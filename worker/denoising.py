@@ -76,10 +76,11 @@ class Sampler:
             LeaseLostError: ``stop`` answered yes.
         """
         starts = [*self.schedule.starts, len(self.schedule.timesteps)]
-        scheduler = self.schedule.scheduler
-        for timestep in self.schedule.timesteps[starts[first_step] : starts[end_step]]:
+        scheduler, evaluations = self.schedule.scheduler, slice(starts[first_step], starts[end_step])
+        both = zip(self.schedule.timesteps[evaluations], self.schedule.timesteps_on_host[evaluations], strict=True)
+        for timestep, on_host in both:
             noise = self._predicted_noise(stage, latents, timestep)
-            latents = scheduler.step(noise, timestep, latents, **self.step_options, return_dict=False)[0]
+            latents = scheduler.step(noise, on_host, latents, **self.step_options, return_dict=False)[0]
             if self.stop():
                 raise LeaseLostError("the pack was taken back while it was rendered")
         return latents
@@ -135,8 +136,10 @@ class _Run:
     def ensemble(self, inputs: PassInputs) -> Denoised:
         sampler, latents = self._begun(inputs)
         num_steps, seam = len(sampler.schedule.starts), handoff_step(sampler.schedule, self.specs[0])
-        latents = sampler.run(self._base_stage(), latents, 0, seam)
-        latents = sampler.run(self._refiner_stage(), latents, seam, num_steps)
+        # both are told before the first step: at the seam the device would wait for the tokenizers
+        base, refiner = self._base_stage(), self._refiner_stage()
+        latents = sampler.run(base, latents, 0, seam)
+        latents = sampler.run(refiner, latents, seam, num_steps)
         return Denoised(latents, seam, num_steps - seam, sampler.schedule.sigma(seam))
 
     def refined(self, latents: torch.Tensor, base_steps: int) -> Denoised:
@@ -175,9 +178,9 @@ class _Run:
         return Sampler(schedule, self.pair.base.prepare_extra_step_kwargs(self.generators, 0.0), self.stop)
 
     def _base_stage(self) -> Stage:
-        spec, base = self.specs[0], self.pair.base
-        return Stage(base.unet, base_conditioning(base, self.specs), spec.guidance_scale, spec.guidance_rescale)
+        spec, told = self.specs[0], base_conditioning(self.pair, self.specs)
+        return Stage(self.pair.base.unet, told, spec.guidance_scale, spec.guidance_rescale)
 
     def _refiner_stage(self) -> Stage:
-        refiner = self.pair.refiner
-        return Stage(refiner.unet, refiner_conditioning(refiner, self.specs), refiner_guidance(self.specs[0]))
+        told = refiner_conditioning(self.pair, self.specs)
+        return Stage(self.pair.refiner.unet, told, refiner_guidance(self.specs[0]))

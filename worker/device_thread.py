@@ -10,6 +10,7 @@ from typing import NamedTuple
 from schemas.errors import DeviceLostError, DeviceMemoryError, InputError
 from worker.denoising import Stop
 from worker.pass_limits import PassLimits
+from worker.pass_measuring import PassMeasurer
 from worker.pipelines import LoadedPair
 from worker.preparing import Pass
 from worker.rendering import RenderedPass, render
@@ -26,12 +27,18 @@ class PassOutcome(NamedTuple):
 
 
 class DeviceThread:
-    """Packs are rendered in the order in which they were asked for."""
+    """Packs are rendered in the order in which they were asked for.
 
-    def __init__(self, pair: LoadedPair, limits: PassLimits, watchdog: Watchdog) -> None:
+    ``measurer``: of a device whose memory can be measured; else the limits are what they are until a pass does not fit.
+    """
+
+    def __init__(
+        self, pair: LoadedPair, limits: PassLimits, watchdog: Watchdog, measurer: PassMeasurer | None = None
+    ) -> None:
         self._pair = pair
         self._limits = limits
         self._watchdog = watchdog
+        self._measurer = measurer
         self._is_lost = False
         self._thread = ThreadPoolExecutor(1, "device")
 
@@ -79,6 +86,7 @@ class DeviceThread:
 
     def _outcome(self, one: Pass, stop: Stop) -> PassOutcome | tuple[Pass, Pass]:
         """The two halves of a pass that the device's memory does not hold, to be rendered in its place."""
+        self._learn_limit(one, stop)
         if len(one) > self._limits.most(one.size):
             return one.halves()
         started = time.monotonic()
@@ -94,11 +102,21 @@ class DeviceThread:
             result = error
         return PassOutcome(one, result, time.monotonic() - started)
 
+    def _learn_limit(self, one: Pass, stop: Stop) -> None:
+        """Seconds, once for each size; a single image has to be tried in any case."""
+        if self._measurer is None or len(one) == 1 or self._limits.knows(one.size):
+            return
+        with self._watchdog.watching(one.shape) as sign_of_life:
+            self._limits.learn(one.size, self._measurer.limit(one.size, _alive(sign_of_life, stop)))
+
     def _watched(self, one: Pass, stop: Stop) -> RenderedPass:
         with self._watchdog.watching(one.shape) as sign_of_life:
+            return render(self._pair, one.specs, stop=_alive(sign_of_life, stop), inputs=one.inputs)
 
-            def alive_and_stop() -> bool:
-                sign_of_life()
-                return stop()
 
-            return render(self._pair, one.specs, stop=alive_and_stop, inputs=one.inputs)
+def _alive(sign_of_life: Callable[[], None], stop: Stop) -> Stop:
+    def alive_and_stop() -> bool:
+        sign_of_life()
+        return stop()
+
+    return alive_and_stop

@@ -2,14 +2,16 @@
 
 import os
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from schemas.errors import SettingsError
 
 
 @dataclass(frozen=True)
 class Device:
-    """``name`` as torch knows it inside the process; ``index`` of the GPU on the host, None for the CPU."""
+    """``name`` as torch knows it inside the process; ``index`` of the GPU on the host, or of one of the CPU's several
+    processes."""
 
     name: str
     index: str | None = None
@@ -17,7 +19,7 @@ class Device:
     @property
     def environment(self) -> dict[str, str]:
         """What the worker process's environment needs so that it sees this device alone."""
-        if self.index is None:
+        if self.name == "cpu":
             return {}
         # nvidia-smi counts by bus; CUDA would count by speed.
         return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": self.index}
@@ -26,18 +28,28 @@ class Device:
         return self.name if self.index is None else f"{self.name}:{self.index}"
 
 
+def numbered(found: Sequence[Device]) -> list[Device]:
+    """The same devices, each with a name of its own: of several CPUs the first is ``cpu:0``."""
+    cpus = [place for place, device in enumerate(found) if device == Device("cpu")]
+    if len(cpus) < 2:
+        return list(found)
+    return [replace(device, index=str(cpus.index(i))) if i in cpus else device for i, device in enumerate(found)]
+
+
 def devices(setting: str) -> list[Device]:
     """The devices that ``NIGHTSHIFT_DEVICES`` asks for: ``auto``, ``cpu``, or GPU indices such as ``0,1``.
+
+    ``cpu,cpu`` is two processes on the CPU.
 
     Raises:
         SettingsError: the setting is none of these, or names a GPU that is not there.
     """
-    if setting == "cpu":
-        return [Device("cpu")]
+    wanted = [index.strip() for index in setting.split(",")]
+    if set(wanted) == {"cpu"}:
+        return [Device("cpu")] * len(wanted)
     found = _gpu_indices()
     if setting == "auto":
         return [Device("cuda", index) for index in found] or [Device("cpu")]
-    wanted = [index.strip() for index in setting.split(",")]
     if not all(index.isascii() and index.isdigit() for index in wanted):
         raise SettingsError(f"devices is auto, cpu, or GPU indices such as 0,1; not {setting!r}")
     if len(set(wanted)) < len(wanted):

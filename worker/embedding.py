@@ -1,33 +1,28 @@
-"""Embeds one job's prompts: one text at a time, so that no image depends on its neighbours.
-
-Long prompts are cut into chunks of at most 75 tokens where compel cuts them (end of a sentence, else of a phrase, else
-of a word), each between BOS and EOS and padded to 77; their hidden states stand one after the other. The pooled vector
-is that of the first 75 tokens, as compel and diffusers have it.
+"""Embeds one job's prompts: one text at a time, so that no image depends on its neighbours, and a text that was met
+before is not encoded again. ``worker.text_encoder`` says what becomes of a text.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from typing import Final, NamedTuple
 
 import pyparsing
 import torch
-from compel import Compel, CompelForSDXL, EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
+from compel import Compel
 from compel.prompt_parser import Blend, FlattenedPrompt, PromptParser
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from schemas.errors import SpecError
 from schemas.spec import JobSpec
 from worker.loras import without_loras
 from worker.pipelines import LoadedPair
 from worker.prompts import StagePrompts, base_prompts, refiner_prompts
+from worker.remembered_texts import EncodedText, RememberedTexts, TextKey
+from worker.text_encoder import PENULTIMATE, TOKENIZERS, Encoder, SdxlPipeline, chunks
 from worker.textual_inversion import with_all_vectors
-
-SdxlPipeline = StableDiffusionXLPipeline | StableDiffusionXLImg2ImgPipeline
-TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 # compel's parser tries every reading of nested parentheses again at each level: "((((((((" took it 22 seconds.
 pyparsing.ParserElement.enable_packrat()
@@ -76,29 +71,29 @@ def _num_stage_chunks(pair: LoadedPair, prompts: StagePrompts) -> int:
     return max(_num_text_chunks(pair.counting_tokenizers, text, prompts.syntax) for text in texts)
 
 
-def embed(pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
+def embed(pipe: SdxlPipeline, prompts: StagePrompts, texts: RememberedTexts) -> PromptEmbeds:
     """The embeddings of a stage's prompts: ``worker.prompts`` has those of the base and those of the refiner.
 
     A prompt of one chunk is embedded as ``pipe.encode_prompt`` does it, bit for bit. Positive and negative are padded
     to equally many chunks with the empty prompt's, as compel does it. LoRAs of the shared text encoder are the base's.
+    What ``texts`` remembers is not encoded again.
     """
     if pipe.text_encoder is not None:
-        return _embedded(pipe, prompts)
+        return _embedded(_Readers.of(pipe, texts), pipe, prompts)
     with without_loras(pipe.text_encoder_2):
-        return _embedded(pipe, prompts)
+        return _embedded(_Readers.of(pipe, texts), pipe, prompts)
 
 
-def _embedded(pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
-    hidden, pooled = _encode(pipe, prompts.positive, prompts)
+def _embedded(readers: "_Readers", pipe: SdxlPipeline, prompts: StagePrompts) -> PromptEmbeds:
+    hidden, pooled = readers.read(prompts.positive, prompts.syntax, prompts.clip_skip)
     if _has_no_negative(pipe, prompts):
         return PromptEmbeds(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled))
-    as_negative = replace(prompts, clip_skip=None)
-    negative_hidden, negative_pooled = _encode(pipe, prompts.negative or ("", ""), as_negative)
+    negative_hidden, negative_pooled = readers.read(prompts.negative or ("", ""), prompts.syntax, None)
     num_tokens = max(hidden.shape[1], negative_hidden.shape[1])
     return PromptEmbeds(
-        _padded(hidden, num_tokens, lambda: _encode_plain(pipe, ("", ""), prompts.clip_skip)[0]),
+        _padded(hidden, num_tokens, lambda: readers.read(("", ""), "plain", prompts.clip_skip)[0]),
         pooled,
-        _padded(negative_hidden, num_tokens, lambda: _encode_plain(pipe, ("", ""), None)[0]),
+        _padded(negative_hidden, num_tokens, lambda: readers.read(("", ""), "plain", None)[0]),
         negative_pooled,
     )
 
@@ -121,60 +116,32 @@ def _has_no_negative(pipe: SdxlPipeline, prompts: StagePrompts) -> bool:
     return prompts.negative is None and pipe.config.force_zeros_for_empty_prompt
 
 
-def _encode(pipe: SdxlPipeline, texts: tuple[str, str], prompts: StagePrompts) -> tuple[torch.Tensor, torch.Tensor]:
-    texts = tuple(with_all_vectors(text, pipe.tokenizer_2) for text in texts)
-    if prompts.syntax == "compel":
-        return _encode_compel(pipe, texts)
-    return _encode_plain(pipe, texts, prompts.clip_skip)
+@dataclass(frozen=True)
+class _Readers:
+    """The encoders that a pipeline has: the base two, the refiner only the second."""
 
+    encoders: list[Encoder]
+    texts: RememberedTexts
 
-def _encode_plain(
-    pipe: SdxlPipeline, texts: tuple[str, str], clip_skip: int | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    both = list(zip(_encoders(pipe), texts[-len(_encoders(pipe)) :], strict=True))
-    hidden = [_hidden_states(encoder, _chunks(tokenizer, [text]), clip_skip) for (tokenizer, encoder), text in both]
-    num_tokens = max(states.shape[1] for states in hidden)
-    padded = [
-        _padded(states, num_tokens, partial(_hidden_states, encoder, _chunks(tokenizer, [""]), clip_skip))
-        for states, (tokenizer, encoder) in zip(hidden, _encoders(pipe), strict=True)
-    ]
-    return torch.cat(padded, dim=-1), _pooled(pipe, texts[1])
+    @classmethod
+    def of(cls, pipe: SdxlPipeline, texts: RememberedTexts) -> "_Readers":
+        return cls([Encoder.of(pipe, name) for name in TOKENIZERS if getattr(pipe, name) is not None], texts)
 
+    def read(self, texts: tuple[str, str], syntax: str, clip_skip: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states of all encoders side by side, those of fewer chunks padded with the empty text's; pooled."""
+        layer = PENULTIMATE - (clip_skip or 0)
+        both = list(zip(self.encoders, texts[-len(self.encoders) :], strict=True))
+        found = [self._recalled(encoder, text, syntax, layer) for encoder, text in both]
+        num_tokens = max(one.hidden.shape[1] for one in found)
+        hidden = [
+            _padded(one.hidden, num_tokens, lambda encoder=encoder: self._recalled(encoder, "", syntax, layer).hidden)
+            for one, encoder in zip(found, self.encoders, strict=True)
+        ]
+        return torch.cat(hidden, dim=-1), found[-1].pooled
 
-def _encode_compel(pipe: SdxlPipeline, texts: tuple[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
-    if pipe.text_encoder is not None:
-        # named, since an encoder that is offloaded is somewhere else when compel asks it
-        conditioning = CompelForSDXL(pipe, device=pipe._execution_device)(texts[0], style_prompt=texts[1])
-        return conditioning.embeds, conditioning.pooled_embeds
-    compel = Compel(
-        tokenizer=pipe.tokenizer_2,
-        text_encoder=pipe.text_encoder_2,
-        returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
-        requires_pooled=True,
-        truncate_long_prompts=False,
-        device=pipe._execution_device,
-    )
-    return compel(texts[1])
-
-
-def _encoders(pipe: SdxlPipeline) -> list[tuple[CLIPTokenizer, TextEncoder]]:
-    """The base has two, the refiner only the second."""
-    both = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
-    return [(tokenizer, encoder) for tokenizer, encoder in both if encoder is not None]
-
-
-def _hidden_states(encoder: TextEncoder, chunks: torch.Tensor, clip_skip: int | None) -> torch.Tensor:
-    """Hidden states (1, chunks x 77, width) of token ids (chunks, 77), one chunk at a time; the penultimate layer's."""
-    layer = -2 - (clip_skip or 0)
-    states = [encoder(ids[None].to(encoder.device), output_hidden_states=True).hidden_states[layer] for ids in chunks]
-    return torch.cat(states, dim=1)
-
-
-def _pooled(pipe: SdxlPipeline, text: str) -> torch.Tensor:
-    # not the tokenizer's own truncation: that is a switch in the tokenizer, which other threads would see
-    tokenizer = pipe.tokenizer_2
-    ids = _chunks(tokenizer, [text], SplitLongTextMode.BRUTAL)[:1]
-    return pipe.text_encoder_2(ids.to(pipe.text_encoder_2.device))[0]
+    def _recalled(self, encoder: Encoder, text: str, syntax: str, layer: int) -> EncodedText:
+        key = TextKey(encoder.name, text, syntax, layer, encoder.adapters)
+        return self.texts.recall(key, partial(encoder.encode, text, syntax, layer))
 
 
 def _padded(hidden: torch.Tensor, num_tokens: int, empty: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -185,19 +152,10 @@ def _padded(hidden: torch.Tensor, num_tokens: int, empty: Callable[[], torch.Ten
     return torch.cat([hidden, chunk.repeat(1, (num_tokens - hidden.shape[1]) // chunk.shape[1], 1)], dim=1)
 
 
-def _chunks(
-    tokenizer: CLIPTokenizer, fragments: list[str], mode: SplitLongTextMode = SplitLongTextMode.SENTENCES
-) -> torch.Tensor:
-    """Token ids (chunks, 77) of the fragments, which follow one another."""
-    provider = EmbeddingsProvider(tokenizer, None, truncate=False, device="cpu", split_long_text_mode=mode)
-    ids, _, _ = provider.get_token_ids_and_expand_weights(fragments, [1.0] * len(fragments), device="cpu")
-    return ids.reshape(-1, tokenizer.model_max_length)
-
-
 def _num_text_chunks(tokenizers: Sequence[CLIPTokenizer], text: str, syntax: str) -> int:
     text = with_all_vectors(text, tokenizers[-1])
     if syntax == "plain":
-        return max(len(_chunks(tokenizer, [text])) for tokenizer in tokenizers)
+        return max(len(chunks(tokenizer, [text])) for tokenizer in tokenizers)
     prompts = _parsed(text)
     return max(sum(_num_prompt_chunks(tokenizer, prompt) for prompt in prompts) for tokenizer in tokenizers)
 
@@ -205,7 +163,7 @@ def _num_text_chunks(tokenizers: Sequence[CLIPTokenizer], text: str, syntax: str
 def _num_prompt_chunks(tokenizer: CLIPTokenizer, prompt: Blend | FlattenedPrompt) -> int:
     if isinstance(prompt, Blend):
         return max(_num_prompt_chunks(tokenizer, part) for part in prompt.prompts)
-    return len(_chunks(tokenizer, [fragment.text for fragment in prompt.children]))
+    return len(chunks(tokenizer, [fragment.text for fragment in prompt.children]))
 
 
 def _parsed(text: str) -> list[Blend | FlattenedPrompt]:

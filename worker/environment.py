@@ -9,8 +9,8 @@ from schemas.provenance import Environment
 from worker.pipelines import LoadedPair, dtype_name
 
 _LIBRARIES: Final = (
-    "accelerate", "compel", "diffusers", "numpy", "opencv-python-headless", "peft", "pillow", "pywavelets",
-    "safetensors", "scipy", "tokenizers", "torch", "torchsde", "transformers",
+    "accelerate", "compel", "diffusers", "isal", "numpy", "opencv-python-headless", "peft", "pillow", "safetensors",
+    "scipy", "tokenizers", "torch", "torchsde", "transformers", "zlib-ng",
 )  # fmt: skip
 
 

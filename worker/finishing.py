@@ -4,6 +4,8 @@ import hashlib
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from farm.image_store import ImageStore
 from farm.watermark import Pixels, has_room, num_bits_read, put_watermark
 from schemas.output import Output
@@ -86,7 +88,7 @@ class Finisher:
         return StoredImage(
             uri=self.store.put(made.content, sha256, output.suffix),
             sha256=sha256,
-            pixel_sha256=hashlib.sha256(made.pixels.tobytes()).hexdigest(),
+            pixel_sha256=hashlib.sha256(np.ascontiguousarray(made.pixels)).hexdigest(),
             size_bytes=len(made.content),
             width=made.pixels.shape[1],
             height=made.pixels.shape[0],

@@ -1,7 +1,7 @@
 """Renews the leases of the packs in this worker's hands, on a thread of its own, while the device is busy."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
 
@@ -16,11 +16,16 @@ log = logging.getLogger("nightshift.worker")
 
 
 class LeaseKeeper(PeriodicThread):
-    """Keeps leases from ``start`` to ``stop``. Three renewals fit into one lease, so one may be late."""
+    """Keeps leases from ``start`` to ``stop``. Three renewals fit into one lease, so one may be late.
 
-    def __init__(self, database: Database, worker_id: str, lease_seconds: float) -> None:
+    leave: called once, when the worker learns that it is being drained, after ``is_draining`` is set.
+    """
+
+    def __init__(self, database: Database, worker_id: str, lease_seconds: float, leave: Callable[[], object]) -> None:
         super().__init__("lease-keeper", lease_seconds / 3)
         self.worker_id = worker_id
+        self.is_draining = Event()
+        self._leave = leave
         self._database = database
         self._lease_seconds = lease_seconds
         self._held: dict[str, Event] = {}
@@ -46,7 +51,9 @@ class LeaseKeeper(PeriodicThread):
         return True
 
     def _renew(self) -> None:
-        note_seen(self._database, self.worker_id)
+        if note_seen(self._database, self.worker_id) and not self.is_draining.is_set():
+            self.is_draining.set()
+            self._leave()
         with self._lock:
             held = dict(self._held)
         if not held:

@@ -6,7 +6,7 @@ An adapter is named by its file's sha256. ``text_encoder_2`` is the refiner's to
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -74,6 +74,17 @@ def without_loras(encoder: torch.nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(enabled=True)
+
+
+def worn(network: torch.nn.Module) -> Hashable:
+    """Which adapters change what the network computes now, and how strongly: equal only where it computes the same."""
+    return frozenset(
+        (name, layer.scaling[name], layer.active_adapters.index(name))
+        for layer in _adapter_layers(network)
+        if not layer.disable_adapters
+        for name in layer.active_adapters
+        if name in layer.scaling
+    )
 
 
 def _loaded(base: StableDiffusionXLPipeline) -> list[str]:
@@ -149,4 +160,6 @@ def _tensors(module: torch.nn.Module, adapter: str) -> list[torch.nn.Parameter]:
 
 
 def _adapter_layers(module: torch.nn.Module) -> list[Any]:
+    if not hasattr(module, "peft_config"):  # set with the first adapter, gone with the last
+        return []  # of a text encoder this is asked for every prompt, and it has hundreds of modules
     return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]

@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import diffusers
@@ -30,16 +30,21 @@ class NoiseSchedule:
     """A fresh scheduler before its first evaluation, and what is to come."""
 
     scheduler: SchedulerMixin
-    #: of each evaluation
+    #: of each evaluation, on the device: for the UNets
     timesteps: torch.Tensor
     #: for each whole step, the evaluation (an index of ``timesteps``) that it begins with
     starts: list[int]
 
+    @cached_property
+    def timesteps_on_host(self) -> torch.Tensor:
+        """For the scheduler. DDIM, DDPM and PNDM look things up by the timestep, in tables that are on the host: with
+        one on the device the host would wait for the device at every step."""
+        return self.timesteps.cpu()
+
     def sigma(self, step: int) -> float:
         """The noise level before a step; of a scheduler without sigmas, what its other numbers say."""
-        timestep = self.timesteps[self.starts[step]]
         if not hasattr(self.scheduler, "sigmas"):
-            kept = self.scheduler.alphas_cumprod[timestep.long().cpu()].item()
+            kept = self.scheduler.alphas_cumprod[self.timesteps_on_host[self.starts[step]].long()].item()
             return ((1 - kept) / kept) ** 0.5
         num_left_out = len(self.scheduler.timesteps) - len(self.timesteps)
         return self.scheduler.sigmas[num_left_out + self.starts[step]].item()
@@ -53,14 +58,16 @@ def noise_schedule(pair: LoadedPair, specs: Sequence[JobSpec], first_step: int =
     """
     scheduler = new_scheduler(pair, specs)
     scheduler.set_timesteps(specs[0].num_inference_steps, device=pair.device)
+    timesteps = scheduler.timesteps
+    scheduler.timesteps = timesteps.cpu()  # where DDPM looks for the next one in every step
     starts = step_starts(scheduler)
     _check_steps(specs[0], scheduler.timesteps[starts].tolist(), scheduler.config.num_train_timesteps)
     if isinstance(scheduler, PNDMScheduler) and first_step:
-        return _later_pndm(scheduler, starts, first_step)
+        return _later_pndm(scheduler, timesteps, starts, first_step)
     first = starts[first_step]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    return NoiseSchedule(scheduler, scheduler.timesteps[first:], [start - first for start in starts[first_step:]])
+    return NoiseSchedule(scheduler, timesteps[first:], [start - first for start in starts[first_step:]])
 
 
 def _check_steps(spec: JobSpec, timesteps: list[float], num_train_timesteps: int) -> None:
@@ -111,12 +118,12 @@ def _pndm_step_starts(scheduler: PNDMScheduler, num_evaluations: int) -> list[in
     return [*range(0, num_first, 4), *range(num_first, num_evaluations)]
 
 
-def _later_pndm(scheduler: PNDMScheduler, starts: list[int], first_step: int) -> NoiseSchedule:
+def _later_pndm(scheduler: PNDMScheduler, timesteps: torch.Tensor, starts: list[int], first_step: int) -> NoiseSchedule:
     """Its first two evaluations take one step wherever it begins. diffusers' img2img cuts its list of timesteps
     elsewhere, so that from the third one on the UNet is told a timestep that is not the latents'."""
     if not scheduler.config.skip_prk_steps:
         raise SpecError("strength: PNDM with Runge-Kutta steps cannot begin in the middle of its noise schedule")
-    steps = scheduler.timesteps[starts]
+    steps = timesteps[starts]
     timesteps = torch.cat([steps[first_step : first_step + 2], steps[first_step + 1 :]])
     return NoiseSchedule(scheduler, timesteps, [0, *range(2, len(timesteps))])
 
@@ -135,7 +142,7 @@ def handoff_step(schedule: NoiseSchedule, spec: JobSpec) -> int:
     if num_base_steps is None:
         num_train = schedule.scheduler.config.num_train_timesteps
         cutoff = round(num_train - spec.refiner.start * num_train)
-        num_base_steps = sum(timestep >= cutoff for timestep in schedule.timesteps[schedule.starts].tolist())
+        num_base_steps = sum(timestep >= cutoff for timestep in schedule.timesteps_on_host[schedule.starts].tolist())
     else:
         num_base_steps -= spec.num_inference_steps - num_steps
     check_both_have_steps(spec, num_base_steps, num_steps - num_base_steps)

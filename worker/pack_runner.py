@@ -160,7 +160,7 @@ class PackRunner:
         images = _unfinished(one, result, outcome.seconds)
         self._record(pack, list(self._finishers.map(self._finish, images)))
         for job, picture in zip(one.jobs, result.pictures, strict=True):
-            if picture.pixels is None:
+            if picture.fault:
                 self._fail(pack, [job], InvalidImageError(picture.fault))
 
     def _finish(self, image: Unfinished) -> FinishedImage:
@@ -208,10 +208,10 @@ def _unfinished(one: Pass, rendered: RenderedPass, seconds: float) -> list[Unfin
         Unfinished(
             made.job,
             made.spec,
-            picture.pixels,
+            pixels,
             provenance.model_copy(update={"vae_float32_retry": picture.vae_float32_retry}),
             seconds,
         )
         for made, picture in zip(one.prepared, rendered.pictures, strict=True)
-        if picture.pixels is not None
+        if (pixels := picture.pixels) is not None
     ]

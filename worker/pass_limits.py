@@ -1,4 +1,4 @@
-"""How many images of a size the device's memory holds: learnt from the forward passes that it did not hold. Pure."""
+"""How many images of a size the device's memory holds: measured, or learnt from passes that it did not hold. Pure."""
 
 import logging
 from threading import Lock
@@ -20,6 +20,15 @@ class PassLimits:
     def most(self, size: Size) -> int:
         """Images in a forward pass of this size, at the most."""
         return self._learnt.get(size, self._most)
+
+    def knows(self, size: Size) -> bool:
+        """Whether anything was learnt of this size."""
+        return size in self._learnt
+
+    def learn(self, size: Size, num_images: int) -> None:
+        """So many were measured to fit."""
+        with self._lock:
+            self._learnt[size] = num_images
 
     def halve(self, size: Size, num_images: int) -> None:
         """So many images, at least 2, did not fit. Says so once for each limit."""

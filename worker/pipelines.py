@@ -2,9 +2,10 @@
 
 import copy
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +20,15 @@ from transformers import CLIPTokenizer
 
 from schemas.errors import DeviceLostError, PairError
 from schemas.pair import ModelPair, Offload
+from worker.beside import beside
 from worker.fingerprint import Fingerprint, pair_fingerprint
 from worker.forward_passes import largest_power_of_two
 from worker.model_files import PairFiles, locate_model, locate_textual_inversion, locate_vae
 from worker.models import load_base, load_refiner, networks
 from worker.offload import place, size_bytes
+from worker.remembered_texts import RememberedTexts
 from worker.textual_inversion import load_textual_inversion
+from worker.timeline import Timeline
 from worker.vae import load_vae, prepare_vae
 
 _log: Final = logging.getLogger("nightshift.worker")
@@ -57,10 +61,13 @@ class LoadedPair:
     counting_tokenizers: tuple[CLIPTokenizer, ...]
     #: what was done: never "auto"
     offload: Offload
+    #: what its text encoders have said
+    texts: RememberedTexts = field(default_factory=RememberedTexts)
 
 
-def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
-    """Loads the pair's weights onto the device.
+def load_pair(pair: ModelPair, device: str, cache: Path, timeline: Timeline | None = None) -> LoadedPair:
+    """Loads the pair's weights onto the device, and has them hashed meanwhile. They are mapped: main memory has them
+    once, as pages of their files, for all processes of a host.
 
     Raises:
         PairError: a source is missing, unreachable, broken, pickled, or not what an SDXL pair is made of.
@@ -72,17 +79,18 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
     if target.type == "cpu":  # as passes have (see worker.forward_passes)
         torch.set_num_threads(largest_power_of_two(torch.get_num_threads()))
     dtype = _dtype(pair, target)
-    files = _located(pair, cache)
-    base = _base(pair, files, dtype)
-    if pair.offload == "none":
-        with _refusing(pair, pair.base.source):
-            for network in networks(base):
-                network.to(target)  # before the refiner comes: main memory need not hold both
-    refiner = _refiner(pair, files, base, dtype)
-    _log_memory(pair, target, base, refiner)
-    with _refusing(pair, pair.base.source):
-        fingerprint = pair_fingerprint(pair, dtype_name(dtype), files, cache)
-        offload = place(base, refiner, target, pair.offload)
+    timeline = timeline or Timeline(time.monotonic())
+    with timeline.part("files found"):
+        files = _located(pair, cache)
+
+    def hash_weights() -> Fingerprint:
+        with timeline.part("fingerprint (beside the loading)"):
+            return pair_fingerprint(pair, dtype_name(dtype), files, cache)
+
+    hashing = beside("fingerprint", hash_weights)
+    base, refiner, offload = _placed(pair, files, target, timeline)
+    with timeline.part("fingerprint waited for"), _refusing(pair, pair.base.source):
+        fingerprint = hashing.result()
     if offload != "none":
         _log.info("pair %s: offload is %r", pair.name, offload)
     return LoadedPair(
@@ -99,6 +107,24 @@ def load_pair(pair: ModelPair, device: str, cache: Path) -> LoadedPair:
         counting_tokenizers=(_for_counting(base.tokenizer), _for_counting(base.tokenizer_2)),
         offload=offload,
     )
+
+
+def _placed(
+    pair: ModelPair, files: PairFiles, device: torch.device, timeline: Timeline
+) -> tuple[StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline | None, Offload]:
+    """Base, refiner, and how they were put on the device."""
+    dtype = _dtype(pair, device)
+    with timeline.part("base loaded"):
+        base = _base(pair, files, dtype)
+    with timeline.part("base on its device"), _refusing(pair, pair.base.source):
+        if pair.offload == "none":
+            for network in networks(base):
+                network.to(device)  # before the refiner comes: main memory need not hold both
+    with timeline.part("refiner loaded"):
+        refiner = _refiner(pair, files, base, dtype)
+    _log_memory(pair, device, base, refiner)
+    with timeline.part("refiner on its device"), _refusing(pair, pair.base.source):
+        return base, refiner, place(base, refiner, device, pair.offload)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -4,13 +4,16 @@
 """
 
 import argparse
+import gc
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from celery.signals import worker_shutting_down
 
@@ -32,27 +35,38 @@ from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.last_words import end_process
 from worker.lease_keeper import LeaseKeeper
+from worker.memory_probe import GpuMemory
 from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
-from worker.pipelines import load_pair
+from worker.pass_measuring import PassMeasurer
+from worker.pipelines import LoadedPair, load_pair
 from worker.preparing import Preparer
 from worker.progress_watchdog import Listening, ProgressWatchdog
 from worker.refusals import Refusals
+from worker.remembered_texts import RememberedTexts
+from worker.timeline import Timeline, telling_of_first
 from worker.watchdog import Watchdog
 
 log = logging.getLogger("nightshift.worker")
 
+#: How long a thread may keep the GIL from another that wants it, where it runs Python: the device thread must not wait
+#: for Python's usual 5 ms whenever a finisher has it.
+_SWITCH_SECONDS: Final = 0.001
+
 
 def main() -> int:
     """Runs until SIGTERM. Returns the process's exit code."""
+    timeline = Timeline.of_process("imports")
     arguments = _arguments()
     try:
         settings = load_settings()
-        log_to_stderr(settings.log_level, _device_on_host(arguments.device))
+        log_to_stderr(settings, arguments.name)
         threading.excepthook = _end_with_thread
-        database = Database(settings.database_url)
-        ensure_schema(database)
-        return _serve(database, settings, arguments)
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        with timeline.part("ledger"):
+            database = Database(settings.database_url)
+            ensure_schema(database)
+        return _serve(database, settings, arguments, timeline)
     except NightshiftError as error:
         print(f"nightshift: {error}", file=sys.stderr)
         return error.exit_code
@@ -63,12 +77,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--worker-id", required=True)
     parser.add_argument("--pair", required=True)
     parser.add_argument("--device", required=True, help="cpu or cuda, as torch names it")
+    parser.add_argument("--name", required=True, help="the device's on this host: cuda:3, which is the only one here")
     return parser.parse_args()
-
-
-def _device_on_host(device: str) -> str:
-    """``cuda:3`` for the GPU that this process sees as its only one."""
-    return f"cuda:{os.environ.get('CUDA_VISIBLE_DEVICES', '0')}" if device == "cuda" else device
 
 
 def _end_with_thread(thread: threading.ExceptHookArgs) -> None:
@@ -77,18 +87,19 @@ def _end_with_thread(thread: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _serve(database: Database, settings: Settings, arguments: argparse.Namespace) -> int:
+def _serve(database: Database, settings: Settings, arguments: argparse.Namespace, timeline: Timeline) -> int:
     worker_id = arguments.worker_id
-    device = _device_on_host(arguments.device)
-    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), device, arguments.pair)
+    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), arguments.name, arguments.pair)
     register_worker(database, identity)
-    leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
+    leave = partial(os.kill, os.getpid(), signal.SIGTERM)  # a process that is still loading ends of it, too
+    leases = LeaseKeeper(database, worker_id, settings.lease_seconds, leave)
     leases.start()
     end = partial(end_process, database, worker_id)
     watchdog = Watchdog(StepBudget(settings.render_budget_seconds), partial(end, EXIT_HUNG))
     watchdog.start()
     try:
-        stages = _stages(settings, arguments, watchdog)
+        stages = _stages(settings, arguments, watchdog, timeline)
+        gc.freeze()  # else looking through what torch consists of keeps the GIL for half a second, now and then
         runner = PackRunner(database, stages, leases, settings, partial(end, EXIT_DEVICE_LOST))
         note_fingerprint(database, worker_id, stages.finisher.maker.environment.pair_fingerprint)
         note_worker(database, worker_id, "ready")
@@ -96,7 +107,8 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
         broker = open_broker(settings, refusals)
         listening = Listening(database, broker, arguments.pair, runner.hands, settings.deaf_seconds)
         ProgressWatchdog(listening, partial(end, EXIT_DEAF), runner.stopping.gently).start()
-        _consume(broker, runner, arguments.pair, worker_id)
+        log.info("ready %s", timeline)
+        _consume(broker, runner, leases, arguments.pair)
         refusals.close()
         note_worker(database, worker_id, "stopped")
     except NightshiftError as error:
@@ -108,23 +120,35 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     return 0
 
 
-def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdog) -> Stages:
-    store = ImageStore(settings.images_url)
-    store.check()
-    pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache")
+def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdog, timeline: Timeline) -> Stages:
+    with timeline.part("image store"):
+        store = ImageStore(settings.images_url)
+        store.check()
+    pair = load_pair(settings.model_pair(arguments.pair), arguments.device, settings.home / "cache", timeline)
+    pair = replace(pair, texts=RememberedTexts(settings.embedding_cache_megabytes * 10**6))
     finisher = Finisher(store, FileMaker(environment(pair), pair.pair.watermark, settings.png_compress_level))
     inputs = InputFetcher(InputStore(settings.images_url), settings.home / "cache")
     limits = PassLimits(settings.forward_pass_size)
-    return Stages(Preparer(pair, inputs, limits), DeviceThread(pair, limits, watchdog), finisher)
+    device = DeviceThread(pair, limits, watchdog, _measurer(settings, pair))
+    return Stages(Preparer(pair, inputs, limits), device, finisher)
 
 
-def _consume(broker: Broker, runner: PackRunner, pair: str, worker_id: str) -> None:
+def _measurer(settings: Settings, pair: LoadedPair) -> PassMeasurer | None:
+    """None on a CPU: other programs share its memory, and a pass to measure it by takes minutes."""
+    if pair.device.type != "cuda":
+        return None
+    folder = settings.home / "cache" / "pass_memory"
+    return PassMeasurer(pair, GpuMemory(pair.device), folder, settings.forward_pass_size, settings.memory_share)
+
+
+def _consume(broker: Broker, runner: PackRunner, leases: LeaseKeeper, pair: str) -> None:
     def stop(**_: Any) -> None:
-        runner.stopping.ask()
+        runner.stopping.ask(patiently=leases.is_draining.is_set())
 
     worker_shutting_down.connect(stop, weak=False)
     log.info("ready: waiting for packs of %s", pair)
-    consume(broker, pair, f"{worker_id}@{socket.gethostname()}", runner.run)
+    tell = partial(log.info, "the first pack came %.2f s after that")
+    consume(broker, pair, f"{leases.worker_id}@{socket.gethostname()}", telling_of_first(runner.run, tell))
     runner.close()
     broker.close()
 

@@ -22,16 +22,20 @@ _MAX_FAILED_STARTS: Final = 3
 class Seat:
     """``worker_id``: of the process that serves it, or did last. ``has_served``: one of its processes got ready.
     ``final_code``: what the supervisor says of a device that is out of service, when no other is left.
+    ``is_drained``: nothing starts here until the operator takes that back.
     """
 
     device: Device
+    pair: str
     process: "subprocess.Popen[bytes] | None" = None
     worker_id: str = ""
     started_at: float = 0.0
     restart_at: float = 0.0
     failed_starts: int = 0
     backoff_seconds: float = _FIRST_BACKOFF_SECONDS
+    num_deaths: int = 0
     has_served: bool = False
+    is_drained: bool = False
     final_code: int | None = None
     #: of its device, since a process of it recorded an image
     deaths: list[Death] = field(default_factory=list)
@@ -43,6 +47,7 @@ class Seat:
     def empty(self, code: int) -> None:
         """The process ended with this code; another may start after a while, in place of a deaf one at once."""
         self.process = None
+        self.num_deaths += 1
         now = time.monotonic()
         if code == EXIT_DEAF:
             self.restart_at = now
@@ -52,6 +57,11 @@ class Seat:
         else:
             self.backoff_seconds = min(self.backoff_seconds * 2, _MAX_BACKOFF_SECONDS)
         self.restart_at = now + self.backoff_seconds
+
+    def vacate(self, seconds: float) -> None:
+        """The operator drained it: nothing starts for so long."""
+        self.process, self.is_drained = None, True
+        self.restart_at = time.monotonic() + seconds
 
     def note_start(self, code: int, *, was_ready: bool) -> bool:
         """Of a process that ended with this code. Whether starting again is no use: the device goes out of service.

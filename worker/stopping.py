@@ -19,12 +19,15 @@ class Stopping:
         self._limit = Timer(limit_seconds, self.at_once.set)
         self._limit.daemon = True
 
-    def ask(self) -> None:
-        """The first time gently, and at once when the limit is over; the second time at once."""
-        if self.gently.is_set():
+    def ask(self, *, patiently: bool = False) -> None:
+        """The first time gently, and at once when the limit is over; the second time at once. Who asks ``patiently``
+        sets no limit; the next one does."""
+        if self._limit.is_alive() or self.at_once.is_set():
             log.info("stopping at once: the packs in hand go back")
             self.at_once.set()
             return
         log.info("stopping: the pack in hand is finished, what has not begun goes back")
+        is_first = not self.gently.is_set()
         self.gently.set()
-        self._limit.start()
+        if not (patiently and is_first):
+            self._limit.start()

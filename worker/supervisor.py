@@ -1,4 +1,4 @@
-"""Keeps one worker process per device alive. Holds no model, touches no device."""
+"""Keeps one worker process per device alive, except where it is drained. Holds no model, touches no device."""
 
 import logging
 import os
@@ -13,19 +13,24 @@ from typing import Final
 
 from farm import ledger
 from farm.database import Database
+from farm.draining import is_draining
 from farm.tether import tethered
 from farm.workers import last_words, note_worker, was_ready
 from schemas.errors import InputError, UnavailableError
 from schemas.settings import Settings
+from worker.assignments import Assignment
 from worker.burial import bury
-from worker.devices import Device
 from worker.seat import Seat
 
 log = logging.getLogger("nightshift.supervisor")
 
 _POLL_SECONDS: Final = 0.2
+#: how often the ledger is asked whether a drained device may go on
+_DRAINED_LOOK_SECONDS: Final = 5.0
 #: A process that was told to stop at once has this long for it.
 KILL_SECONDS: Final = 5.0
+#: of processes that were told to end: the second while it was loading
+_GENTLE_ENDS: Final = (0, -signal.SIGTERM)
 #: of processes that have written why they end
 _HAVE_SPOKEN: Final = (InputError.exit_code, UnavailableError.exit_code)
 _ENVIRONMENT: Final = {
@@ -40,11 +45,12 @@ _ENVIRONMENT: Final = {
 class Supervisor:
     """Starts a worker process for each device, starts a fresh one for each that dies, until ``stop``."""
 
-    def __init__(self, database: Database, settings: Settings, pair: str, devices: Sequence[Device]) -> None:
+    def __init__(self, database: Database, settings: Settings, assignments: Sequence[Assignment]) -> None:
+        self.seats = tuple(Seat(one.device, one.pair) for one in assignments)
+        #: by the monotonic clock: when it last looked at its processes
+        self.looked_at = time.monotonic()
         self._database = database
         self._settings = settings
-        self._pair = pair
-        self._seats = [Seat(device) for device in devices]
         self._stop = Event()
         self._hurry = Event()
 
@@ -61,10 +67,11 @@ class Supervisor:
         that could not start, else 1."""
         try:
             while not self._stop.wait(_POLL_SECONDS):
-                for seat in self._seats:
+                self.looked_at = time.monotonic()
+                for seat in self.seats:
                     self._tend(seat)
-                codes = [seat.final_code for seat in self._seats if seat.final_code is not None]
-                if len(codes) == len(self._seats):
+                codes = [seat.final_code for seat in self.seats if seat.final_code is not None]
+                if len(codes) == len(self.seats):
                     return max(codes)
             return 0
         finally:
@@ -73,20 +80,42 @@ class Supervisor:
     def _tend(self, seat: Seat) -> None:
         if seat.process is None:
             if not seat.is_out_of_service and time.monotonic() >= seat.restart_at:
-                self._start(seat)
+                self._start_unless_drained(seat)
             return
         code = seat.process.poll()
         if code is None:
+            return
+        if code in _GENTLE_ENDS and self._is_draining(seat):
+            self._let_go(seat)
             return
         self._bury(seat, code)
         if not seat.is_out_of_service:
             wait_seconds = max(0.0, seat.restart_at - time.monotonic())
             log.error("worker on %s ended with %d; a fresh one starts in %.0f s", seat.device, code, wait_seconds)
 
+    def _start_unless_drained(self, seat: Seat) -> None:
+        if self._is_draining(seat):
+            if not seat.is_drained:
+                log.warning("%s is drained: no worker starts on it until that is taken back", seat.device)
+            seat.vacate(_DRAINED_LOOK_SECONDS)
+        else:
+            seat.is_drained = False
+            self._start(seat)
+
+    def _is_draining(self, seat: Seat) -> bool:
+        """What the ledger said last, where it does not answer."""
+        if not seat.worker_id:
+            return False
+        try:
+            return is_draining(self._database, seat.worker_id)
+        except UnavailableError as error:
+            log.warning("%s", error)
+            return seat.is_drained
+
     def _start(self, seat: Seat) -> None:
         seat.worker_id, seat.started_at = uuid.uuid4().hex, time.monotonic()
         command = [sys.executable, "-P", "-m", "worker.process", "--worker-id", seat.worker_id]
-        command += ["--pair", self._pair, "--device", seat.device.name]
+        command += ["--pair", seat.pair, "--device", seat.device.name, "--name", str(seat.device)]
         # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops its workers gently.
         seat.process = subprocess.Popen(
             tethered(command), env={**_ENVIRONMENT, **os.environ, **seat.device.environment}, start_new_session=True
@@ -107,7 +136,7 @@ class Supervisor:
 
     def _say_out_of_service(self, seat: Seat, code: int, said: str) -> None:
         """Not where the process has said it and ours end with it: then its own sentence stands last in the log."""
-        if code not in _HAVE_SPOKEN or not all(other.is_out_of_service for other in self._seats):
+        if code not in _HAVE_SPOKEN or not all(other.is_out_of_service for other in self.seats):
             log.error("%s is out of service: its worker cannot start, because %s", seat.device, said)
 
     def _take_out_of_service(self, seat: Seat, said: str) -> None:
@@ -119,7 +148,7 @@ class Supervisor:
         note_worker(self._database, seat.worker_id, "failed", sentence)
 
     def _end_all(self) -> None:
-        seats = [seat for seat in self._seats if seat.process is not None and seat.process.poll() is None]
+        seats = [seat for seat in self.seats if seat.process is not None and seat.process.poll() is None]
         _signal(seats)
         # A process counts its own seconds; this deadline is for one that cannot.
         if not _have_ended(seats, self._settings.stop_seconds + KILL_SECONDS, self._hurry):
@@ -134,6 +163,7 @@ class Supervisor:
 
     def _let_go(self, seat: Seat) -> None:
         """It ended because we wanted it, so nothing that it held is suspected of its death."""
+        seat.process = None
         try:
             ledger.expire_leases(self._database, self._settings.max_attempts, seat.worker_id, blames=False)
             note_worker(self._database, seat.worker_id, "stopped")

@@ -15,10 +15,12 @@ from schemas.combinations import refiner_guidance
 from schemas.errors import LeaseLostError
 from schemas.spec import JobSpec
 from worker.denoising import Denoised, Stop
-from worker.embedding import SdxlPipeline, embed, stacked
+from worker.embedding import embed, stacked
 from worker.noise_schedule import NoiseSchedule, check_both_have_steps, noise_schedule, step_starts
 from worker.pipelines import LoadedPair
 from worker.prompts import StagePrompts, base_prompts, refiner_prompts
+from worker.remembered_texts import RememberedTexts
+from worker.text_encoder import SdxlPipeline
 
 
 @dataclass
@@ -45,6 +47,7 @@ class _Run:
     scheduler: SchedulerMixin
     #: one for each image; the refiner goes on drawing where the base stopped
     generators: list[torch.Generator]
+    texts: RememberedTexts
 
     def denoise(self, pipe: SdxlPipeline, prompts: Sequence[StagePrompts], **options: Any) -> torch.Tensor:
         pipe.scheduler = self.scheduler
@@ -56,7 +59,7 @@ class _Run:
             original_size=spec.original_size,
             target_size=spec.target_size,
             crops_coords_top_left=spec.crops_coords_top_left or (0, 0),
-            **stacked([embed(pipe, one) for one in prompts]),
+            **stacked([embed(pipe, one, self.texts) for one in prompts]),
             **options,
         ).images
 
@@ -71,7 +74,7 @@ def denoise_by_diffusers(pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop)
     """
     spec = specs[0]
     generators = [torch.Generator("cpu").manual_seed(spec.seed) for spec in specs]
-    run = _Run(specs, noise_schedule(pair, specs).scheduler, generators)
+    run = _Run(specs, noise_schedule(pair, specs).scheduler, generators, pair.texts)
     base, refiner = _Evaluations(stop), _Evaluations(stop)
     latents = run.denoise(
         pair.base,

@@ -6,7 +6,8 @@ import typer
 
 from farm import ledger
 from producer import changes
-from producer.cli.session import JsonOption, open_session, print_json, so_many
+from producer.cli.answers import JsonOption, print_json, so_many
+from producer.cli.session import open_session
 from producer.queries import find_batch
 
 app = typer.Typer()

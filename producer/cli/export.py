@@ -10,7 +10,8 @@ import typer
 
 from farm.database import Database
 from farm.image_store import local_path
-from producer.cli.session import JsonOption, Session, open_session, print_json
+from producer.cli.answers import JsonOption, print_json
+from producer.cli.session import Session, open_session
 from producer.exports.captions import Caption
 from producer.exports.csv_rows import CsvRows
 from producer.exports.export import Environments, Export, Exported, MakeWriter

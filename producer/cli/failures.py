@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from producer.cli.session import JsonOption, open_session, print_json
+from producer.cli.answers import JsonOption, print_json
+from producer.cli.session import open_session
 from producer.queries import failed_jobs, find_batch
 from schemas.printable import printable
 from schemas.spec import JobSpec

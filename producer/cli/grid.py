@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from producer.axes import parsed_axes
+from producer.cli.answers import JsonOption, print_json
 from producer.cli.expansion_options import BaseSeedOption, TemplatesOption, WildcardsOption
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
 from producer.cli.manifest_options import (
@@ -21,7 +22,7 @@ from producer.cli.manifest_options import (
     SkipOption,
     given_order,
 )
-from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.cli.session import PairOption, Session, open_session
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption

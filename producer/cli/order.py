@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from producer import changes
+from producer.cli.answers import JsonOption, print_json, so_many
 from producer.cli.change import BatchArgument
-from producer.cli.session import JsonOption, open_session, print_json, so_many
+from producer.cli.session import open_session
 from producer.cli.timing_options import PRIORITY, WEIGHT
 from producer.queries import find_batch
 from schemas.errors import InputError

@@ -8,6 +8,7 @@ import typer
 
 from farm.leases import ledger_time
 from farm.workers import known_fingerprint, live_workers
+from producer.cli.answers import JsonOption, print_json
 from producer.cli.expansion_options import (
     BaseSeedOption,
     CountOption,
@@ -27,7 +28,7 @@ from producer.cli.manifest_options import (
     SkipOption,
     given_order,
 )
-from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.cli.session import PairOption, Session, open_session
 from producer.cli.submit import print_warnings, warnings_as_json
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, WindowOption
 from producer.counted_advice import CountedAdvice

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.cli.answers import JsonOption, print_json
 from producer.cli.expansion_options import (
     BaseSeedOption,
     CountOption,
@@ -28,7 +29,7 @@ from producer.cli.manifest_options import (
     SkipOption,
     given_order,
 )
-from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json
+from producer.cli.session import PairOption, Session, open_session
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from producer.cli.session import JsonOption, open_session, print_json
+from producer.cli.answers import JsonOption, print_json
+from producer.cli.session import open_session
 from producer.queries import find_batch
 from producer.report import write_report
 from producer.report_samples import MAX_SAMPLES

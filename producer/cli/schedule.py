@@ -15,6 +15,7 @@ from farm import schedules as ledger_schedules
 from farm.firings import fail_firing, fire_now
 from farm.leases import ledger_time
 from farm.schedules import NewSchedule
+from producer.cli.answers import JsonOption, print_json, so_many
 from producer.cli.expansion_options import (
     CountOption,
     MaxJobsOption,
@@ -32,7 +33,7 @@ from producer.cli.manifest_options import (
     SkipOption,
     given_order,
 )
-from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json, so_many
+from producer.cli.session import PairOption, Session, open_session
 from producer.cli.submit import print_exceptions, release
 from producer.cli.timing_options import PriorityOption, WeightOption, WindowOption
 from producer.firing import submit_firing

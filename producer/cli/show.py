@@ -1,19 +1,13 @@
-"""`nightshift status` and `nightshift watch`."""
+"""`nightshift status`."""
 
-import sys
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from farm.database import Database
-from producer.cli.session import JsonOption, Session, open_session, print_json
-from producer.cli.tonight import show_tonight
-from producer.following import follow
+from producer.cli.answers import JsonOption, print_json
+from producer.cli.session import Session, open_session
 from producer.outlook import outlook
-from producer.progress import show_progress
-from producer.queries import BatchSummary, batch_summaries, failures, find_batch, going_on
-from schemas.errors import NotFoundError
+from producer.queries import BatchSummary, failures, find_batch
 from schemas.printable import printable
 
 app = typer.Typer()
@@ -21,9 +15,6 @@ app = typer.Typer()
 _SHOWN_FAILURES = 10
 
 BatchArgument = Annotated[str | None, typer.Argument(help="Number or name of a batch; else the whole farm.")]
-WatchedArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="BATCH", help="Numbers or names; else all that have not ended.")
-]
 
 
 @app.command(epilog="Example: nightshift status 3")
@@ -31,6 +22,8 @@ def status(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
     """Show the night so far: images, failures, batches, workers. Exit code 1 when a job of the named batch failed."""
     with open_session() as session:
         if batch is None:
+            from producer.cli.tonight import show_tonight  # noqa: PLC0415  rich draws its table
+
             show_tonight(session, as_json)
             return
         summary = find_batch(session.database, batch)
@@ -38,38 +31,10 @@ def status(batch: BatchArgument = None, as_json: JsonOption = False) -> None:
     raise typer.Exit(1 if summary.num_failed else 0)
 
 
-@app.command(epilog="Example: nightshift watch 3 cats")
-def watch(batches: WatchedArgument = None, as_json: JsonOption = False) -> None:
-    """Follow batches until they have ended: images a second, time left, failures. Exit code 1 when a job failed."""
-    with open_session() as session:
-        try:
-            batch_ids = _watched(session.database, batches or ())
-            summaries = show_progress(follow(session.database, batch_ids, session.settings))
-        except KeyboardInterrupt:
-            print("no longer watching; the farm goes on", file=sys.stderr)
-            raise typer.Exit(130) from None
-        if as_json:
-            print_json({"batches": [_as_json(session, summary) for summary in summaries]})
-        else:
-            for summary in summaries:
-                show_batch(session, summary, as_json=False)
-    raise typer.Exit(1 if any(summary.num_failed for summary in summaries) else 0)
-
-
-def _watched(database: Database, batches: Sequence[str]) -> list[int]:
-    """Those that are named; else all that have not ended; else the youngest."""
-    if batches:
-        return list(dict.fromkeys(find_batch(database, batch).id for batch in batches))
-    batch_ids = going_on(database) or [batch.id for batch in batch_summaries(database, 1)]
-    if not batch_ids:
-        raise NotFoundError("there is no batch to watch yet; `nightshift submit` makes one")
-    return list(batch_ids)
-
-
 def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
     """One batch with the reasons of its failures, and what it waits for."""
     if as_json:
-        print_json(_as_json(session, summary))
+        print_json(batch_as_json(session, summary))
         return
     print(_sentence(summary))
     ahead = outlook(session.database, summary, session.settings.window)
@@ -79,7 +44,7 @@ def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
         print(f"  {num} failed: {printable(reason)}")
 
 
-def _as_json(session: Session, summary: BatchSummary) -> dict[str, Any]:
+def batch_as_json(session: Session, summary: BatchSummary) -> dict[str, Any]:
     ahead = outlook(session.database, summary, session.settings.window)
     reasons = failures(session.database, summary.id, _SHOWN_FAILURES)
     named = [{"reason": reason, "num_jobs": num} for reason, num in reasons]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from farm.image_file import ImageFile, read_image_file
-from producer.cli.session import JsonOption, print_json
+from producer.cli.answers import JsonOption, print_json
 from schemas.errors import NightshiftError
 from schemas.printable import printable
 

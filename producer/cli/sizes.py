@@ -4,7 +4,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from producer.cli.session import JsonOption, print_json
+from producer.cli.answers import JsonOption, print_json
 from schemas.buckets import BUCKETS, LANDSCAPE_BUCKETS, Bucket, names_of
 
 app = typer.Typer()

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import typer
 
+from producer.cli.answers import JsonOption, print_json, so_many
 from producer.cli.expansion_options import (
     BaseSeedOption,
     CountOption,
@@ -26,7 +27,7 @@ from producer.cli.manifest_options import (
     SkipOption,
     given_order,
 )
-from producer.cli.session import JsonOption, PairOption, Session, open_session, print_json, so_many
+from producer.cli.session import PairOption, Session, open_session
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.counted_advice import CountedAdvice
 from producer.first_tick import first_tick

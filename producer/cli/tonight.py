@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.leases import ledger_time
-from producer.cli.session import Session, print_json
+from producer.cli.answers import print_json
+from producer.cli.session import Session
 from producer.night import Night, night, standings
 from producer.outlook import Outlook, time_in_zone_of
 from producer.progress import nobody_serves

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from producer.cli.session import open_session, so_many
+from producer.cli.answers import so_many
+from producer.cli.session import open_session
 from producer.finding import Finding
 from producer.queries import find_batch
 from producer.verification import Counts, Verification

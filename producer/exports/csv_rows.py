@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from producer.exports.shards import Add, Sample, Shard
+from producer.exports.shards import Add, Sample, Shard, values_in
 from producer.exports.tally import Column
 from producer.exports.targets import Target
 
@@ -15,6 +15,7 @@ class CsvRows:
         self.shard_size: int | None = shard_size
         self._target = target
         self._columns = columns
+        self._values = values_in(columns)
 
     def is_whole(self, shard: Shard) -> bool:
         return _name(shard) in self._target.sizes("data")
@@ -30,8 +31,7 @@ class CsvRows:
             rows.writerow(["key", "text", "uri", *(column.name for column in self._columns)])
 
             def add(sample: Sample, _prepared: None) -> None:
-                values = (sample.value(column) for column in self._columns)
-                rows.writerow([sample.key, sample.text, sample.job.row.uri, *values])
+                rows.writerow([sample.key, sample.text, sample.job.row.uri, *self._values(sample)])
 
             yield add
             text.flush()

@@ -4,13 +4,13 @@ Tables: ``jobs``, ``results``, ``images``, ``batches``, ``environments``.
 Nothing is changed, and no transaction stays open.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Row, Text, cast, select
 
 from farm.database import Database, Transaction, question
@@ -50,12 +50,12 @@ class DoneJob:
 
     @cached_property
     def meta(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self.row.meta)
+        found: dict[str, str] = msgspec.json.decode(self.row.meta)
         return found
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.row.provenance)
+        found: dict[str, Any] = msgspec.json.decode(self.row.provenance)
         return found
 
     @cached_property

@@ -93,7 +93,7 @@ class Export:
 
     def _write_shard(self, writer: ShardWriter, shard: Shard, samples: Iterator[Sample]) -> None:
         with writer.writing(shard) as add:
-            for sample, prepared in read_ahead(samples, writer.prepare):
+            for sample, prepared in read_ahead(samples, writer.prepare, _size_bytes):
                 add(sample, prepared)
                 self._num_written += 1
                 self._tell("written", self._num_written)
@@ -109,6 +109,11 @@ class Export:
         chosen.left_out.seek(0)
         with self._target.writing("left_out.jsonl") as stream:
             shutil.copyfileobj(chosen.left_out, stream, _READ_BYTES)
+
+
+def _size_bytes(sample: Sample) -> int:
+    size: int = sample.job.row.size_bytes
+    return size
 
 
 def _versions(options: ExportOptions) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
+import msgspec
 from pydantic import BaseModel
 
 from producer.columns import GROUPS
@@ -114,12 +115,12 @@ _FULL: Final = JobSpec(prompt="x", seed=0).model_dump(mode="json")
 def spec_values(canonical: str) -> dict[str, Value]:
     """Every field of the spec that ``JobSpec.canonical`` wrote: it leaves out those at their default, and is read here
     without being checked again, which would take ten times as long."""
-    return _DEFAULTS | _flat(json.loads(canonical))
+    return _DEFAULTS | _flat(msgspec.json.decode(canonical))
 
 
 def full_spec(canonical: str) -> dict[str, Any]:
     """As ``JobSpec.from_json(canonical).model_dump(mode="json")``, which checks and takes ten times as long."""
-    given = json.loads(canonical)
+    given = msgspec.json.decode(canonical)
     parts = {name: {**_FULL[name], **given.get(name, {})} for name in _MODELS}
     loras = [{"weight": 1.0, **lora} for lora in given.get("loras", ())]
     return {**_FULL, **given, **parts, "loras": loras}

@@ -12,10 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from farm.image_store import local_path
 from producer.exports.exported_fields import Value
 from producer.exports.image_files import size_flaw
-from producer.exports.shards import Add, Sample, Shard, image_bytes
+from producer.exports.shards import Add, Sample, Shard, image_bytes, values_in
 from producer.exports.tally import Column
 from producer.exports.targets import Target, put
 
@@ -31,6 +33,7 @@ class Imagefolder:
                  reads_all: bool) -> None:  # fmt: skip
         self._target = target
         self._columns = columns
+        self._values = values_in(columns)
         self._folder_size = folder_size
         self._copies = copies
         self._reads_all = reads_all
@@ -57,7 +60,7 @@ class Imagefolder:
         with self._target.writing(f"{shard.split}/metadata.jsonl") as stream:
 
             def add(sample: Sample, _prepared: None) -> None:
-                stream.write(json.dumps(self._line(sample), ensure_ascii=False).encode() + b"\n")
+                stream.write(msgspec.json.encode(self._line(sample)) + b"\n")
 
             yield add
 
@@ -65,7 +68,8 @@ class Imagefolder:
         return f"{split}/**"
 
     def _line(self, sample: Sample) -> dict[str, Value]:
-        columns = {column.name: _typed(sample.value(column), column) for column in self._columns}
+        values = zip(self._columns, self._values(sample), strict=True)
+        columns = {column.name: value if column.is_full else _as_text(value) for column, value in values}
         return {"file_name": self.file_name(sample), "text": sample.text, **columns}
 
     def _link(self, sample: Sample, path: Path, key: str) -> bool:
@@ -76,7 +80,5 @@ class Imagefolder:
         return not path.is_symlink() and self._target.link(path, key)
 
 
-def _typed(value: Value, column: Column) -> Value:
-    if column.is_full:
-        return value
+def _as_text(value: Value) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -94,7 +94,7 @@ class Choosing:
         if not options.skip_broken and not options.looks.without:
             yield from ((job, None) for job in self._wanted())
             return
-        yield from read_ahead(self._wanted(), lambda job: look(job, options.looks))
+        yield from read_ahead(self._wanted(), lambda job: look(job, options.looks), lambda job: int(job.row.size_bytes))
 
     def _reason(self, job: DoneJob, found: Look | Flaw | None) -> dict[str, Any] | None:
         """Why the job is left out; None where it is not."""

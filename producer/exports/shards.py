@@ -1,6 +1,6 @@
 """Samples, the shards that they are written in, and what a format has to do with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,10 +20,6 @@ class Sample:
     key: str
     job: DoneJob
     text: str
-
-    def value(self, column: Column) -> Value:
-        name = column.name
-        return self.job.meta.get(name.removeprefix(META)) if name.startswith(META) else self.job.values[name]
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,18 @@ class ShardWriter(Protocol):
 
     def data_files(self, split: str) -> str:
         """The split's files as Hugging Face finds them below the dataset's folder."""
+
+
+def values_in(columns: Sequence[Column]) -> Callable[[Sample], list[Value]]:
+    """What gives a sample's values in these columns, those of meta last. Made once for all samples."""
+    names = [column.name for column in columns if not column.name.startswith(META)]
+    of_meta = [column.name.removeprefix(META) for column in columns[len(names) :]]
+
+    def values(sample: Sample) -> list[Value]:
+        own, meta = sample.job.values, sample.job.meta
+        return [*map(own.__getitem__, names), *map(meta.get, of_meta)]
+
+    return values
 
 
 def image_bytes(sample: Sample) -> bytes:

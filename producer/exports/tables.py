@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
 from producer.exports.exported_fields import Kind
-from producer.exports.shards import Sample
+from producer.exports.shards import Sample, values_in
 from producer.exports.tally import Column
 from schemas.errors import InputError
 
@@ -30,13 +30,13 @@ class TableWriter:
     def __init__(self, writer: Any, schema: Any, columns: tuple[Column, ...]) -> None:
         self._writer = writer
         self._schema = schema
-        self._columns = columns
+        self._values = values_in(columns)
         self._rows: list[list[Any]] = []
         self._num_bytes = 0
 
     def add(self, first: Iterable[Any], sample: Sample, num_bytes: int = 0) -> None:
         """``num_bytes``: what the row weighs beside its texts."""
-        self._rows.append([*first, *(sample.value(column) for column in self._columns)])
+        self._rows.append([*first, *self._values(sample)])
         self._num_bytes += num_bytes
         if len(self._rows) >= _GROUP_ROWS or self._num_bytes >= _GROUP_BYTES:
             self.flush()

@@ -46,8 +46,8 @@ class Tally:
         self.made_by[str(values["environment"]), job.provenance.get("forward_pass_size", 0)] += 1
         for name, counter in self.of_value.items():
             counter[str(values[name])] += 1
-        self.filled.update(name for name, value in values.items() if value is not None)
-        self.filled.update(META + name for name in job.meta)
+        self.filled.update([name for name, value in values.items() if value is not None])
+        self.filled.update([META + name for name in job.meta])
 
     @property
     def columns(self) -> tuple[Column, ...]:

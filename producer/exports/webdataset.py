@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+import msgspec
+
 from producer.exports.exported_fields import full_spec
 from producer.exports.shards import Add, Sample, Shard, image_bytes
 from producer.exports.tables import TableWriter, table_writer
@@ -84,7 +86,7 @@ class Webdataset:
             "environment": self._environments[job.row.environment_digest],
             "meta": job.meta,
         }
-        return json.dumps(record, ensure_ascii=False).encode()
+        return msgspec.json.encode(record)
 
     @contextmanager
     def _table(self, key: str) -> Iterator[TableWriter]:

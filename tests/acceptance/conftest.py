@@ -156,7 +156,8 @@ def wait_until(happens: Callable[[], bool], seconds: float = WAIT_SECONDS) -> No
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a farm, or what one rendered, run in one process (pytest --dist loadgroup): it is made once.
 
-    So do all that have processes forked: the fork server imports for ten seconds.
+    So do all that have processes forked: the fork server imports for ten seconds. Only the chaos tests have another
+    one, so that the two long groups go beside each other; xdist begins with those that have most tests, which they are.
     """
     for item in items:
         if set(getattr(item, "fixturenames", ())) & {"forked", "first_run"}:

@@ -4,6 +4,7 @@
 its exit code. Each command is a process of its own and begins where ``python -m nightshift`` does after its imports.
 """
 
+import importlib
 import json
 import os
 import select
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import nightshift
+from tests.fork_server import import_packages
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 def main() -> None:
     """Serves until stdin is closed."""
+    importlib.import_module("alembic.command")  # which the first command in a new home makes its tables with
+    import_packages("schemas", "farm", "producer")  # which import without torch
     assert threading.active_count() == 1, "a thread would be lost in every fork"
     while line := sys.stdin.buffer.readline():
         child = os.fork()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 from collections import Counter
 from contextlib import closing
@@ -95,6 +96,24 @@ def test_sigterm_finishes_the_pack_in_hand_and_gives_back_the_rest(
     assert states(farm)["done"] > 0
     assert states(farm)["running"] == 0
     assert farm.rows(select(Worker.state).where(Worker.process_id == pid)) == [("stopped",)]
+
+
+def test_a_drained_worker_finishes_the_pack_in_hand_and_gets_a_successor_when_that_is_taken_back(
+    postgres_farm: Farm, worker: subprocess.Popen, manifest: Path
+) -> None:
+    farm, (pid,), host = postgres_farm, postgres_farm.worker_pids(), socket.gethostname()
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=100", "--set", "width=64")
+    wait_until(lambda: is_rendering(farm))
+    assert f"{host}/cpu" in farm.run("drain", "nobody").stderr
+    told = farm.answer("drain", f"{host}/cpu")["workers"]
+    assert ("ready", "tiny") in {(one["state"], one["pair"]) for one in told}
+    wait_until(lambda: farm.rows(select(Worker.state).where(Worker.process_id == pid)) == [("stopped",)])
+    assert "expired" not in {state for (state,) in farm.rows(packs(farm))}
+    assert states(farm)["done"] > 0
+    assert states(farm)["running"] == 0
+    assert (worker.poll(), farm.worker_pids()) == (None, set())
+    farm.answer("drain", "--undo", host)
+    wait_until(lambda: bool(farm.worker_pids()))
 
 
 def test_a_second_signal_gives_the_pack_in_hand_back_at_once(

@@ -14,7 +14,7 @@ from tests.chaos.services import Services
 #: Another one on each day of the year would find more, and fail without a change: `make chaos` is for that.
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 
-pytestmark = pytest.mark.xdist_group("forked")
+pytestmark = pytest.mark.xdist_group("chaos")
 
 
 def test_whatever_fails_every_job_ends_once_and_every_image_is_as_without_faults(

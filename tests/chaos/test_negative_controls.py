@@ -9,7 +9,7 @@ from tests.chaos.rules import Rules
 from tests.chaos.run import Plan, execute
 from tests.chaos.services import Services
 
-pytestmark = pytest.mark.xdist_group("forked")
+pytestmark = pytest.mark.xdist_group("chaos")
 
 
 def fault(name: str) -> Fault:

@@ -1,9 +1,6 @@
-"""A dispatcher's part in schedules, as a process that can be made to die at a point: ``tests.chaos.crash_points``.
+"""A dispatcher's part in schedules, as a process that can be made to die at a point: ``tests.chaos.crash_points``."""
 
-python -m tests.integration.dying_dispatcher LEDGER_URL HOME
-"""
-
-import sys
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -25,14 +22,12 @@ POINTS = {
 }
 
 
-def main(url: str, home: str) -> None:
+def main(url: str, home: Path, points: Path) -> None:
+    """``points``: the folder of the armed ones. In a process of its own: it changes the product's functions."""
+    os.environ["CHAOS_POINTS"] = str(points)
     for point, (side, module, name) in POINTS.items():
         side(module, name, point)
     with closing(Database(url)) as database:
-        mine = Firings(database, Settings(home=Path(home)))
+        mine = Firings(database, Settings(home=home))
         mine.tend()
         mine.wait()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -15,13 +15,14 @@ from farm.broker import Broker
 from farm.database import Database
 from farm.logs import log_to_stderr
 from schemas.messages import PackMessage
+from schemas.settings import Settings
 from worker.consumer import consume
 from worker.refusals import Refusals
 
 
 def main() -> None:
     database_url, broker_url, prefix, worker_id, pack_seconds = sys.argv[1:]
-    log_to_stderr("info", "consumer")
+    log_to_stderr(Settings(), "consumer")
     refusals = Refusals(Database(database_url), worker_id, pause_seconds=0.01)
     broker = Broker(broker_url, prefix, refusals)
 

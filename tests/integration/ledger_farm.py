@@ -7,7 +7,6 @@ from sqlalchemy import func, select
 
 from farm import batches, ledger
 from farm.database import Database
-from farm.schema import upgrade
 from farm.workers import WorkerIdentity, register_worker
 from schemas.provenance import Environment
 from schemas.records import ClaimedPack, FinishedImage, ReleasedPack, StagedJob, StoredImage
@@ -15,6 +14,7 @@ from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Batch, Job
 from schemas.written_spec import WrittenSpec
+from tests.ledgers import make_tables
 
 ENVIRONMENT = Environment(
     pair="tiny",
@@ -51,7 +51,7 @@ class TestClock:
 
 def new_ledger(url: str, clock: TestClock | None = None) -> Database:
     database = Database(url, clock)
-    upgrade(database)
+    make_tables(database)
     return database
 
 

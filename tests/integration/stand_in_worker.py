@@ -24,7 +24,7 @@ from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    for name in ("--worker-id", "--pair", "--device"):
+    for name in ("--worker-id", "--pair", "--device", "--name"):
         parser.add_argument(name)
     worker_id = parser.parse_args().worker_id
     behaviour = os.environ["STAND_IN"]

@@ -131,6 +131,19 @@ def test_the_doctor_judges_a_redis_that_others_can_reach_by_its_version(
     assert findings["redis version"].ok == (redis_flaw(version) is None)
 
 
+def test_the_doctor_warns_of_a_redis_that_throws_queues_away(redis_server: RedisServer, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, broker_url=redis_server.url)
+    with closing(redis_client(redis_server.url)) as client:
+        usual = client.config_get("maxmemory-policy")["maxmemory-policy"]
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            findings = {finding.subject: finding for finding in examine(settings)}
+        finally:
+            client.config_set("maxmemory-policy", usual)
+    assert not findings["redis"].ok
+    assert "set it to noeviction" in findings["redis"].sentence
+
+
 # TLS
 
 

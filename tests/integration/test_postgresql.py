@@ -106,3 +106,20 @@ def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_befor
                 plan = tx.connection.exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {statement}").scalars().all()
             assert any(index in step for step in plan), plan
             assert not any("Sort" in step for step in plan), plan
+
+
+def num_connections(database: Database) -> int:
+    of_ours = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    )
+    with database.begin(read_only=True) as tx:
+        return int(tx.execute(of_ours).scalar_one())
+
+
+def test_a_process_keeps_one_connection_so_that_fifty_workers_fit_into_a_hundred(postgres_url: str) -> None:
+    """Also when its threads asked at the same moment."""
+    database = Database(postgres_url)
+    with database.begin(), database.begin(), database.begin():
+        assert num_connections(database) == 4
+    assert num_connections(database) == 1
+    database.close()

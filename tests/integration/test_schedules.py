@@ -2,14 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -26,6 +26,7 @@ from producer.queries import batch_summaries, batch_summary
 from producer.schedule_queries import due_schedules, find_schedule
 from schemas.schedule import RETRY_SECONDS, Missed
 from schemas.settings import Settings
+from tests.integration import dying_dispatcher
 from tests.integration.ledger_farm import TestClock, new_ledger, states
 from tests.integration.schedule_farm import (
     add,
@@ -315,25 +316,26 @@ def test_a_submission_that_kills_its_process_each_time_fails_in_the_end(
     assert "ended 6 times without a word" in (last_firing(database).error or "")
 
 
-def died(url: str, home: Path, point: str) -> None:
+def died(processes: Any, url: str, home: Path, point: str) -> None:
     """A real dispatcher's process, which is killed at the point."""
     points = home / "points"
     (points / "fired").mkdir(parents=True)
     (points / point).write_text("KILL")
-    environment = {**os.environ, "CHAOS_POINTS": str(points)}
-    command = [sys.executable, "-m", "tests.integration.dying_dispatcher", url, str(home)]
-    assert subprocess.run(command, env=environment).returncode == -9
+    process = processes.Process(target=dying_dispatcher.main, args=(url, home, points))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("point", ["after firing", "claimed", "created", "staged", "before opening", "opened"])
 def test_a_dispatcher_that_is_killed_at_any_point_of_a_submission_leaves_one_batch_to_the_next(
-    database_url: str, settings: Settings, manifest: Path, clock: TestClock, point: str
+    processes: Any, database_url: str, settings: Settings, manifest: Path, clock: TestClock, point: str
 ) -> None:
     clock.now = datetime.now(UTC) - 2 * DAY
     manifest.write_text("Prompt\n" + "a cat\n" * 1_500)
     with closing(new_ledger(database_url, clock)) as database, closing(Firings(database, settings)) as next_one:
         add(database, clock, manifest)
-        died(database_url, settings.home, point)
+        died(processes, database_url, settings.home, point)
         clock.now = datetime.now(UTC) + timedelta(hours=1)
         tended(next_one)
         tended(next_one)

@@ -24,6 +24,12 @@ from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, 
 
 
 @pytest.fixture
+def postgres_url(empty_postgres_url: str) -> str:
+    """Without tables, here."""
+    return empty_postgres_url
+
+
+@pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     with closing(Database(database_url)) as database:
         yield database
@@ -56,7 +62,7 @@ def test_the_jobs_of_the_version_before_fewer_entries_go_on(database: Database) 
     config.set_main_option("script_location", str(Path(farm.schema.__file__).parent / "migrations"))
     with database.begin() as tx:
         config.attributes["connection"] = tx.connection
-        command.upgrade(config, "0006")
+        command.upgrade(config, "0007")
     batch_id, worker_id = open_batch(database, 4), new_worker(database)
     held = claimed_pack(database, batch_id, worker_id, 2)
     upgrade(database)

@@ -23,6 +23,7 @@ from schemas.tables import Job, Pack, Worker
 from tests.integration import stand_in_worker
 from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, release_pack
 from tests.servers import RedisServer, temporary_folder
+from worker.assignments import Assignment
 from worker.burial import bury
 from worker.devices import Device
 from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST, EXIT_HUNG, EXIT_OUT_OF_SERVICE
@@ -55,7 +56,7 @@ def supervisor_of(database: Database, tmp_path: Path, monkeypatch: pytest.Monkey
     def make(behaviour: str, devices: Sequence[Device] = (Device("cpu"),), **chosen: Any) -> Supervisor:
         monkeypatch.setenv("STAND_IN", behaviour)
         settings = Settings(home=tmp_path, database_url=str(database.engine.url), **chosen)
-        return Supervisor(database, settings, "tiny", devices)
+        return Supervisor(database, settings, [Assignment(device, "tiny") for device in devices])
 
     return make
 

@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from farm import ledger, packs
 from farm.database import Database
+from farm.draining import drain
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
 from schemas.messages import PackMessage
@@ -28,8 +29,10 @@ from worker.exit_codes import EXIT_DEVICE_LOST
 from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.lease_keeper import LeaseKeeper
+from worker.memory_probe import ProcessMemory
 from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
+from worker.pass_measuring import PassMeasurer
 from worker.pipelines import LoadedPair, load_pair
 from worker.preparing import Preparer
 from worker.watchdog import Watchdog
@@ -93,8 +96,9 @@ class Bench:
 
 
 def new_bench(
-    url: str, home: Path, pair: LoadedPair, end: Callable[[str], object] | None = None, **chosen: Any
-) -> Bench:
+    url: str, home: Path, pair: LoadedPair, end: Callable[[str], object] | None = None, measures: bool = False,
+    **chosen: Any,
+) -> Bench:  # fmt: skip
     settings = Settings(home=home, database_url=url, **chosen)
     database = new_ledger(url)
     worker_id, ends = new_worker(database), list[str]()
@@ -104,8 +108,10 @@ def new_bench(
     watchdog.start()
     preparer = Preparer(pair, InputFetcher(InputStore(settings.images_url), home / "cache"), limits)
     finisher = Finisher(store, FileMaker(environment(pair), watermark=False, png_compress_level=1))
-    leases = LeaseKeeper(database, worker_id, settings.lease_seconds)
-    stages = Stages(preparer, DeviceThread(pair, limits, watchdog), finisher)
+    leases = LeaseKeeper(database, worker_id, settings.lease_seconds, lambda: ends.append("drained"))
+    plenty = ProcessMemory(total_bytes=2**50)
+    measurer = PassMeasurer(pair, plenty, home / "pass_memory", settings.forward_pass_size, settings.memory_share)
+    stages = Stages(preparer, DeviceThread(pair, limits, watchdog, measurer if measures else None), finisher)
     runner = PackRunner(database, stages, leases, settings, ends.append)
     return Bench(database, runner, watchdog, leases, home / "images", ends)
 
@@ -171,6 +177,21 @@ def test_a_pass_that_memory_does_not_hold_is_halved_until_it_does(
     assert {job.attempts for job in job_rows(bench.database, batch)} == {0}
     assert caplog.text.count("from now on 4 of them share one") == 1
     assert caplog.text.count("from now on 2 of them share one") == 1
+
+
+def test_where_memory_is_measured_a_pack_is_split_before_it_does_not_fit(
+    bench_of: Callable[..., Bench], evaluations: Evaluations
+) -> None:
+    bench = bench_of(measures=True)
+    evaluations.interfere = holds(2)
+    batch, pack = bench.release(8)
+    bench.run(pack)
+    assert evaluations.num_images == [1, 1, 2, 2, 8, 4, *[2] * NUM_STEPS * 4]
+    assert (states(bench.database, batch), bench.sizes()) == ({"done": 8}, [2] * 8)
+    evaluations.num_images.clear()
+    again = bench_of(measures=True)
+    again.run(again.release(8)[1])
+    assert evaluations.num_images == [2] * NUM_STEPS * 4
 
 
 def test_later_packs_begin_with_what_fitted_and_other_sizes_with_what_the_setting_says(
@@ -334,6 +355,17 @@ def test_a_worker_that_hears_of_its_lost_lease_stops(bench_of: Callable[..., Ben
     bench.leases.start()
     assert taken_over(bench, evaluations, num_inference_steps=999) < 999
     bench.leases.stop()
+
+
+def test_a_worker_that_hears_that_it_is_drained_leaves_once(bench_of: Callable[..., Bench]) -> None:
+    bench = bench_of(lease_seconds=60)
+    assert bench.leases.look()
+    assert bench.ends == []
+    drain(bench.database, bench.leases.worker_id)
+    assert bench.leases.look()
+    assert bench.leases.look()
+    assert bench.ends == ["drained"]
+    assert bench.leases.is_draining.is_set()
 
 
 def test_a_lost_device_ends_the_process_and_only_the_pack_on_it_is_suspected(

@@ -1,5 +1,9 @@
 """Fixtures of the tests without servers. Torch is imported only by tests that ask for a pair."""
 
+import copy
+import functools
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +13,20 @@ from tests.unit.manifest_server import manifest_server
 from tests.unit.unreachable_store import unreachable_store
 
 __all__ = ["manifest_server", "unreachable_store"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """compel's parser takes half a second for a long prompt, and tests give it the same few again and again."""
+    if "compel" not in sys.modules:
+        yield
+        return
+    from compel import Compel
+
+    parse = functools.cache(Compel.parse_prompt_string)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compel, "parse_prompt_string", staticmethod(lambda text: copy.deepcopy(parse(text))))
+        yield
 
 
 @pytest.fixture(scope="session")

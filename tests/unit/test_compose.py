@@ -7,10 +7,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-import typer
 import yaml
 
-from nightshift import app
+from nightshift import COMMANDS, loaded
 from schemas.settings import Settings
 from worker.supervisor import KILL_SECONDS
 
@@ -24,8 +23,9 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 def assert_is_a_command(words: list[str]) -> None:
     """Fails unless these words lead through the `nightshift` command's groups to a command."""
-    command: Any = typer.main.get_command(app)
-    for word in words:
+    assert words[0] in COMMANDS, f"nightshift has no command {words[0]!r}"
+    command = loaded(words[0])
+    for word in words[1:]:
         assert word in getattr(command, "commands", {}), f"nightshift has no command {' '.join(words)!r}"
         command = command.commands[word]
     assert not hasattr(command, "commands"), f"nightshift {' '.join(words)} is a group, not a command"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import SettingsError
+from schemas.errors import PairError, SettingsError
+from schemas.settings import Settings
+from worker.assignments import Assignment, assignments
 from worker.devices import Device, devices
 
 
@@ -59,3 +61,50 @@ def test_a_broken_driver_is_said_instead_of_rendering_on_the_cpu(tmp_path: Path,
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho Driver/library version mismatch\nexit 18\n")
     with pytest.raises(SettingsError, match="Driver/library version mismatch"):
         devices("auto")
+
+
+def assigned(tmp_path: Path, *pairs: str, chosen: str | None = None, **settings: str) -> list[tuple[str, str]]:
+    return [(str(one.device), one.pair) for one in assignments(Settings(home=tmp_path, **settings), pairs, chosen)]
+
+
+def test_one_pair_has_every_device(two_gpus: None, tmp_path: Path) -> None:
+    assert assigned(tmp_path) == [("cuda:0", "tiny"), ("cuda:1", "tiny")]
+    assert assigned(tmp_path, "full") == [("cuda:0", "full"), ("cuda:1", "full")]
+    assert assigned(tmp_path, "full", chosen="1") == [("cuda:1", "full")]
+    assert assigned(tmp_path, "full", devices="0") == [("cuda:0", "full")]
+
+
+def test_each_of_several_pairs_has_its_own_devices(two_gpus: None, tmp_path: Path) -> None:
+    assert assigned(tmp_path, "tiny:1", "full:0", "tiny:cpu") == [
+        ("cuda:1", "tiny"),
+        ("cuda:0", "full"),
+        ("cpu", "tiny"),
+    ]
+
+
+def test_processes_that_share_the_cpu_have_names_of_their_own(no_gpu: None, tmp_path: Path) -> None:
+    assert assigned(tmp_path, "tiny:cpu,cpu", "full:cpu") == [("cpu:0", "tiny"), ("cpu:1", "tiny"), ("cpu:2", "full")]
+    assert Assignment(Device("cpu", "1"), "tiny").device.environment == {}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "chosen", "sentence"),
+    [
+        (["tiny", "full"], None, "each names its devices: --pair tiny:0,1 --pair full:2"),
+        (["tiny:0", "full"], None, "each names its devices"),
+        (["tiny:0", "full:0,1"], None, "cuda:0 is to have two pairs"),
+        (["tiny:0"], "1", "devices are named once"),
+        (["tiny:"], None, "devices is auto, cpu, or GPU indices"),
+        (["tiny:5"], None, "GPU 5 is not here"),
+    ],
+)
+def test_devices_that_are_not_said_or_said_twice_are_refused(
+    two_gpus: None, tmp_path: Path, pairs: list[str], chosen: str | None, sentence: str
+) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        assigned(tmp_path, *pairs, chosen=chosen)
+
+
+def test_a_pair_that_is_not_known_is_refused(two_gpus: None, tmp_path: Path) -> None:
+    with pytest.raises(PairError):
+        assigned(tmp_path, "tiny:0", "nobody:1")

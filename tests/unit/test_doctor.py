@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from farm.database import Database
+from farm.gpus import GpuReading, Gpus
 from farm.schema import upgrade
 from farm.workers import WorkerIdentity, count_refused, note_worker, register_worker
+from producer import machine_checks, server_checks
 from producer.doctor import Finding, examine
 from producer.versions import redis_flaw, sqlite_flaw
+from schemas.errors import NightshiftError
+from schemas.pair import ModelPair
 from schemas.settings import Settings
 
 HERE = socket.gethostname()
@@ -106,3 +110,75 @@ def test_the_ledgers_sqlite_is_told_of_and_is_no_fault(settings: Settings) -> No
 def test_a_disk_that_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
     findings = examine(Settings(home=tmp_path, images_url=f"file:///tmp/{'x' * 300}"))
     assert not all(finding.ok for finding in findings)
+
+
+# GPUs: what the driver answers stands in for a driver, which a machine for tests seldom has
+
+
+def two_gpus(total_bytes: int) -> Gpus:
+    first = GpuReading(0, "NVIDIA H200", 2 * 1024**3, total_bytes, 0.5, 61, 412.5)
+    return Gpus("580.1", (first, GpuReading(1, "NVIDIA T4", 0, 16 * 1024**3, None, None, None)))
+
+
+def test_gpus_are_told_with_their_memory_and_heat(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_checks, "read_gpus", lambda: two_gpus(140 * 1024**3))
+    said = finding(settings, "gpus").sentence
+    assert said == "driver 580.1; 0: NVIDIA H200, 2.0 of 140 GiB in use, 61 °C, 1: NVIDIA T4, 0.0 of 16 GiB in use"
+
+
+def test_a_gpu_that_cannot_hold_the_pair_gets_advice(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_checks, "read_gpus", lambda: two_gpus(8 * 1024**3))
+    assert 'set offload = "auto"' in finding(settings, "gpus").sentence
+
+
+def test_gpus_that_are_asked_for_and_have_no_driver_are_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_checks, "read_gpus", lambda: Gpus(None))
+    assert finding(Settings(home=tmp_path), "gpus").ok
+    assert not finding(Settings(home=tmp_path, devices="0,1"), "gpus").ok
+
+
+def test_a_driver_that_sees_no_gpu_is_a_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_checks, "read_gpus", lambda: Gpus("580.1"))
+    assert "sees no GPU" in finding(settings, "gpus").sentence
+
+
+def test_models_that_are_not_here_are_a_fault_where_there_are_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ModelPair.model_validate({"name": "own", "base": {"source": "/nowhere/base.safetensors"}})
+    settings = Settings(home=tmp_path, pair="own", pairs={"own": own})
+    assert "/nowhere/base.safetensors is not on this machine" in finding(settings, "pair").sentence
+    monkeypatch.setattr(machine_checks, "read_gpus", lambda: two_gpus(140 * 1024**3))
+    found = finding(settings, "pair")
+    assert not found.ok
+    assert "/nowhere/base.safetensors is missing here" in found.sentence
+
+
+def test_models_of_the_hub_are_told_where_they_would_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    settings = Settings(home=tmp_path, pair="sdxl")
+    assert "would fetch stabilityai/stable-diffusion-xl-base-1.0 and" in finding(settings, "pair").sentence
+    for part in ("base", "refiner"):
+        (tmp_path / "hub" / f"models--stabilityai--stable-diffusion-xl-{part}-1.0").mkdir(parents=True)
+    assert "would fetch" not in finding(settings, "pair").sentence
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(-600, "600 s ahead of"), (600, "600 s behind"), (1, None)])
+def test_a_clock_that_is_off_is_a_fault(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str | None
+) -> None:
+    monkeypatch.setattr(server_checks, "ledger_time", lambda _: datetime.now(UTC) + timedelta(seconds=seconds))
+    if said is None:
+        assert server_checks.clock(settings) == "agrees with the ledger's"
+        return
+    with pytest.raises(NightshiftError, match=said):
+        server_checks.clock(settings)
+
+
+def test_a_ledger_that_is_not_there_is_said_once(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url="postgresql://127.0.0.1:1/none")
+    assert [found.subject for found in examine(settings) if "127.0.0.1" in found.sentence] == ["ledger"]

@@ -10,6 +10,7 @@ from schemas.errors import SpecError
 from schemas.spec import JobSpec
 from worker.embedding import embed, num_chunks, stacked
 from worker.prompts import base_prompts, refiner_prompts
+from worker.remembered_texts import RememberedTexts
 
 SENTENCE = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. "
 LONG = (SENTENCE * 5).strip()
@@ -20,9 +21,10 @@ def spec(prompt="a red fox", **fields):
     return JobSpec.parse({"prompt": prompt, "seed": 1, **fields})
 
 
-def embedded(pipe, one):
+def embedded(pipe, one, texts=None):
     with torch.inference_mode():
-        embeds = embed(pipe, refiner_prompts(one) if pipe.text_encoder is None else base_prompts(one))
+        prompts = refiner_prompts(one) if pipe.text_encoder is None else base_prompts(one)
+        embeds = embed(pipe, prompts, texts or RememberedTexts())
     return tuple(getattr(embeds, name) for name in NAMES)
 
 
@@ -267,7 +269,7 @@ def test_open_parentheses_do_not_stop_the_worker(tiny):
 def test_prompts_of_a_pass_are_stacked_in_their_order(tiny):
     specs = [spec("a fox"), spec("a wolf", negative_prompt="dark"), spec("a fox")]
     with torch.inference_mode():
-        embeds = [embed(tiny.base, base_prompts(one)) for one in specs]
+        embeds = [embed(tiny.base, base_prompts(one), RememberedTexts()) for one in specs]
         arguments = stacked(embeds)
     assert set(arguments) == set(NAMES)
     assert torch.equal(arguments["prompt_embeds"][0], arguments["prompt_embeds"][2])

@@ -3,15 +3,13 @@
 import json
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from nightshift import app
+from nightshift import app, loaded
 from producer.axes import parsed_axes
 from producer.drawings import TEMPLATE_FIELDS
 from producer.expansion import Expansion, TemplateMode
@@ -20,7 +18,6 @@ from producer.sweeps import Sweep, parsed_sweep
 from schemas.errors import InputError, ManifestError
 from schemas.fields import MAX_SEED
 
-COMMAND: Any = typer.main.get_command(app)
 SAMPLE, ALL = TemplateMode.SAMPLE, TemplateMode.ALL
 
 
@@ -466,7 +463,7 @@ def test_submit_takes_templates_sweeps_counts_and_a_bound(home: Path) -> None:
 @pytest.mark.parametrize("command", ["submit", "render", "grid"])
 def test_every_option_that_expands_rows_is_documented(command: str) -> None:
     options = {"--templates", "--wildcards", "--sweep", "--zip", "--count", "--base-seed", "--max-jobs"}
-    found = {name for parameter in COMMAND.commands[command].params for name in parameter.opts}
+    found = {name for parameter in loaded(command).params for name in parameter.opts}
     assert options & found == (options if command != "grid" else options - {"--sweep", "--zip", "--count"})
     page = (Path(__file__).parents[2] / "docs" / "bulk.md").read_text()
     assert [option for option in options if f"`{option}" not in page] == []

@@ -1,6 +1,5 @@
 """An export that is killed, at whatever point, and run again ends with the bytes of one that nobody killed."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -32,14 +31,6 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> ExportFarm:
 def arguments(file_format: str, folder: Path) -> list[str]:
     options = ["--format", file_format, "--shard-size", "10", "--split", "train=0.8,test=0.2", "--without", "black"]
     return ["1", *options, "--to", str(folder)]
-
-
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Forked from one that has imported what an export needs: a start takes milliseconds."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["pyarrow.parquet", "tests.unit.export_farm"])
-    return found
 
 
 def run_export(variables: dict[str, str], command: list[str]) -> None:

@@ -1,10 +1,12 @@
 """The fingerprint of a pair: changed by whatever changes pixels, and by nothing else."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -150,6 +152,23 @@ def test_a_file_is_read_once_and_again_after_it_changed(tmp_path):
     path.write_bytes(b"three")
     os.utime(path, ns=(times[0], times[1] + 1))
     assert file_sha256(path, cache) == hashlib.sha256(b"three").hexdigest()
+
+
+def test_who_comes_while_another_process_reads_the_file_waits_for_its_digest(tmp_path):
+    path, cache, digests = tmp_path / "weights", tmp_path / "cache", []
+    path.write_bytes(b"one")
+    file_sha256(path, cache)
+    (remembered,) = (file for file in (cache / "file-digests").iterdir() if file.suffix != ".lock")
+    remembered.unlink()
+    waits = Thread(target=lambda: digests.append(file_sha256(path, cache)))
+    with remembered.with_name(f"{remembered.name}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waits.start()
+        waits.join(0.1)
+        assert waits.is_alive()
+        remembered.write_text("what the other process found")
+    waits.join(30)
+    assert digests == ["what the other process found"]
 
 
 def test_two_files_of_one_size_and_time_are_two_files(tmp_path):

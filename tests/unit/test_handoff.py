@@ -98,7 +98,7 @@ def _run(pair, one, fresh_at_the_seam):
     schedule = noise_schedule(pair, [one])
     pair.base.scheduler = schedule.scheduler
     latents = pair.base.prepare_latents(1, 4, 64, 64, torch.float32, "cpu", generators)
-    stage = Stage(pair.base.unet, base_conditioning(pair.base, [one]), one.guidance_scale)
+    stage = Stage(pair.base.unet, base_conditioning(pair, [one]), one.guidance_scale)
     seam, end = handoff_step(schedule, one), one.num_inference_steps
     options = pair.base.prepare_extra_step_kwargs(generators, 0.0)
     latents = Sampler(schedule, options, never).run(stage, latents, 0, seam)

@@ -165,7 +165,7 @@ def test_render_puts_the_loras_of_its_specs_on(pair, folder):
 
 
 def refiner_reads(pair):
-    told = refiner_conditioning(pair.refiner, [spec(refiner={})])
+    told = refiner_conditioning(pair, [spec(refiner={})])
     return torch.cat([told.hidden_states.flatten(), told.pooled.flatten()])
 
 

@@ -2,7 +2,12 @@
 
 import json
 import logging
+import re
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -16,6 +21,7 @@ from schemas.spec import JobSpec
 from worker.environment import environment
 from worker.pipelines import load_pair
 from worker.rendering import render
+from worker.timeline import Timeline, telling_of_first
 
 
 @pytest.fixture
@@ -48,6 +54,45 @@ def test_base_and_refiner_share_one_text_encoder_tokenizer_and_vae(tiny):
     assert id(tiny.refiner.vae) == id(tiny.base.vae)
     assert tiny.refiner.text_encoder is None
     assert tiny.refiner.unet is not tiny.base.unet
+
+
+def mapped_weights():
+    """Where this process has pages of safetensors files."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if ".safetensors" in line]
+    return [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_are_mapped_from_their_files_and_not_copied(tiny):
+    mapped = mapped_weights()
+    networks = [tiny.base.text_encoder, tiny.base.text_encoder_2, tiny.base.unet, tiny.base.vae, tiny.refiner.unet]
+    for tensor in (tensor for network in networks for tensor in network.parameters()):
+        assert any(begin <= tensor.data_ptr() < end for begin, end in mapped)
+
+
+def test_the_time_of_each_part_of_loading_is_kept(model_cache):
+    timeline = Timeline(time.monotonic())
+    load_pair(BUILT_IN_PAIRS["tiny"], "cpu", model_cache, timeline)
+    told = str(timeline)
+    assert re.fullmatch(r"[\d.]+ s after its start: (.+ [\d.]+, )+fingerprint waited for [\d.]+", told)
+    for part in ("files found", "base loaded", "base on its device", "refiner loaded", "refiner on its device"):
+        assert f"{part} " in told
+    assert re.search(r"fingerprint \(beside the loading\) [\d.]+", told)
+
+
+def test_a_process_knows_when_it_began():
+    code = "import time; time.sleep(0.3); from worker.timeline import Timeline; print(Timeline.of_process('imports'))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(told.rpartition(" ")[2]) >= 0.3
+
+
+def test_only_the_first_pack_is_told_of():
+    told, ran = [], []
+    run = telling_of_first(ran.append, told.append)
+    for content in ({"pack_id": "a"}, {"pack_id": "b"}):
+        run(content)
+    assert ran == [{"pack_id": "a"}, {"pack_id": "b"}]
+    assert len(told) == 1
 
 
 def test_the_log_says_how_much_memory_is_shared(model_cache, caplog):

@@ -165,7 +165,7 @@ from farm.logs import log_to_stderr
 from farm.retries import Failure
 from schemas.settings import load_settings
 settings = load_settings()
-log_to_stderr("debug", "test")
+log_to_stderr(settings.model_copy(update={"log_level": "debug"}), "test")
 error = ConnectionError("cannot reach", settings.broker_url, settings.database_url)
 logging.getLogger("redis").warning("trying %s", settings.broker_url)
 logging.getLogger("httpx").warning("Authorization: Bearer hf_planted_token")
@@ -183,7 +183,11 @@ raise RuntimeError(settings.database_url) from error
 """
 
 
-def test_log_lines_and_tracebacks_lose_what_libraries_quote(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_log_lines_and_tracebacks_lose_what_libraries_quote(
+    log_format: str, bare: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bare.setenv("NIGHTSHIFT_LOG_FORMAT", log_format)
     Path("nightshift.toml").write_text(f'broker_url = "redis://:{PLANTED}%40@host/0?token=other-planted"\n')
     bare.setenv("NIGHTSHIFT_DATABASE_URL", f"postgresql://me:{PLANTED}-too@host/db")
     bare.setenv("HF_TOKEN", "hf_planted_token")

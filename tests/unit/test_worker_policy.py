@@ -12,6 +12,7 @@ from worker.devices import Device
 from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST
 from worker.pass_limits import PassLimits
 from worker.seat import Seat
+from worker.stopping import Stopping
 
 SHAPE = PassShape(8, 1024, 1024)
 
@@ -55,6 +56,14 @@ def test_a_limit_never_grows_again() -> None:
     limits = PassLimits(8)
     limits.halve((64, 64), 4)
     limits.halve((64, 64), 8)
+    assert limits.most((64, 64)) == 2
+
+
+def test_what_was_measured_is_a_limit_that_a_pass_which_does_not_fit_still_halves() -> None:
+    limits = PassLimits(8)
+    limits.learn((64, 64), 4)
+    assert (limits.knows((64, 64)), limits.knows((64, 72)), limits.most((64, 64))) == (True, False, 4)
+    limits.halve((64, 64), 4)
     assert limits.most((64, 64)) == 2
 
 
@@ -118,13 +127,13 @@ def test_a_device_that_dies_with_nothing_in_hand_is_not_out_of_service() -> None
 
 
 def test_only_deaths_by_the_device_count_against_it() -> None:
-    seat = Seat(Device("cpu"))
+    seat = Seat(Device("cpu"), "tiny")
     assert not any(seat.note_death(-9, death(n)) for n in range(5))
     assert [seat.note_death(EXIT_DEVICE_LOST, death(n)) for n in range(3)] == [False, False, True]
 
 
 def test_a_seat_forgets_its_deaths_when_an_image_was_recorded() -> None:
-    seat = Seat(Device("cpu"))
+    seat = Seat(Device("cpu"), "tiny")
     for n in range(2):
         seat.note_death(EXIT_DEVICE_LOST, death(n))
     seat.note_death(-9, death(3, had_rendered=True))
@@ -132,7 +141,7 @@ def test_a_seat_forgets_its_deaths_when_an_image_was_recorded() -> None:
 
 
 def test_a_deaf_consumer_is_replaced_at_once_and_other_deaths_after_a_while() -> None:
-    seat = Seat(Device("cpu"), started_at=time.monotonic())
+    seat = Seat(Device("cpu"), "tiny", started_at=time.monotonic())
     seat.empty(EXIT_DEAF)
     at_once = seat.restart_at
     seat.empty(EXIT_DEVICE_LOST)
@@ -141,7 +150,7 @@ def test_a_deaf_consumer_is_replaced_at_once_and_other_deaths_after_a_while() ->
 
 def starts(*ends: tuple[int, bool]) -> list[bool]:
     """Whether each of these ends (code, whether it was ready) takes the device out of service."""
-    seat = Seat(Device("cpu"))
+    seat = Seat(Device("cpu"), "tiny")
     return [seat.note_start(code, was_ready=was_ready) for code, was_ready in ends]
 
 
@@ -157,3 +166,12 @@ def test_a_pair_that_does_not_load_is_tried_again_only_where_it_has_been_loaded(
 
 def test_a_store_or_ledger_that_was_there_once_is_waited_for() -> None:
     assert not any(starts((70, True), *[(3, False)] * 9))
+
+
+def test_who_is_asked_patiently_has_no_limit_until_somebody_else_asks() -> None:
+    stopping = Stopping(0.0)
+    stopping.ask(patiently=True)
+    assert stopping.gently.is_set()
+    assert not stopping.at_once.wait(0.1)
+    stopping.ask(patiently=True)
+    assert stopping.at_once.wait(10)
