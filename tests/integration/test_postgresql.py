@@ -46,7 +46,8 @@ def end_all_connections(url: str) -> None:
     """As a server that is started again."""
     with closing(Database(url)) as other, other.begin() as tx:
         tx.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                        " WHERE datname = current_database() AND pid != pg_backend_pid()"))  # fmt: skip
+                        " WHERE datname = current_database() AND pid != pg_backend_pid()"
+                        " AND application_name = 'nightshift'"))  # fmt: skip
 
 
 def test_a_connection_that_has_died_since_it_was_used_is_no_error(postgres_url: str) -> None:
