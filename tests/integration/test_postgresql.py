@@ -111,7 +111,7 @@ def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_befor
 
 def num_connections(database: Database) -> int:
     of_ours = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nightshift'"
     )
     with database.begin(read_only=True) as tx:
         return int(tx.execute(of_ours).scalar_one())
