@@ -70,6 +70,7 @@ BENCH_farm := --devices 50 --packs 2
 BENCH_finish := --rounds 5
 BENCH_naive := --limit 16 --rounds 3
 BENCH_overhead := --limit 16 --rounds 2
+BENCH_scale := --jobs 20000
 BENCH_startup := --rounds 1
 BENCH_submit := --rows 20000 --simple-rows 500
 
