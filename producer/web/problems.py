@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from farm.secrets import without_secrets
 from schemas.errors import (
@@ -125,13 +126,22 @@ def _wrong(item: Any) -> Wrong:
     return Wrong(where=where, reason=printable(item["msg"])[:1000], value=shown(item.get("input")))
 
 
-def _of_starlette(_request: Request, error: Exception) -> Response:
+def _of_starlette(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method", 413: "too_large", 400: "request"}
-    headers = dict(error.headers) if error.headers else None
+    headers = dict(error.headers) if error.headers else {}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods_of(request))) or headers.get("Allow", "")
     return problem_response(
         error.status_code, codes.get(error.status_code, "request"), str(error.detail), headers=headers
     )
+
+
+def _methods_of(request: Request) -> set[str]:
+    """What may be asked of a path of the API: Starlette says what its first route takes, and a path may have two."""
+    described = request.app.openapi()["paths"].items()
+    ours = [methods for path, methods in described if compile_path(path)[0].match(request.url.path)]
+    return {method.upper() for methods in ours for method in methods}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from producer import changes
 from producer.batch_pages import batches_before
 from producer.outlook import outlook
 from producer.queries import batch_summary
+from producer.web.api.orders import WHOLE
 from producer.web.api.shapes import BatchPage, BatchShape
 from producer.web.callers import Farm, Operator, Reader
 from producer.web.cursors import MAX_CHARACTERS, after_cursor, cursor
@@ -19,12 +20,16 @@ from producer.web.problems import problems
 from schemas.errors import NotFoundError, RequestError
 from schemas.states import BatchState
 
-router = APIRouter(prefix="/batches", tags=["batches"], responses=problems(401, 403, 421, 422, 429, 503))
+router = APIRouter(prefix="/batches", tags=["batches"], responses=problems(400, 401, 403, 421, 422, 429, 503))
 
 _MAX_ID: Final = 2**31 - 1
 BatchId = Annotated[int, Path(ge=1, le=_MAX_ID, description="The batch's number.", examples=[3])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Rows of a page, at the most.")]
 Cursor = Annotated[str | None, Query(max_length=MAX_CHARACTERS, description="`next` of the page before.")]
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
 
 
 class Order(BaseModel):
@@ -33,8 +38,12 @@ class Order(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"priority": 9}],
                                                                               "minProperties": 1})  # fmt: skip
 
-    priority: Annotated[int, Field(ge=0, le=9)] | None = None
-    weight: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9, json_schema_extra=_without_default), WHOLE] = 5
+    weight: Annotated[float, Field(ge=0.001, le=1000, json_schema_extra=_without_default)] = 1.0
+
+    def given(self, name: str) -> Any:
+        """None for what is left out."""
+        return getattr(self, name) if name in self.model_fields_set else None
 
 
 class Cancellation(BaseModel):
@@ -125,10 +134,11 @@ def retry_batch(farm: Farm, _caller: Operator, batch_id: BatchId) -> Any:
 @router.post("/{batch_id}/reprioritise", response_model=BatchShape, responses=problems(404, 409, 413))
 def reprioritise_batch(farm: Farm, caller: Operator, batch_id: BatchId, order: Order) -> Any:
     """Puts it before or behind others; it holds for every pack that is begun from now on."""
-    if order.priority is None and order.weight is None:
+    priority, weight = order.given("priority"), order.given("weight")
+    if priority is None and weight is None:
         raise RequestError(422, "request", "priority, weight, or both")
-    if order.priority is not None:
-        caller.priority(order.priority)
+    if priority is not None:
+        caller.priority(priority)
     batch = batch_summary(farm.database, batch_id)
     with conflicts():
-        return BatchShape.of(changes.reprioritise(farm.database, batch, order.priority, order.weight))
+        return BatchShape.of(changes.reprioritise(farm.database, batch, priority, weight))

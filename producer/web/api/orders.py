@@ -2,13 +2,22 @@
 
 from typing import Annotated, Final, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from producer.submit_options import SubmitOptions
 from schemas.errors import InputError
 from schemas.printable import shown
 
 Text = Annotated[str, Field(max_length=200)]
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number, and 5.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+#: goes last in an ``Annotated``, or the description would lose the bounds
+WHOLE: Final = BeforeValidator(_whole)
 MAX_ROWS: Final = 10_000_000
 
 
@@ -19,13 +28,13 @@ class Treatment(BaseModel):
 
     name: Annotated[str | None, Field(min_length=1, max_length=200, description="What the batch is called.")] = None
     pair: Annotated[Text | None, Field(description="Which pair renders.")] = None
-    priority: Annotated[int | None, Field(ge=0, le=9, description="9 is rendered before 0.")] = None
+    priority: Annotated[int | None, Field(ge=0, le=9, description="9 is rendered before 0."), WHOLE] = None
     weight: Annotated[float, Field(ge=0.001, le=1000, description="Its share among its priority.")] = 1.0
     window: Annotated[Text | None, Field(description="The hours in which its packs may begin.")] = None
     not_before: Annotated[Text | None, Field(description="Begin no sooner: 2026-11-22T22:00+01:00.")] = None
     deadline: Annotated[Text | None, Field(description="Say so when it will not be done by then.")] = None
-    limit: Annotated[int | None, Field(ge=1, le=MAX_ROWS, description="Only so many rows.")] = None
-    max_jobs: Annotated[int | None, Field(ge=1, le=MAX_ROWS, description="More are refused.")] = None
+    limit: Annotated[int | None, Field(ge=1, le=MAX_ROWS, description="Only so many rows."), WHOLE] = None
+    max_jobs: Annotated[int | None, Field(ge=1, le=MAX_ROWS, description="More are refused."), WHOLE] = None
     skip_invalid: Annotated[bool, Field(description="Leave bad rows out instead of refusing all.")] = False
     again: Annotated[bool, Field(description="Render anew the images that exist already.")] = False
 
