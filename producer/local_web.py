@@ -36,6 +36,7 @@ class LocalWeb:
     def __init__(self, settings: Settings, *, wanted: bool = True) -> None:
         self._wanted = wanted
         self._log_file = settings.log_folder / "web.log"
+        self._port = settings.web_port
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -53,6 +54,8 @@ class LocalWeb:
                 )
         except OSError as error:
             _say(f"the web page does not run: cannot write {self._log_file}: {error.strerror}")
+        else:
+            _say(f"the web page is at http://127.0.0.1:{self._port or '...'} and writes to {self._log_file}")
         return self
 
     def __exit__(

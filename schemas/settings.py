@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     webhook_hosts: str = ""
     #: the share of a batch's jobs whose failure the webhook is told of
     webhook_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    #: where `up` and `web` serve the web page; 0: any port that is free
+    web_port: Annotated[int, Field(ge=0, le=65_535)] = 8_470
     #: the names under which the web page is reached, besides this machine's own: "farm.example.org, 10.0.0.5:8470"
     web_hosts: str = ""
     #: whether who asks from this machine needs a token, too: behind a reverse proxy everybody does

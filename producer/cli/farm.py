@@ -32,7 +32,7 @@ app.add_typer(db, name="db")
 
 _TEND_SECONDS = 1.0
 
-WebOption = Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page at http://127.0.0.1:8470, too.")]
+WebOption = Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page, too, to this machine.")]
 
 
 @app.command(epilog="Example: nightshift up --pair sdxl")

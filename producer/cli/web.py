@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command(epilog="Example: nightshift web --port 8470")
 def web(
     host: Annotated[str, typer.Option(help="Where to listen; others than this machine need tokens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8470,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Else the setting's, 8470.")] = None,
 ) -> None:
     """Serve the web page and the API until stopped. Nothing is rendered here."""
     settings = load_settings()
@@ -22,4 +22,4 @@ def web(
     log_to_stderr(settings.log_level, "web")
     from producer.web.server import serve  # noqa: PLC0415  no other command needs the web packages
 
-    serve(settings, host, port)
+    serve(settings, host, settings.web_port if port is None else port)

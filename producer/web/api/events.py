@@ -35,10 +35,10 @@ async def _stream(pulse: Pulse) -> AsyncIterator[str]:
     with pulse.listener() as listener:
         yield "retry: 3000\n\n"
         while not listener.closed and time.monotonic() < ends_at:
-            yield _written(await listener.news(_HEARTBEAT_SECONDS))
+            yield written(await listener.news(_HEARTBEAT_SECONDS))
 
 
-def _written(news: News) -> str:
-    """JSON in ASCII has no line ends of its own, so nothing in it can forge an event."""
+def written(news: News) -> str:
+    """As server-sent events. JSON in ASCII has no line ends of its own, so nothing in it can forge an event."""
     told = "".join(f"event: {event}\ndata: {json.dumps(content)}\n\n" for (event, _), content in news.items())
     return told or ": still here\n\n"
