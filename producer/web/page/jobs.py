@@ -18,6 +18,7 @@ from producer.web.callers import Farm, Reader
 from producer.web.farm import WebFarm
 from producer.web.page.templating import page
 from schemas.errors import NotFoundError, RequestError
+from schemas.printable import json_printable
 from schemas.states import JobState
 
 router = APIRouter(include_in_schema=False)
@@ -34,7 +35,8 @@ def show_job(farm: Farm, caller: Reader, batch_id: BatchId, number: Number) -> A
     job = job_of(farm.database, batch_id, number)
     recorded = recorded_job(farm.database, batch_id, number) if job.uri is not None else None
     like = like_jobs(farm.database, job)
-    return page("job.html", caller, job=job, spec=job.spec, fields=flat_fields(job), recorded=recorded, row=_manifest_row(job), like=like,
+    return page("job.html", caller, job=job, spec=job.spec, fields=flat_fields(job), recorded=recorded, like=like,
+                row=_manifest_row(job),
                 refined=[other for other in like if _differs_by_refiner(job, other)],
                 awaited=job.state not in (JobState.DONE, JobState.FAILED, JobState.CANCELED))  # fmt: skip
 
@@ -69,7 +71,7 @@ def named_job(farm: WebFarm, name: str) -> JobResult:
 
 def _manifest_row(job: JobResult) -> str:
     """A line of JSONL that asks for the same image again."""
-    return json.dumps({**json.loads(job.spec_json), **job.meta}, ensure_ascii=False)
+    return json_printable(json.dumps({**json.loads(job.spec_json), **job.meta}, ensure_ascii=False))
 
 
 def _differs_by_refiner(job: JobResult, other: JobResult) -> bool:

@@ -22,6 +22,11 @@ def _plain(text: object) -> Markup:
     return Markup(as_html(str(text)))  # noqa: S704  as_html escapes
 
 
+def _lines(text: str) -> Markup:
+    """A stranger's lines, with the spaces that they begin with."""
+    return Markup("\n").join(line[: len(line) - len(line.lstrip(" "))] + _plain(line) for line in text.split("\n"))
+
+
 def _count(number: float) -> str:
     return f"{number:,.0f}"
 
@@ -49,7 +54,8 @@ def _clock(time: datetime) -> str:
 _ENVIRONMENT: Final = Environment(
     loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_ENVIRONMENT.filters |= {"plain": _plain, "count": _count, "rate": _rate, "short": _short, "iso": _iso, "clock": _clock}
+_ENVIRONMENT.filters |= {"plain": _plain, "lines": _lines, "short": _short}
+_ENVIRONMENT.filters |= {"count": _count, "rate": _rate, "iso": _iso, "clock": _clock}
 _ENVIRONMENT.globals |= {"query": urlencode}
 
 
