@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
-.PHONY: setup demo test chaos test-gpu check bench bench-gpu night clean
+.PHONY: setup demo test chaos test-browser test-gpu check bench bench-gpu night clean
 
 setup: $(READY)
 
@@ -41,6 +41,10 @@ test: setup
 # Hours. It may be cut short: what is finished stands in .chaos/finished.jsonl, and the next call goes on from there.
 chaos: setup
 	GOMP_SPINCOUNT=0 $(BIN)/python -m tests.chaos
+
+# The page in Debian's Chromium. Without one they are skipped, and say so; with CI=true they fail.
+test-browser: setup
+	GOMP_SPINCOUNT=0 $(BIN)/pytest -m browser
 
 # The exactness tests on the GPU, in float32 and float16. Without a GPU they are skipped, and say so.
 test-gpu: setup
