@@ -190,7 +190,8 @@ def failed_lately_statement(pairs: Collection[str], since: datetime) -> Select[*
     of_pairs = Pack.pair.in_(pairs)
     running = select(Pack.id).where(of_pairs, Pack.state == PackState.RUNNING)
     ended = select(Pack.id).where(of_pairs, Pack.ended_at > since)
-    lately = union_all(running, ended).subquery()
-    failed = select(Job.id, Job.batch_id, Job.number, Job.error, Job.pack_id).join(lately, lately.c.id == Job.pack_id)
+    # A list, and no join: without statistics SQLite would begin a join with all jobs.
+    lately = Job.pack_id.in_(union_all(running, ended))
+    failed = select(Job.id, Job.batch_id, Job.number, Job.error, Job.pack_id).where(lately)
     # A parameter: else SQLite would go through the index of all that failed.
     return failed.where(Job.state == JobState.FAILED.value).order_by(Job.id).limit(_MOST_FAILURES)

@@ -3,7 +3,7 @@
 from contextlib import closing, suppress
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import QueuePool, text
 
 from farm import ledger, packs
 from farm.claims import claim
@@ -109,18 +109,12 @@ def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_befor
             assert not any("Sort" in step for step in plan), plan
 
 
-def num_connections(database: Database) -> int:
-    of_ours = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nightshift'"
-    )
-    with database.begin(read_only=True) as tx:
-        return int(tx.execute(of_ours).scalar_one())
-
-
 def test_a_process_keeps_one_connection_so_that_fifty_workers_fit_into_a_hundred(postgres_url: str) -> None:
     """Also when its threads asked at the same moment."""
     database = Database(postgres_url)
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
     with database.begin(), database.begin(), database.begin():
-        assert num_connections(database) == 4
-    assert num_connections(database) == 1
+        assert pool.checkedout() == 3
+    assert (pool.checkedout(), pool.checkedin()) == (0, 1)
     database.close()
