@@ -117,7 +117,7 @@ def test_of_many_devices_and_pairs_each_changes_size_seldom_and_nothing_waits_fo
     on_sqlite: Database, clock: TestClock
 ) -> None:
     """Five pairs, four devices each, five sizes in turn and one odd one; every device takes 8 s for a pack."""
-    database, num_packs, start = on_sqlite, 72, clock.now
+    database, num_packs, start = on_sqlite, 48, clock.now
     pairs = [f"pair-{n}" for n in range(5)]
     opened = {pair: mixed_batch(database, _sizes(num_packs), pair) for pair in pairs}
     messages = {pair: released(database, batch_id, 12) for pair, batch_id in opened.items()}
