@@ -38,6 +38,15 @@ class DeviceFigures:
     #: over the last five minutes, or since it was started
     images_per_second: float
 
+    @property
+    def standing(self) -> str:
+        """In a word: loading, ready, draining, drained, silent, failed."""
+        if self.worker.draining_since is not None:
+            return "draining" if self.is_live else "drained"
+        if self.worker.state in _LIVE and not self.is_live:
+            return "silent"
+        return str(self.worker.state)
+
 
 @question
 def device_figures(tx: Transaction, lease_seconds: float) -> list[DeviceFigures]:
@@ -64,7 +73,8 @@ def _seconds_of(now: datetime, worker: Any) -> float:
 
 
 def _last_workers(tx: Transaction) -> Sequence[Any]:
-    """Of each seat (host, device, pair); one that has stopped as it should is no device any more."""
+    """Of each seat (host, device, pair); one that has stopped as it should is no device any more, unless it is drained
+    and can be given another worker."""
     lately = select(Worker).where(Worker.seen_at > tx.now - timedelta(days=_SILENT_DAYS))
     last: dict[tuple[str, str, str], Any] = {}
     live: list[Any] = []
@@ -74,7 +84,7 @@ def _last_workers(tx: Transaction) -> Sequence[Any]:
             last[seat] = row
         elif row.state in _LIVE and last[seat].state in _LIVE:
             live.append(row)  # a CPU may have several workers
-    return [row for row in (*last.values(), *live) if row.state != "stopped"]
+    return [row for row in (*last.values(), *live) if row.state != "stopped" or row.draining_since is not None]
 
 
 def _held(tx: Transaction, worker_ids: Sequence[str]) -> Mapping[str, list[HeldPack]]:

@@ -237,6 +237,16 @@ def test_devices_are_shown_with_what_they_said_last(page: TestClient, farm: Farm
         tx.execute(update(Worker).values(state="ready", error=None))
 
 
+def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage) -> None:
+    found = re.search(r'name="worker" value="(\w+)"', page.get("/devices").text)
+    assert found is not None
+    assert page.post("/devices/drain", data={"worker": found[1]}).headers["location"] == "/devices"
+    assert '<span class="state">draining</span>' in page.get("/devices").text
+    assert page.post("/devices/undrain", data={"worker": "host/cpu"}).status_code == 303
+    assert "draining" not in page.get("/devices/table").text
+    assert page.post("/devices/drain", data={"worker": "nobody"}).status_code == 404
+
+
 # --- what changes something ------------------------------------------------------------------------------------------
 
 
