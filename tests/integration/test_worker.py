@@ -30,6 +30,7 @@ from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.lease_keeper import LeaseKeeper
 from worker.memory_probe import ProcessMemory
+from worker.metrics import WorkerMetrics
 from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
@@ -97,7 +98,7 @@ class Bench:
 
 def new_bench(
     url: str, home: Path, pair: LoadedPair, end: Callable[[str], object] | None = None, measures: bool = False,
-    **chosen: Any,
+    metrics: WorkerMetrics | None = None, **chosen: Any,
 ) -> Bench:  # fmt: skip
     settings = Settings(home=home, database_url=url, **chosen)
     database = new_ledger(url)
@@ -111,7 +112,8 @@ def new_bench(
     leases = LeaseKeeper(database, worker_id, settings.lease_seconds, lambda: ends.append("drained"))
     plenty = ProcessMemory(total_bytes=2**50)
     measurer = PassMeasurer(pair, plenty, home / "pass_memory", settings.forward_pass_size, settings.memory_share)
-    stages = Stages(preparer, DeviceThread(pair, limits, watchdog, measurer if measures else None), finisher)
+    stages = Stages(preparer, DeviceThread(pair, limits, watchdog, measurer if measures else None), finisher,
+                    metrics or WorkerMetrics())  # fmt: skip
     runner = PackRunner(database, stages, leases, settings, ends.append)
     return Bench(database, runner, watchdog, leases, home / "images", ends)
 
