@@ -34,12 +34,12 @@ def serving(health: Health, settings: Settings, folder: str) -> Iterator[int]:
         yield port
 
 
-def registry(health: Health, folder: str) -> CollectorRegistry:
+def registry(health: Health, folder: str, read: Callable[[], Gpus] = read_gpus) -> CollectorRegistry:
     """All that a host tells."""
     made = CollectorRegistry()
     MultiProcessCollector(made, folder)
     made.register(ProcessCollector(health))
-    made.register(GpuCollector(health.supervisor.seats))
+    made.register(GpuCollector(health.supervisor.seats, read))
     return made
 
 
@@ -82,7 +82,7 @@ class GpuCollector(Collector):
     A driver that hangs holds up the one who asked first. Whoever asks meanwhile is told all but this.
     """
 
-    def __init__(self, seats: Iterable[Seat], read: Callable[[], Gpus] = read_gpus) -> None:
+    def __init__(self, seats: Iterable[Seat], read: Callable[[], Gpus]) -> None:
         self._seats = tuple(seats)
         self._read = read
         self._lock = Lock()
