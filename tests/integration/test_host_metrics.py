@@ -1,4 +1,4 @@
-"""What Prometheus is told of a host, and whether alerts and dashboard ask for what dispatchers and hosts really tell."""
+"""What Prometheus is told of a host, and whether alerts and dashboard ask for what is really told."""
 
 import json
 import re
@@ -95,7 +95,8 @@ def host_of(database: Database, home: Path) -> Health:
 @pytest.fixture
 def everything(database: Database, redis_url: str, counting: Path) -> Told:
     """What a dispatcher and a host tell."""
-    settings, of_dispatcher = Settings(home=counting), CollectorRegistry()
+    settings = Settings(home=counting, pack_size=1, queued_packs_per_worker=1)  # so that some wait
+    of_dispatcher = CollectorRegistry()
     open_batch(database, 3)
     open_batch(database, 3, pair="sdxl")
     register_worker(database, WorkerIdentity("w", "gpu7", 1, "cuda:3", "tiny"))
@@ -109,18 +110,14 @@ def everything(database: Database, redis_url: str, counting: Path) -> Told:
 
 
 def parts(expression: Any, kind: type) -> list[Any]:
+    """Its parts of this kind."""
     found: list[Any] = []
 
-    class Visitor:
-        def pre_visit(self, node: Any) -> bool:
-            if isinstance(node, kind):
-                found.append(node)
-            return True
+    def look(node: Any) -> None:
+        if isinstance(node, kind):
+            found.append(node)
 
-        def post_visit(self, node: Any) -> bool:
-            return True
-
-    promql_parser.walk(Visitor(), expression)
+    promql_parser.walk(expression, pre_visit=look)
     return found
 
 
