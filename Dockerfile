@@ -15,16 +15,16 @@ COPY worker worker
 
 FROM source AS producer-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install -c constraints.txt '.[postgres,s3]'
+    pip install -c constraints.txt '.[postgres,s3,web]'
 
 FROM source AS worker-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install -c constraints.txt '.[worker,postgres,s3]'
 
-# /images and /models belong to the user, so that new volumes mounted there do, too.
+# /images, /models and the home belong to the user, so that new volumes mounted there do, too.
 FROM python:3.12-slim AS runtime
 RUN useradd --uid 1000 --create-home nightshift \
-    && install -d -o nightshift -g nightshift /images /models
+    && install -d -o nightshift -g nightshift /images /models /home/nightshift/.nightshift
 ENV PATH=/opt/nightshift/bin:$PATH PYTHONUNBUFFERED=1 HF_HOME=/models
 USER nightshift
 WORKDIR /home/nightshift

@@ -5,10 +5,11 @@ BIN := .venv/bin
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
-.PHONY: setup demo test chaos test-gpu check bench bench-gpu night clean
+.PHONY: setup demo test chaos test-browser test-gpu check bench bench-gpu night clean
 
 setup: $(READY)
 
+# torchao lies apart, for the one test that wants it: diffusers imports it wherever it is installed, for seconds.
 # The tests' invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have.
 # The headless build is the same module without windows. Both write the folder cv2, so both go before the headless comes.
 $(READY): pyproject.toml constraints.txt
@@ -21,9 +22,10 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(PYTHON) has no venv module; on Debian and Ubuntu it is the package python3-venv." >&2; exit 1; }
 	@echo "Installing into .venv, which takes a few minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,export,http,parquet,postgres,s3,zstd,dev]'
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,export,http,parquet,postgres,s3,web,zstd,dev]'
 	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
 	@$(BIN)/pip install --quiet --no-deps -c constraints.txt opencv-python-headless
+	@$(BIN)/pip install --quiet --no-deps --target .venv/fp8 --upgrade -c constraints.txt torchao
 	@touch $@
 
 demo: setup
@@ -39,6 +41,10 @@ test: setup
 # Hours. It may be cut short: what is finished stands in .chaos/finished.jsonl, and the next call goes on from there.
 chaos: setup
 	GOMP_SPINCOUNT=0 $(BIN)/python -m tests.chaos
+
+# The page in Debian's Chromium. Without one they are skipped, and say so; with CI=true they fail.
+test-browser: setup
+	GOMP_SPINCOUNT=0 $(BIN)/pytest -m browser
 
 # The exactness tests on the GPU, in float32 and float16. Without a GPU they are skipped, and say so.
 test-gpu: setup
@@ -68,6 +74,7 @@ BENCH_farm := --devices 50 --packs 2
 BENCH_finish := --rounds 5
 BENCH_naive := --limit 16 --rounds 3
 BENCH_overhead := --limit 16 --rounds 2
+BENCH_scale := --jobs 20000
 BENCH_startup := --rounds 1
 BENCH_submit := --rows 20000 --simple-rows 500
 

@@ -37,6 +37,8 @@ COMMANDS: Final = MappingProxyType(
         "reprioritise": ("producer.cli.order", "Put a batch before or behind others."),
         "schedule": ("producer.cli.schedule", "What is submitted again and again, by a cron line."),
         "up": ("producer.cli.farm", "Run a farm on this machine until Ctrl-C."),
+        "web": ("producer.cli.web", "Serve the web page and the API until stopped."),
+        "token": ("producer.cli.token", "Who may ask the web page for what."),
         "dispatcher": ("producer.cli.farm", "Release packs to the workers until stopped."),
         "worker": ("worker.cli", "Render packs of one pair, one process per device, until stopped."),
         "drain": ("producer.cli.drain", "Let workers finish what they have in hand, and begin nothing more."),

@@ -1,30 +1,43 @@
-"""What a device renders: images/s by forward-pass size, where the time of a pass goes, and how much memory it takes.
+"""What a device renders: images/s for diffusers as documented, and for Nightshift with its device options one by one.
 
 Bias: synthetic weights (the `full` pair has SDXL's architecture, so SDXL's work, and random numbers in it); the farm
-around the device is not in it (`benchmarks/overhead.py` has that). Each pass is rendered once before it is timed.
+around the device is not in it (`benchmarks/overhead.py` has that). Images/s come from the time of a single base step, a
+refiner step and the rest of a pass, but for the rows that say "end to end", which are whole runs.
 """
 
 import argparse
 import json
 import os
 import platform
+import subprocess
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from math import isnan, nan
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 
-from schemas.settings import load_settings
-from schemas.spec import JobSpec
-from worker.decoding import pictures
-from worker.denoising import Denoised, denoise
-from worker.embedding import embed
-from worker.pipelines import LoadedPair, load_pair
-from worker.prompts import base_prompts, refiner_prompts
-from worker.remembered_texts import RememberedTexts
+from benchmarks.option_rows import NOT_ON_A_CPU, ROWS, Row
+from benchmarks.plain_opencv import stand_in
 
-_COLUMNS = ("images", "images_per_s", "seconds", "embed", "base_step", "refiner_step", "decode", "peak_gb")
-_LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
+HAS_NO_OPENCV: Final = stand_in()  # before the worker's modules want it
+
+from benchmarks.device_bench import Bench, Figures, Sizes  # noqa: E402
+from schemas.settings import load_settings  # noqa: E402
+from worker.pipelines import LoadedPair, load_pair  # noqa: E402
+from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
+
+_LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "torchao", "triton")
+_TERA: Final = 1e12
+#: of 1024 x 1024 with guidance, in TFLOP: see docs/performance.md
+_BASE_STEP, _REFINER_STEP, _DECODING = 13.52, 14.57, 10.47
+_COLUMNS: Final = (
+    ("20 base/s", "images_per_s_20"), ("32+8/s", "images_per_s_40"), ("of matmul", "share_of_matmul"),
+    ("base ms", "base_step_ms"), ("refiner ms", "refiner_step_ms"), ("denoising", "denoising"),
+    ("decoding", "decoding"), ("waiting", "waiting"), ("GB", "peak_gb"), ("warm-up s", "warm_up_s"),
+    ("differs", "difference"),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -32,100 +45,116 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("there is no CUDA device here; --device cpu --pair tiny --side 64 tries the script out")
         return
-    settings = load_settings()
-    pair_of = settings.model_pair(options.pair).model_copy(update={"dtype": options.dtype})
-    started = time.monotonic()
-    pair = load_pair(pair_of, options.device, settings.home / "cache")
-    load_seconds = time.monotonic() - started
-    print(f"{options.pair} on {_device_name(pair)}, {options.dtype}: loaded in {load_seconds:.1f} s")
-    print(" ".join(f"{name:>12}" for name in _COLUMNS))
-    passes = []
-    for size in options.sizes:
-        passes.append(_measured(pair, size, options))
-        print(" ".join(f"{passes[-1][name]:>12.4g}" for name in _COLUMNS), flush=True)
-    record = {
-        "benchmark": "gpu",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_name(pair)}",
-        "versions": {name: version(name) for name in _LIBRARIES},
-        **{name: getattr(options, name) for name in ("pair", "dtype", "side", "steps", "refiner_steps")},
-        "load_seconds": round(load_seconds, 1),
-    }
-    record["passes"] = [{name: round(value, 5) for name, value in one.items()} for one in passes]
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"appended to {options.record}")
+    began = time.monotonic()
+    pair, load_seconds = _loaded(options)
+    bench = Bench(pair, Sizes(options.side, options.pass_size))
+    rate = bench.matmul_rate()
+    print(f"{options.pair} on {_device_name(pair)}, {pair.dtype}: cold start (loading) {load_seconds:.1f} s")
+    print(f"matrix products: {rate / _TERA:.4g} TFLOP/s; images of {options.side} x {options.side}; passes of"
+          f" {options.pass_size}{'; no OpenCV here: its part is done in NumPy' if HAS_NO_OPENCV else ''}")  # fmt: skip
+    print(f"{'':<28}" + "".join(f"{title:>12}" for title, _ in _COLUMNS))
+    flops = _flops(options)
+    found: dict[str, Any] = {"diffusers as documented": _shown("diffusers as documented", bench.naive(), flops, rate)}
+    deadline = began + options.seconds
+    for row in _chosen(options):
+        left, needed = deadline - time.monotonic(), row.seconds * options.scale
+        if left < needed:
+            print(f"{row.name:<28}   skipped: {left:.0f} s are left (--seconds), and it takes about {needed:.0f}")
+            continue
+        found[row.name] = _tried(bench, row, flops, rate)
+    _record(options, pair, {"load_seconds": load_seconds, "matmul_tflops": rate / _TERA, "rows": found})
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pair", default="full")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    parser.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], help="else float16, on a CPU float32")
     parser.add_argument("--side", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--refiner-steps", type=int, default=8)
-    parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default=[1, 2, 4, 8])
+    parser.add_argument("--pass-size", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=520, help="what would take longer is left out, and said")
+    parser.add_argument("--rows", type=lambda text: text.split(","), help="of these names only, in their order")
     parser.add_argument("--record", type=Path, default=Path("benchmarks.jsonl"))
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.scale = 1.0 if options.pair == "full" else 0.1
+    return options
+
+
+def _loaded(options: argparse.Namespace) -> tuple[LoadedPair, float]:
+    """A synthetic pair is made first, which is no part of a start."""
+    settings = load_settings()
+    description = settings.model_pair(options.pair).model_copy(update={"dtype": options.dtype})
+    cache = settings.home / "cache"
+    if options.pair in SYNTHETIC_SIZES:
+        synthetic_pair_folder(options.pair, cache)
+    started = time.monotonic()
+    return load_pair(description, options.device, cache), time.monotonic() - started
+
+
+def _chosen(options: argparse.Namespace) -> list[Row]:
+    if options.rows is not None:
+        return [row for row in ROWS if row.name in options.rows]
+    return [row for row in ROWS if options.device == "cuda" or row.name not in NOT_ON_A_CPU]
+
+
+def _tried(bench: Bench, row: Row, flops: tuple[float, float] | None, rate: float) -> dict[str, Any] | str:
+    try:
+        figures = bench.row(row)
+    except (ValueError, torch.OutOfMemoryError) as refusal:
+        sentence = str(refusal).splitlines()[0]
+        print(f"{row.name:<28}   not here: {sentence}")
+        return sentence
+    shown = _shown(row.name, figures, flops, rate)
+    if figures.difference > row.tolerance:
+        raise SystemExit(f"{row.name}: images differ by {figures.difference:.3g} of 255, more than {row.tolerance:g}")
+    return shown
+
+
+def _flops(options: argparse.Namespace) -> tuple[float, float] | None:
+    """Of one image at 20 base steps, and at 32 + 8; known for SDXL at its own size."""
+    if options.pair == "tiny" or options.side != 1024:
+        return None
+    return 20 * _BASE_STEP + _DECODING, 32 * _BASE_STEP + 8 * _REFINER_STEP + _DECODING
+
+
+def _shown(name: str, figures: Figures, flops: tuple[float, float] | None, rate: float) -> dict[str, float]:
+    values = dict(vars(figures))
+    values["share_of_matmul"] = figures.images_per_s_40 * flops[1] * _TERA / rate if flops else nan
+    print(f"{name:<28}" + "".join(f"{values[key]:>12.4g}" for _, key in _COLUMNS), flush=True)
+    return {key: round(float(value), 5) for key, value in values.items() if not isnan(value)}
 
 
 def _device_name(pair: LoadedPair) -> str:
     return torch.cuda.get_device_name(pair.device) if pair.device.type == "cuda" else "cpu"
 
 
-def _measured(pair: LoadedPair, size: int, options: argparse.Namespace) -> dict[str, float]:
-    """One pass of ``size`` images: seconds of the whole and of its parts, a step's on the average."""
-    _rendered(pair, [_spec(seed, options, num_steps=2) for seed in range(size)], [])
-    if pair.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    specs = [_spec(seed, options, options.steps) for seed in range(size)]
-    times, texts = [_now(pair)], RememberedTexts()
-    with torch.inference_mode():
-        for spec in specs:
-            embed(pair.base, base_prompts(spec), texts), embed(pair.refiner, refiner_prompts(spec), texts)
-    times.append(_now(pair))
-    steps: list[float] = []
-    denoised = _rendered(pair, specs, steps)
-    times.append(_now(pair))
-    pictures(pair.base.vae, denoised.latents)
-    times.append(_now(pair))
-    began, embedded, denoising_ended, ended = times
-    return {
-        "images": size,
-        "images_per_s": size / (ended - embedded),
-        "seconds": ended - embedded,
-        "embed": embedded - began,
-        "base_step": _mean_gap(steps[: denoised.base_steps]),
-        "refiner_step": _mean_gap(steps[denoised.base_steps :]),
-        "decode": ended - denoising_ended,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if pair.device.type == "cuda" else 0.0,
+def _record(options: argparse.Namespace, pair: LoadedPair, figures: dict[str, Any]) -> None:
+    record = {
+        "benchmark": "gpu",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_name(pair)}",
+        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "commit": _commit(),
+        **{name: getattr(options, name) for name in ("pair", "side", "pass_size")},
+        "dtype": str(pair.dtype).removeprefix("torch."),
+        **figures,
     }
+    with open(options.record, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record) + "\n")
+    print(f"appended to {options.record}")
 
 
-def _rendered(pair: LoadedPair, specs: list[JobSpec], steps: list[float]) -> Denoised:
-    """Notes when each step ended. The first pass of a size is for the libraries, which choose their kernels in it."""
-
-    def note() -> bool:
-        steps.append(_now(pair))
-        return False
-
-    return denoise(pair, specs, note)
+def _version(library: str) -> str | None:
+    """As found: a GPU machine may have its own set."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
-def _spec(seed: int, options: argparse.Namespace, num_steps: int) -> JobSpec:
-    refiner = {"start_step": max(1, num_steps - options.refiner_steps)}
-    size = {"width": options.side, "height": options.side, "num_inference_steps": num_steps}
-    return JobSpec.parse({"prompt": f"a lighthouse in storm number {seed}", "seed": seed, "refiner": refiner, **size})
-
-
-def _now(pair: LoadedPair) -> float:
-    if pair.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.monotonic()
-
-
-def _mean_gap(times: list[float]) -> float:
-    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+def _commit() -> str:
+    """Empty outside of a clone."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

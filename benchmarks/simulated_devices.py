@@ -146,7 +146,7 @@ class Devices:
     def _end(self, device: Device, pack: ClaimedPack) -> None:
         device.idle_since = self._clock.seconds
         self._render(device)
-        ledger.finish_jobs(self._database, pack, _ENVIRONMENT, _images(pack))
+        ledger.finish_jobs(self._database, pack, ENVIRONMENT, simulated_images(pack))
 
     def _renew(self, device: Device) -> None:
         note_seen(self._database, device.worker_id)
@@ -155,7 +155,7 @@ class Devices:
             packs.renew_leases(self._database, device.worker_id, held, LEASE_SECONDS)
 
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     pair="simulated", pair_fingerprint="f" * 64, base="simulated", base_revision=None, base_hash="b" * 10,
     refiner=None, refiner_revision=None, refiner_hash=None, license="none", versions={}, device="simulated",
     dtype="float16", attention_backend="none",
@@ -164,7 +164,7 @@ _PROVENANCE = {"handoff": "sigmas", "forward_pass_size": 8, "base_steps": 32, "r
                "prompt_chunks": 1, "refiner_prompt_chunks": 1, "watermark_bits": 48}  # fmt: skip
 
 
-def _images(pack: ClaimedPack) -> list[FinishedImage]:
+def simulated_images(pack: ClaimedPack) -> list[FinishedImage]:
     width, height = map(int, pack.pack_key.split("/")[0].split("x"))
     return [
         FinishedImage(

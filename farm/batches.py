@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import delete, exists, insert, select, update
 
-from farm import firings
+from farm import firings, submissions
 from farm.database import Transaction, transaction
 from schemas.errors import NotFoundError
 from schemas.records import BatchDetails
@@ -25,7 +25,7 @@ def create_batch(tx: Transaction, name: str, pair: str, priority: int, timing: T
     """A batch in ``staging``: nothing of it is released until ``open_batch``. Returns its id.
 
     Raises:
-        LeaseLostError: somebody else submits the firing by now.
+        LeaseLostError: somebody else submits the firing by now, or what was received.
     """
     row = {"name": name, "pair": pair, "priority": priority, **vars(timing)}
     row |= {"weight": details.weight, "origin": details.origin}
@@ -33,6 +33,8 @@ def create_batch(tx: Transaction, name: str, pair: str, priority: int, timing: T
     batch_id = int(tx.execute(inserted.returning(Batch.id)).scalar_one())
     if details.fence is not None:
         firings.note_staged(tx, details.fence, batch_id)
+    if details.received is not None:
+        submissions.note_received(tx, details.received, batch_id)
     return batch_id
 
 

@@ -7,21 +7,21 @@ Redis keys: one list for each pair's queue (``nightshift.PAIR``), behind ``broke
 from collections.abc import Sequence
 from typing import Any, Final
 
-import kombu.exceptions
 import redis
 from celery import Celery
 
 from farm.embedded_redis import embedded_url
+from farm.envelope import task_entry
 from farm.reconnection import SoonAMQP
 from farm.redis_client import redis_client
 from farm.transport import NAME, TRANSPORT_OPTIONS, OnRefused
 from schemas.errors import BrokerRefusedError, BrokerUnavailableError
-from schemas.messages import TASK_NAME, PackMessage
+from schemas.messages import PackMessage
 from schemas.safe_url import safe_url
 from schemas.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 5
-_DOWN: Final = (kombu.exceptions.OperationalError, redis.RedisError, ConnectionError, TimeoutError)
+_DOWN: Final = (redis.RedisError, ConnectionError, TimeoutError)
 
 
 class Broker:
@@ -36,16 +36,15 @@ class Broker:
         self.safe_url = safe_url(url)
 
     def publish(self, queue: str, pack_ids: Sequence[str]) -> None:
-        """Tells the queue's workers about packs. After an error some of them may have been told all the same.
+        """Tells the queue's workers about packs, in one command, by entries such as Celery makes. After an error they
+        may have been told all the same.
 
         Raises:
             BrokerUnavailableError: Redis does not answer, or refuses.
         """
+        entries = [task_entry(PackMessage(pack_id), queue) for pack_id in pack_ids]
         try:
-            with self.app.producer_pool.acquire(block=True, timeout=_TIMEOUT_SECONDS) as producer:
-                for pack_id in pack_ids:
-                    message = PackMessage(pack_id).encode()
-                    self.app.send_task(TASK_NAME, kwargs=message, queue=queue, producer=producer, retry=False)
+            self._redis.lpush(f"{self._prefix}{queue}", *entries)
         except _DOWN as error:
             raise self._sentence(error) from error
 
@@ -68,10 +67,8 @@ class Broker:
         self._redis.close()
 
     def _sentence(self, error: Exception) -> BrokerUnavailableError:
-        # kombu wraps what Redis said: full under `noeviction`, a command that this user may not use
-        refused = isinstance(error, redis.ResponseError) or isinstance(error.__cause__, redis.ResponseError)
         reason = " ".join(str(error).split())
-        if refused:
+        if isinstance(error, redis.ResponseError):  # full under `noeviction`, a command that this user may not use
             return BrokerRefusedError(f"Redis at {self.safe_url} refuses: {reason}")
         return BrokerUnavailableError(f"Redis at {self.safe_url} does not answer: {reason}")
 

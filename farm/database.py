@@ -7,12 +7,26 @@ commits when it returns, rolls back when it raises, and is run again when the da
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, CursorResult, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Engine,
+    Interval,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     ArgumentError,
@@ -23,6 +37,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
+from schemas.column_types import Utc
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
 from schemas.safe_url import safe_url
 from schemas.tables import Table
@@ -43,9 +58,15 @@ _POSTGRESQL: Final = {
     "tcp_user_timeout": 50_000,
 }
 #: A client that vanished or was stopped in mid-transaction keeps its rows locked, and nobody could take its pack back.
-_IDLE_IN_TRANSACTION: Final = "SET idle_in_transaction_session_timeout = '10s'"
+#: And a few of the oldest rows are read in their index's order. Where a table has no figures yet, or the number of rows
+#: that are wanted is a parameter, the server would rather read all that wait, a million, and sort them.
+_SESSION: Final = (
+    "SET idle_in_transaction_session_timeout = '10s'; SET random_page_cost = 1.1; SET enable_bitmapscan = off"
+)
 _RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _RETRIES: Final = 5
+#: of the statement's beginning: one time for all of its rows
+_POSTGRESQL_NOW: Final = func.statement_timestamp(type_=Utc)
 _DISK_SENTENCES: Final = ("readonly database", "database or disk is full", "disk I/O error", "could not extend file")
 
 
@@ -71,15 +92,30 @@ class Transaction:
     @cached_property
     def now(self) -> datetime:
         """The ledger's clock, the same for the whole transaction: hosts' clocks differ, the database's is one."""
-        if self._clock is not None:
-            return self._clock()
-        if self.dialect == "sqlite":
-            return datetime.now(UTC)
-        return self.connection.execute(select(func.clock_timestamp())).scalar_one().astimezone(UTC)  # type: ignore[no-any-return]
+        if self._has_its_own_clock:
+            return self.connection.execute(select(func.clock_timestamp())).scalar_one().astimezone(UTC)  # type: ignore[no-any-return]
+        return self._clock() if self._clock is not None else datetime.now(UTC)
+
+    def from_now(self, seconds: float = 0.0) -> ColumnElement[datetime]:
+        """The ledger's time so many seconds from now, for use in a statement: PostgreSQL need not be asked first."""
+        if not self._has_its_own_clock:
+            return literal(self.now + timedelta(seconds=seconds), Utc)
+        if not seconds:
+            return _POSTGRESQL_NOW
+        return type_coerce(_POSTGRESQL_NOW + literal(timedelta(seconds=seconds), Interval), Utc)
+
+    @property
+    def given_now(self) -> datetime | None:
+        """``now``, and None where PostgreSQL knows it by itself, for SQL that is written out."""
+        return None if self._has_its_own_clock else self.now
+
+    @property
+    def _has_its_own_clock(self) -> bool:
+        return self._clock is None and self.dialect != "sqlite"
 
 
 class _AgainError(Exception):
-    """The database asks for the transaction to be run again; ``sentence`` is for when that helped no more."""
+    """The transaction may be run again, and may well succeed; ``sentence`` is for when that helped no more."""
 
     def __init__(self, sentence: UnavailableError) -> None:
         super().__init__(str(sentence))
@@ -99,20 +135,27 @@ class Database:
         return safe_url(self.engine.url.render_as_string(hide_password=True))
 
     @contextmanager
-    def begin(self, *, read_only: bool = False) -> Iterator[Transaction]:
+    def begin(self, *, read_only: bool = False, repeatable: bool = False) -> Iterator[Transaction]:
         """A transaction. A writing one on SQLite takes the write lock at once, so it waits instead of failing later.
+
+        On PostgreSQL, each statement of a reading one sees what is committed by then, as it would inside BEGIN and
+        COMMIT, so those two, which cost as much as many a statement, are spared; and with ``repeatable``, which is for
+        what makes one statement that may safely be made twice.
 
         Raises:
             DatabaseUnavailableError: the server does not answer, or the connection broke.
             StorageError: the disk is full or read-only.
         """
+        begun, options = False, {"read_only": read_only, "bare": read_only or repeatable}
         try:
-            with self.engine.connect().execution_options(read_only=read_only) as connection, connection.begin():
+            with self.engine.connect().execution_options(**options) as connection, connection.begin():
+                begun = not options["bare"]
                 yield Transaction(connection, self._clock)
         except (IntegrityError, ProgrammingError, DataError):
             raise  # a mistake of ours, and not the database's state
         except DBAPIError as error:
-            if _state(error) in _RETRIED_STATES:
+            # A connection that has died since it was used last is noticed at its first statement; none is asked before.
+            if _state(error) in _RETRIED_STATES or (error.connection_invalidated and not begun):
                 raise _AgainError(self._sentence(error)) from error
             raise self._sentence(error) from error
 
@@ -132,33 +175,33 @@ class Database:
 
 def transaction(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
     """Runs the function in one writing transaction, again after a deadlock or serialization failure."""
+    return _runner(function)
 
+
+def statement(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
+    """Runs a function that makes one statement, again where its answer was lost: twice must be as good as once."""
+    return _runner(function, repeatable=True)
+
+
+def question(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
+    """Runs the function in one reading transaction. A PostgreSQL whose transactions are serializable may refuse readers
+    too, and they ask again."""
+    return _runner(function, read_only=True)
+
+
+def _runner(function: Callable[Concatenate[Transaction, P], T], **kind: bool
+            ) -> Callable[Concatenate[Database, P], T]:  # fmt: skip
     @wraps(function)
     def run(database: Database, /, *args: P.args, **kwargs: P.kwargs) -> T:
         for attempt in range(_RETRIES):
             try:
-                with database.begin() as tx:
+                with database.begin(**kind) as tx:
                     return function(tx, *args, **kwargs)
             except _AgainError as again:
                 if attempt == _RETRIES - 1:
                     raise again.sentence from again
                 time.sleep(0.01 * 2**attempt)
         raise AssertionError("unreachable")
-
-    return run
-
-
-def question(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
-    """Runs the function in one reading transaction. A PostgreSQL whose transactions are serializable may refuse readers
-    too; that is an UnavailableError, and whoever asks asks again."""
-
-    @wraps(function)
-    def run(database: Database, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            with database.begin(read_only=True) as tx:
-                return function(tx, *args, **kwargs)
-        except _AgainError as again:
-            raise again.sentence from again
 
     return run
 
@@ -185,7 +228,6 @@ def _engine(url: str) -> Engine:
 def _postgresql_engine(url: URL) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        pool_pre_ping=True,
         # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask
         # at the same moment; they get one of their own for that moment.
         pool_size=1,
@@ -196,9 +238,13 @@ def _postgresql_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def limits(connection: Any, _record: Any) -> None:
-        connection.autocommit = True  # or the first rollback would take it back
-        connection.execute(_IDLE_IN_TRANSACTION)
-        connection.autocommit = False
+        connection.autocommit = True  # we say BEGIN ourselves, where it is wanted
+        connection.execute(_SESSION)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if not connection.get_execution_options().get("bare", False):
+            connection.exec_driver_sql("BEGIN")
 
     return engine
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from farm.image_store import ImageStore, filesystem, local_path
 from farm.store_errors import os_errors_alone
-from farm.store_keys import is_folder_of_ours
+from farm.store_keys import is_branch, is_folder_of_ours
 from schemas.errors import StorageError
 
 _KEY_PARTS: Final = 3  # ab/cd/abcd….png
@@ -111,7 +111,7 @@ class _RemoteFiles:
         key = self._key(entry)
         if entry["type"] == "file":
             yield StoredFile(key, entry["size"] or 0)
-        elif key == "inputs":
+        elif is_branch(key):
             for inner in self._listed(key):
                 yield from self._of(inner)
         elif is_folder_of_ours(key):

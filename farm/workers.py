@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, and_, func, insert, select, update
 
-from farm.database import Transaction, question, transaction
+from farm.database import Transaction, question, statement, transaction
 from schemas.tables import Result, Worker
 
 WorkerState = Literal["loading", "ready", "stopped", "failed"]
@@ -31,25 +30,25 @@ def register_worker(tx: Transaction, worker: WorkerIdentity) -> None:
     tx.execute(insert(Worker).values(**vars(worker), state="loading", started_at=tx.now, seen_at=tx.now))
 
 
-@transaction
+@statement
 def note_worker(tx: Transaction, worker_id: str, state: WorkerState, error: str | None = None) -> None:
     """The worker's state, seen now."""
-    tx.execute(update(Worker).where(Worker.id == worker_id).values(state=state, seen_at=tx.now, error=error))
+    tx.execute(update(Worker).where(Worker.id == worker_id).values(state=state, seen_at=tx.from_now(), error=error))
 
 
-@transaction
+@statement
 def note_fingerprint(tx: Transaction, worker_id: str, pair_fingerprint: str) -> None:
     """Which weights the worker has pinned."""
     tx.execute(update(Worker).where(Worker.id == worker_id).values(pair_fingerprint=pair_fingerprint))
 
 
-@transaction
+@statement
 def note_seen(tx: Transaction, worker_id: str, reading: dict[str, Any] | None = None) -> bool:
     """The worker is alive. Whether it is being drained.
 
     ``reading``: of its GPU (``worker.gpu_watch``); None where there is none, or its driver says nothing.
     """
-    seen = update(Worker).where(Worker.id == worker_id).values(seen_at=tx.now, reading=reading)
+    seen = update(Worker).where(Worker.id == worker_id).values(seen_at=tx.from_now(), reading=reading)
     return tx.execute(seen.returning(Worker.draining_since)).scalar_one_or_none() is not None
 
 
@@ -61,7 +60,7 @@ def count_refused(tx: Transaction, worker_id: str, num_messages: int = 1) -> Non
 
 def is_live(tx: Transaction, seen_within_seconds: float) -> ColumnElement[bool]:
     """Of a row of ``workers``, in a question."""
-    return and_(Worker.state.in_(_LIVE), Worker.seen_at > tx.now - timedelta(seconds=seen_within_seconds))
+    return and_(Worker.state.in_(_LIVE), Worker.seen_at > tx.from_now(-seen_within_seconds))
 
 
 @question

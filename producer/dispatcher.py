@@ -6,11 +6,10 @@ Any number of them may run; the lease ``dispatcher`` in the ledger lets one act.
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from threading import Event
 from typing import Final
 
@@ -118,7 +117,7 @@ class Dispatcher:
         self._say_what_will_be_late()
         self._webhooks.note()
         self._look()  # a long tick is no time in which the ledger did not answer
-        waiting = queries.queued_packs(self._database)
+        waiting = queries.waiting(self._database, REPUBLISH_SECONDS)
         refusals = list[BrokerRefusedError]()
         num_republished = self._republish(waiting, refusals)
         num_released = self._release(waiting, refusals)
@@ -152,24 +151,23 @@ class Dispatcher:
             log.warning("%d packs went back: their workers' leases ran out", num_expired)
         return num_expired
 
-    def _republish(self, waiting: Sequence[queries.QueuedPack], refusals: list[BrokerRefusedError]) -> int:
+    def _republish(self, waiting: Mapping[str, queries.Waiting], refusals: list[BrokerRefusedError]) -> int:
         num_republished = 0
-        for pair in {pack.pair for pack in waiting}:
-            ours = [pack for pack in waiting if pack.pair == pair]
-            old = [pack.id for pack in ours if pack.age > timedelta(seconds=REPUBLISH_SECONDS)]
+        for pair, packs_of_pair in waiting.items():
             with _noted(refusals):
-                if old and self._broker.queue_length(queue_name(pair)) < len(ours):
+                if packs_of_pair.num_old and self._broker.queue_length(queue_name(pair)) < packs_of_pair.num_packs:
+                    old = queries.queued_packs(self._database, pair, REPUBLISH_SECONDS)
                     self._publish(pair, old)
                     num_republished += len(old)
         return num_republished
 
-    def _release(self, waiting: Sequence[queries.QueuedPack], refusals: list[BrokerRefusedError]) -> int:
+    def _release(self, waiting: Mapping[str, queries.Waiting], refusals: list[BrokerRefusedError]) -> int:
         workers = live_workers(self._database, self._settings.lease_seconds)
-        queued = Counter(pack.pair for pack in waiting)
         shares = queries.releasable_batches(self._database)
         num_released = 0
         for pair in {share.pair for share in shares}:
-            wanted = packs_wanted(workers.get(pair, 0), queued[pair], self._settings.queued_packs_per_worker)
+            num_queued = waiting[pair].num_packs if pair in waiting else 0
+            wanted = packs_wanted(workers.get(pair, 0), num_queued, self._settings.queued_packs_per_worker)
             pack_ids = self._release_packs(self._in_time(pair, shares), wanted)
             num_released += len(pack_ids)
             with _noted(refusals):

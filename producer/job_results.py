@@ -71,21 +71,23 @@ def job_results(database: Database, batch_id: int) -> Iterator[JobResult]:
 def results_of(tx: Transaction, job_ids: Sequence[int], batch_id: int) -> dict[int, JobResult]:
     """job → what became of it, for those of them that are of this batch."""
     ours = Job.batch_id + 0 == batch_id  # or SQLite would walk through all of the batch by its index, for each page
-    rows = tx.execute(_jobs().add_columns(Job.id).where(Job.id.in_(job_ids), ours))
-    return {row.id: _result(row) for row in rows}
+    rows = tx.execute(jobs_with_images().add_columns(Job.id).where(Job.id.in_(job_ids), ours))
+    return {row.id: job_result(row) for row in rows}
 
 
 @question
 def _page(tx: Transaction, batch_id: int, after: int) -> list[JobResult]:
-    page = _jobs().where(Job.batch_id == batch_id, Job.number > after).order_by(Job.number).limit(_PAGE)
-    return [_result(row) for row in tx.execute(page)]
+    page = jobs_with_images().where(Job.batch_id == batch_id, Job.number > after).order_by(Job.number).limit(_PAGE)
+    return [job_result(row) for row in tx.execute(page)]
 
 
-def _jobs() -> Select[*tuple[Any, ...]]:
+def jobs_with_images() -> Select[*tuple[Any, ...]]:
+    """The statement whose rows ``job_result`` takes."""
     jobs = select(*_COLUMNS).select_from(Job)
     return jobs.outerjoin(Result, Result.job_id == Job.id).outerjoin(Image, Image.id == Result.image_id)
 
 
-def _result(row: Any) -> JobResult:
+def job_result(row: Any) -> JobResult:
+    """Of a row of ``jobs_with_images``."""
     values = {name: getattr(row, name) for name in JobResult.__dataclass_fields__}
     return JobResult(**{**values, "state": JobState(row.state)})

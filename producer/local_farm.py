@@ -8,15 +8,15 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from farm.broker import Broker, open_broker
 from farm.database import Database
 from farm.embedded_redis import EmbeddedRedis, is_running
 from farm.image_store import ImageStore
+from farm.log_tail import last_line
 from farm.tether import tethered
 from farm.workers import live_workers
 from producer.dispatcher import Dispatcher
@@ -26,8 +26,6 @@ from schemas.errors import NightshiftError, OutOfServiceError, PairError, Storag
 from schemas.settings import Settings
 
 log = logging.getLogger("nightshift.local")
-
-_LOG_TAIL_BYTES: Final = 2_000
 
 
 class LocalFarm:
@@ -134,7 +132,7 @@ class LocalFarm:
                 self._workers.wait()
 
     def _death(self, code: int) -> NightshiftError:
-        said = _last_line(self.log_file)
+        said = last_line(self.log_file)
         if code == PairError.exit_code:
             return PairError(said)
         if code == UnavailableError.exit_code:
@@ -142,12 +140,3 @@ class LocalFarm:
         if code == OutOfServiceError.exit_code:
             return OutOfServiceError(said)
         return NightshiftError(f"the workers ended with {code}: {said} (more in {self.log_file})")
-
-
-def _last_line(path: Path) -> str:
-    """What a dying process said last, without its prefix."""
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
-        lines = stream.read().decode(errors="replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-    return last.removeprefix("nightshift: ").strip()

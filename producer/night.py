@@ -11,6 +11,7 @@ from farm.database import Database, Transaction, question
 from farm.workers import live_workers
 from producer.outlook import Outlook, outlook
 from producer.queries import SUMMARY, BatchSummary, waiting_pairs
+from producer.rate import recent_results
 from schemas.settings import Settings
 from schemas.states import JobState
 from schemas.tables import Batch, Job, Pack, Result, Worker
@@ -19,7 +20,6 @@ from schemas.windows import Window
 _DAY: Final = timedelta(days=1)
 #: a window that opened earlier is no night any more
 _LONGEST_NIGHT: Final = timedelta(days=3)
-_RATE_SECONDS: Final = 600.0
 _SHOWN_BATCHES: Final = 20
 _SHOWN_REASONS: Final = 5
 _LIVE: Final = ("loading", "ready")
@@ -113,9 +113,11 @@ def night_began(now: datetime, farm_window: str) -> datetime:
 
 @question
 def _rendered(tx: Transaction, since: datetime) -> Rendered:
-    done = select(func.count().label("num"), func.min(Result.finished_at).label("first")).where(Result.attempt > 0)
-    num_images = tx.execute(done.where(Result.finished_at >= since)).one().num
-    recent = tx.execute(done.where(Result.finished_at > tx.now - timedelta(seconds=_RATE_SECONDS))).one()
+    done = select(func.count()).where(Result.attempt > 0, Result.finished_at >= since)
+    num_images = tx.execute(done).scalar_one()
+    lately = recent_results(tx).c
+    rate = select(func.count().label("num"), func.min(lately.finished_at).label("first")).where(lately.attempt > 0)
+    recent = tx.execute(rate).one()
     seconds = (tx.now - recent.first).total_seconds() if recent.num else 0.0
     return Rendered(num_images, recent.num / seconds if seconds > 0 else None)
 

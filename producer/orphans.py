@@ -23,6 +23,7 @@ OLD: Final = timedelta(days=1)
 _WHY: Final = {
     "image": "belongs to no job",
     "input": "is an input that no job names",
+    "thumbnail": "shows an image that no job has",
     "leftover": "is a temporary file of a process that died",
 }
 _PAGE: Final = 500
@@ -63,8 +64,8 @@ def input_sha256s(spec: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Known:
-    """What the ledger knows of some files: their URIs, the contents that it records whatever their URI, and the
-    contents that specs name."""
+    """What the ledger knows of some files: their URIs, the contents that it records whatever their URI (of thumbnails:
+    of what they show), and the contents that specs name."""
 
     uris: Container[str]
     sha256s: Container[str]
@@ -77,6 +78,8 @@ def standing(file: StoredFile, url: str, known: Known) -> Literal["recorded", "e
     if not file.is_file or key.kind == "foreign":
         return "foreign"
     if f"{url}/{file.key}" in known.uris or key.sha256 in known.named:
+        return "recorded"
+    if key.kind == "thumbnail" and key.sha256 in known.sha256s:
         return "recorded"
     return "elsewhere" if key.kind == "image" and key.sha256 in known.sha256s else "orphan"
 
@@ -119,9 +122,11 @@ class Orphans:
             yield Finding(self._files.url, "recent", sentence, is_note=True)
 
     def _known(self, page: Sequence[StoredFile], named: NamedInputs) -> Known:
-        sha256s = {self._uri(file): store_key(file.key).sha256 for file in page if store_key(file.key).kind == "image"}
-        uris = verified_rows.recorded(self._database, sha256s)
-        missing = [sha256 for uri, sha256 in sha256s.items() if sha256 and uri not in uris]
+        keys = {self._uri(file): store_key(file.key) for file in page}
+        images = {uri: key.sha256 for uri, key in keys.items() if key.kind == "image"}
+        uris = verified_rows.recorded(self._database, images)
+        shown = [key.sha256 for key in keys.values() if key.kind == "thumbnail" and key.sha256]
+        missing = shown + [sha256 for uri, sha256 in images.items() if sha256 and uri not in uris]
         elsewhere = verified_rows.recorded_elsewhere(self._database, missing) if missing else frozenset()
         return Known(uris, elsewhere, named)
 

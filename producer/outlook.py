@@ -7,7 +7,8 @@ from typing import Final
 
 from farm.database import Database
 from farm.leases import ledger_time
-from producer.queries import BatchSummary, images_per_second
+from producer.queries import BatchSummary
+from producer.rate import images_per_second
 from schemas.states import BatchState
 from schemas.windows import Window, finishing, next_opening
 

@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, union_all
 
 from farm.database import Database, Transaction, question
 from producer.release import BatchShare, work_of
+from schemas.column_types import Utc
 from schemas.errors import NotFoundError
 from schemas.fields import text_flaw
 from schemas.states import BatchState, JobState, PackState
@@ -17,16 +18,15 @@ from schemas.tables import Batch, Image, Job, Pack, Result, Worker
 
 _PAGE: Final = 500
 _LAST_PACKS: Final = 50
-_RATE_SECONDS: Final = 600.0
+_LIVE: Final = (PackState.QUEUED, PackState.RUNNING)
 
 
 @dataclass(frozen=True)
-class QueuedPack:
-    """A released pack that nobody has claimed. ``age``: since it was last published, or released."""
+class Waiting:
+    """Released packs of a pair that nobody has claimed. ``num_old``: told of long ago."""
 
-    id: str
-    pair: str
-    age: timedelta
+    num_packs: int
+    num_old: int
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,30 @@ SUMMARY: Final = tuple(getattr(Batch, name) for name in BatchSummary.__dataclass
 
 
 @question
-def queued_packs(tx: Transaction) -> list[QueuedPack]:
-    """Every pack that waits for a worker: a few for each live worker, so a short list."""
-    since = func.coalesce(Pack.published_at, Pack.released_at, type_=Pack.released_at.type)
-    rows = tx.execute(select(Pack.id, Pack.pair, since.label("since")).where(Pack.state == PackState.QUEUED))
-    return [QueuedPack(row.id, row.pair, tx.now - row.since) for row in rows]
+def waiting(tx: Transaction, old_seconds: float) -> dict[str, Waiting]:
+    """pair → its queued packs. Old is what was published, or released, so long ago."""
+    num_old = func.count().filter(_told(tx, old_seconds)).label("num_old")
+    packs = select(Pack.pair, func.count().label("num_packs"), num_old).where(Pack.state == PackState.QUEUED)
+    return {row.pair: Waiting(row.num_packs, row.num_old) for row in tx.execute(packs.group_by(Pack.pair))}
+
+
+@question
+def queued_packs(tx: Transaction, pair: str, old_seconds: float = 0.0) -> Sequence[str]:
+    """The pair's packs that wait for a worker: a few for each live one, so a short list."""
+    queued = select(Pack.id).where(Pack.pair == pair, Pack.state == PackState.QUEUED)
+    return tx.execute(queued.where(_told(tx, old_seconds))).scalars().all()
+
+
+def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
+    """Whoever could claim the pack was told so long ago, or should have been."""
+    return func.coalesce(Pack.published_at, Pack.released_at, type_=Utc) <= tx.from_now(-seconds)
 
 
 @question
 def releasable_batches(tx: Transaction) -> list[BatchShare]:
     """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
     columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
-    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.now)
+    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
     rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
     work = _work_under_way(tx)
     return [BatchShare(**row._mapping, work=work[row.id]) for row in rows]
@@ -99,9 +111,10 @@ def releasable_batches(tx: Transaction) -> list[BatchShare]:
 
 def _work_under_way(tx: Transaction) -> dict[int, float]:
     """batch → the work in its packs that are queued or running."""
-    live = Pack.state.in_((PackState.QUEUED, PackState.RUNNING))
-    num_jobs = func.sum(Pack.num_jobs).label("num_jobs")
-    rows = tx.execute(select(Pack.batch_id, Pack.pack_key, num_jobs).where(live).group_by(Pack.batch_id, Pack.pack_key))
+    packs = select(Pack.batch_id, Pack.pack_key, Pack.num_jobs)  # each state has an index of its own
+    live = union_all(*(packs.where(Pack.state == state) for state in _LIVE)).subquery().c
+    num_jobs = func.sum(live.num_jobs).label("num_jobs")
+    rows = tx.execute(select(live.batch_id, live.pack_key, num_jobs).group_by(live.batch_id, live.pack_key))
     work = defaultdict[int, float](float)
     for row in rows:
         work[row.batch_id] += work_of(row.pack_key, row.num_jobs)
@@ -127,8 +140,7 @@ def batches_to_sweep(tx: Transaction) -> Sequence[int]:
 @question
 def abandoned_batches(tx: Transaction, silent_seconds: float) -> Sequence[int]:
     """Batches that were never opened and got no row for so long: whoever submitted them is gone."""
-    since = tx.now - timedelta(seconds=silent_seconds)
-    silent = func.coalesce(Batch.staged_at, Batch.created_at, type_=Batch.created_at.type) < since
+    silent = func.coalesce(Batch.staged_at, Batch.created_at, type_=Utc) < tx.from_now(-silent_seconds)
     return tx.execute(select(Batch.id).where(Batch.state == BatchState.STAGING, silent)).scalars().all()
 
 
@@ -186,23 +198,14 @@ def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
 
 
 @question
-def images_per_second(tx: Transaction, batch_id: int) -> float | None:
-    """Of this batch over the last ten minutes; None where nothing of it was done in them."""
-    since = tx.now - timedelta(seconds=_RATE_SECONDS)
-    done = select(func.count().label("num"), func.min(Result.finished_at).label("first")).join_from(Result, Job)
-    row = tx.execute(done.where(Result.finished_at > since, Job.batch_id == batch_id)).one()
-    seconds = (tx.now - row.first).total_seconds() if row.num else 0.0
-    return row.num / seconds if seconds > 0 else None
-
-
-@question
 def find_batch(tx: Transaction, text: str) -> BatchSummary:
     """The batch that a user means: the one of this number; only if there is none, the youngest of this name.
 
     Raises:
         NotFoundError: there is neither.
     """
-    found = _youngest(tx, Batch.id == int(text)) if _is_id(text) else None
+    is_id = text.isascii() and text.isdigit() and len(text) < 10
+    found = _youngest(tx, Batch.id == int(text)) if is_id else None
     if found is None and text_flaw(text) is None:
         found = _youngest(tx, Batch.name == text)
     if found is None:
@@ -215,10 +218,6 @@ def _youngest(tx: Transaction, wanted: ColumnElement[bool]) -> BatchSummary | No
     return None if row is None else BatchSummary(**row._mapping)
 
 
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
 @question
 def waiting_pairs(tx: Transaction) -> frozenset[str]:
     """The pairs of all open batches that have not ended."""
@@ -229,8 +228,7 @@ def waiting_pairs(tx: Transaction) -> frozenset[str]:
 @question
 def workers_seen(tx: Transaction, host: str, within_seconds: float) -> Sequence[Row[Any]]:
     """Rows of the workers of this host that were seen lately, live or not, the youngest first."""
-    since = tx.now - timedelta(seconds=within_seconds)
-    seen = select(Worker).where(Worker.host == host, Worker.seen_at > since)
+    seen = select(Worker).where(Worker.host == host, Worker.seen_at > tx.from_now(-within_seconds))
     return tx.execute(seen.order_by(Worker.started_at.desc())).all()
 
 

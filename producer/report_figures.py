@@ -108,6 +108,12 @@ class Figures:
 
 
 @question
+def reasons(tx: Transaction, batch_id: int) -> tuple[Reason, ...]:
+    """Why jobs of the batch failed, the commonest reason first."""
+    return _reasons(tx, batch_id)
+
+
+@question
 def figures(tx: Transaction, batch_id: int) -> Figures:
     """In one transaction, so that they fit each other as far as the database keeps it. Raises NotFoundError."""
     row = tx.execute(select(*SUMMARY, Batch.opened_at).where(Batch.id == batch_id)).one_or_none()
@@ -115,7 +121,7 @@ def figures(tx: Transaction, batch_id: int) -> Figures:
         raise NotFoundError(f"no batch {batch_id}; `nightshift status` lists them")
     summary = {name: value for name, value in row._mapping.items() if name != "opened_at"}
     times = _times(tx, batch_id)
-    width = _width(times.first, times.last)
+    width = stretch_seconds(times.first, times.last)
     stretches = _stretches(tx, batch_id, width) if times.first else []
     return Figures(
         now=tx.now,
@@ -142,7 +148,7 @@ def _times(tx: Transaction, batch_id: int) -> Row[Any]:
     return tx.execute(done.where(Job.batch_id == batch_id)).one()
 
 
-def _width(first: datetime | None, last: datetime | None) -> int:
+def stretch_seconds(first: datetime | None, last: datetime | None) -> int:
     """Of a stretch, in seconds: a round number that makes at most ``MAX_BARS`` of them."""
     seconds = (last - first).total_seconds() if first and last else 0.0
     return next((width for width in _WIDTHS if seconds / width <= MAX_BARS - 1), _WIDTHS[-1])

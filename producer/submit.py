@@ -3,7 +3,7 @@
 Files: with ``skip_invalid``, the rows left out are listed in ``$NIGHTSHIFT_HOME/invalid/batch-ID.txt``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from farm.database import Database
 from producer.linking import link_existing
 from producer.manifest import BadRow, Row
 from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
-from schemas.records import BatchDetails, StagedJob
+from schemas.records import BatchDetails, Received, StagedJob
 from schemas.timing import ANY_TIME, Timing
 
 #: jobs in one transaction: those of SQLite keep other writers waiting, for about half a second
@@ -43,6 +43,8 @@ class BatchRequest:
     origin: dict[str, Any] | None = None
     #: of the firing that the batch ends
     fence: str | None = None
+    #: who handed it in over HTTP
+    received: Received | None = None
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,22 @@ class Submission:
     invalid_file: Path | None
 
 
-def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchRequest) -> Submission:
+def submit(
+    database: Database,
+    rows: Iterable[Row | BadRow],
+    request: BatchRequest,
+    before_opening: Callable[[Submission], None] | None = None,
+) -> Submission:
     """Stages every row, then opens the batch. A bad row refuses the whole batch, unless it may be skipped.
+
+    before_opening: called when every row is staged. What it raises discards the batch.
 
     Raises:
         ManifestError: bad rows, each named; or no good row at all. Nothing is enqueued.
-        LeaseLostError: another process submits the request's firing by now.
+        LeaseLostError: another process submits the request's firing, or what was received, by now.
         UnavailableError: the ledger went away. Its sentence says where the batch may have been accepted all the same.
     """
-    details = BatchDetails(request.weight, request.origin, request.fence)
+    details = BatchDetails(request.weight, request.origin, request.fence, request.received)
     batch_id = batches.create_batch(database, request.name, request.pair, request.priority, request.timing, details)
     bad = _BadRows(request.invalid_folder, batch_id)
     try:
@@ -76,12 +85,15 @@ def submit(database: Database, rows: Iterable[Row | BadRow], request: BatchReque
         num_linked = 0
         if request.linked_in is not None:
             num_linked = link_existing(database, batch_id, request.pair, request.linked_in)
+        submission = Submission(batch_id, num_jobs, num_linked, bad.num, bad.file)
+        if before_opening is not None:
+            before_opening(submission)
     except BaseException:
         bad.remove_file()
         batches.discard_batch(database, batch_id)
         raise
     _open(database, batch_id, request.fence)
-    return Submission(batch_id, num_jobs, num_linked, bad.num, bad.file)
+    return submission
 
 
 def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:

@@ -1,8 +1,11 @@
 """Types of the ledger's columns that SQLite and PostgreSQL have in common."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, String, TypeDecorator, literal_column
 
 # SQLite gives rowids, and so autoincrement, to INTEGER alone.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -26,3 +29,22 @@ class Utc(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class State(String):
+    """A state's word. In a comparison it stands in the SQL as it is: a prepared statement whose states were parameters
+    could not use the indexes that hold the rows of some states alone, and would be planned anew each time."""
+
+    class Comparator(String.Comparator[str]):
+        def operate(self, op: Any, *other: Any, **kwargs: Any) -> Any:
+            return super().operate(op, *map(_as_it_is, other), **kwargs)
+
+    comparator_factory = Comparator
+
+
+def _as_it_is(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return literal_column(f"'{value}'", String)
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return [_as_it_is(one) for one in value]
+    return value

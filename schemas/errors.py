@@ -19,6 +19,7 @@
     ├── WaitTimeoutError            a batch has not ended in the time that it was waited for
     ├── MessageError                a message on the queue is not one of ours
     ├── NotUniformError             a dataset's images were not made alike, and should be
+    ├── RequestError                a request over HTTP is refused; says its status
     ├── LeaseLostError              the pack is somebody else's by now
     ├── OutOfServiceError           every device of a machine failed               exit 4
     └── RenderError                 one job, or one pack, could not be rendered
@@ -141,6 +142,16 @@ class MessageError(NightshiftError):
 
 class NotUniformError(NightshiftError):
     code = "not_uniform"
+
+
+class RequestError(NightshiftError):
+    """``status``: of HTTP. ``retry_after``: seconds after which asking again may help."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_code = code
+        self.retry_after = retry_after
 
 
 class LeaseLostError(NightshiftError):

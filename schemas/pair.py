@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from schemas.device_options import DeviceOptions
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 Offload = Literal["none", "model", "sequential", "auto"]
 
@@ -130,10 +132,21 @@ class ModelPair(BaseModel):
     vae_tiling: bool = False
     #: "model": one network on the device at a time; "sequential": one layer; "auto": what free memory asks for
     offload: Offload = "none"
+    #: how the device computes: exactly as diffusers does unless it says otherwise
+    options: DeviceOptions = DeviceOptions()
     textual_inversions: tuple[TextualInversion, ...] = ()
     watermark: bool = True
     #: The licence of the weights, which every image's provenance repeats.
     license: str = "unknown"
+
+    @model_validator(mode="after")
+    def _stays_on_the_device(self) -> Self:
+        option = self.options.need_whole_networks()
+        if option is not None and self.offload != "none":
+            raise ValueError(
+                f'options.{option} works with networks that stay on the device: take it away, or say offload = "none"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _tokens_are_told_apart(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.device_options import CompileMode
 from schemas.digest import canonical_json, sha256_hex
 from schemas.spec import JobSpec
 
@@ -49,8 +50,12 @@ class Environment(BaseModel):
     #: "cpu" or the GPU's name
     device: str
     dtype: str
+    #: the UNets' attention processors, and the kernel that they get
     attention_backend: str
+    #: what the pair asks for; an image's ``Provenance`` has what it was rendered with
     compile_mode: str = "off"
+    #: the pair's device options that are not as by default
+    options: dict[str, bool | str] = {}
 
     @property
     def digest(self) -> str:
@@ -76,6 +81,8 @@ class Provenance(BaseModel):
     watermark_bits: Annotated[int, Field(ge=0, le=48)] | None
     #: the VAE's own dtype gave a black or broken picture; this one was decoded in float32
     vae_float32_retry: bool = False
+    #: how the UNets were compiled when it was rendered: a shape that is not compiled yet is rendered with "off"
+    compile_mode: CompileMode = "off"
 
 
 def handoff_kind(spec: JobSpec) -> Handoff:

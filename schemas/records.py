@@ -9,6 +9,15 @@ from schemas.written_spec import WrittenSpec
 
 
 @dataclass(frozen=True)
+class Received:
+    """Of a batch that comes over HTTP: as ``schemas.web_tables.SubmissionRow`` names them."""
+
+    token_id: int | None
+    key_sha256: str | None = None
+    request_sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class BatchDetails:
     """What most batches leave as it is. ``fence``: held by whoever submits the firing that makes the batch."""
 
@@ -16,6 +25,7 @@ class BatchDetails:
     #: ``schemas.submit_order.Origin`` as JSON
     origin: dict[str, Any] | None = None
     fence: str | None = None
+    received: Received | None = None
 
 
 class StagedJob(NamedTuple):

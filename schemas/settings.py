@@ -85,6 +85,20 @@ class Settings(BaseModel):
     webhook_hosts: str = ""
     #: the share of a batch's jobs whose failure the webhook is told of
     webhook_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    #: where `up` and `web` serve the web page; 0: any port that is free
+    web_port: Annotated[int, Field(ge=0, le=65_535)] = 8_470
+    #: the names under which the web page is reached, besides this machine's own: "farm.example.org, 10.0.0.5:8470"
+    web_hosts: str = ""
+    #: whether who asks from this machine needs a token, too: behind a reverse proxy everybody does
+    web_require_token: bool = False
+    #: the largest manifest that may be uploaded
+    web_upload_bytes: Annotated[int, Field(ge=1)] = 1_000_000_000
+    #: the largest of any other request's body; it is held in memory
+    web_body_bytes: Annotated[int, Field(ge=1_000)] = 10_000_000
+    #: jobs of one request, at the most
+    web_max_jobs: Annotated[int, Field(ge=1)] = 1_000_000
+    #: of one token, or of an address without a valid one
+    web_requests_per_minute: Annotated[int, Field(ge=1)] = 1_200
     #: where the dispatcher tells Prometheus of itself and the farm (``/metrics``); 0: nowhere
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     #: where `nightshift worker` tells Prometheus of its host's workers and GPUs (``/metrics``); 0: nowhere

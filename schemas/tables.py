@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from schemas.column_types import BigId, Utc
+from schemas.column_types import BigId, State, Utc
 
 
 class Table(DeclarativeBase):
@@ -33,6 +33,11 @@ class Table(DeclarativeBase):
     )
 
 
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index that holds some rows alone: so the others cost it nothing."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Batch(Table):
     """The jobs submitted together. The ``num_…`` counters move in the transaction that moves the jobs."""
 
@@ -41,7 +46,7 @@ class Batch(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(Text, index=True)
     pair: Mapped[str] = mapped_column(String(63))
-    state: Mapped[str] = mapped_column(String(10))
+    state: Mapped[str] = mapped_column(State(10))
     priority: Mapped[int] = mapped_column(default=5)
     #: its share of the devices beside other batches of its priority
     weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
@@ -83,7 +88,7 @@ class Pack(Table):
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
     pair: Mapped[str] = mapped_column(String(63))
     pack_key: Mapped[str] = mapped_column(String(120))
-    state: Mapped[str] = mapped_column(String(10))
+    state: Mapped[str] = mapped_column(State(10))
     num_jobs: Mapped[int]
     released_at: Mapped[datetime] = mapped_column(Utc)
     published_at: Mapped[datetime | None] = mapped_column(Utc)
@@ -95,10 +100,10 @@ class Pack(Table):
     ended_at: Mapped[datetime | None] = mapped_column(Utc)
 
     __table_args__ = (
-        Index("ix_packs_live", "pair", "state", "batch_id", "pack_key",
-              sqlite_where=text("state IN ('queued', 'running')"),
-              postgresql_where=text("state IN ('queued', 'running')")),
-        Index("ix_packs_ended", "pair", "ended_at"),
+        _partial("ix_packs_running", "worker_id", where="state = 'running'"),
+        _partial("ix_packs_oldest", "batch_id", "pair", "released_at", where="state = 'queued'"),
+        _partial("ix_packs_suiting", "batch_id", "pair", "pack_key", "released_at", where="state = 'queued'"),
+        _partial("ix_packs_ended", "pair", "ended_at", where="ended_at IS NOT NULL"),
     )  # fmt: skip
 
 
@@ -116,7 +121,7 @@ class Job(Table):
     spec: Mapped[str] = mapped_column(Text)
     pack_key: Mapped[str] = mapped_column(String(120))
     meta: Mapped[dict[str, str]] = mapped_column(JSON)
-    state: Mapped[str] = mapped_column(String(10))
+    state: Mapped[str] = mapped_column(State(10))
     attempts: Mapped[int] = mapped_column(default=0)
     #: it was in a pack that failed or died: its next pack holds it alone, so that a poisoned job harms no other
     isolated: Mapped[bool] = mapped_column(default=False)
@@ -131,13 +136,11 @@ class Job(Table):
     __table_args__ = (
         Index("uq_jobs_identity", "batch_id", "spec_digest", "repeat", unique=True),
         Index("ix_jobs_number", "batch_id", "number"),
-        Index("ix_jobs_pending", "batch_id", "pack_key", "id", sqlite_where=text("state = 'pending'"),
-              postgresql_where=text("state = 'pending'")),
-        Index("ix_jobs_pending_oldest", "batch_id", "isolated", "id", sqlite_where=text("state = 'pending'"),
-              postgresql_where=text("state = 'pending'")),
-        Index("ix_jobs_failed", "batch_id", "id", sqlite_where=text("state = 'failed'"),
-              postgresql_where=text("state = 'failed'")),
-        Index("ix_jobs_pack_id", "pack_id"),
+        _partial("ix_jobs_pending", "batch_id", "pack_key", "id", where="state = 'pending'"),
+        _partial("ix_jobs_pending_oldest", "batch_id", "isolated", "id", where="state = 'pending'"),
+        _partial("ix_jobs_failed", "batch_id", "id", where="state = 'failed'"),
+        # SQLite would not use it in a join if it were partial there.
+        Index("ix_jobs_pack_id", "pack_id", postgresql_where=text("pack_id IS NOT NULL")),
     )  # fmt: skip
 
 
@@ -192,7 +195,8 @@ class Image(Table):
     pair_fingerprint: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(Utc)
 
-    __table_args__ = (Index("ix_images_identity", "spec_digest", "pair_fingerprint"),)
+    #: of one spec there are few: those of each weights
+    __table_args__ = (Index("ix_images_identity", "spec_digest"),)
 
 
 class Result(Table):
@@ -205,7 +209,8 @@ class Result(Table):
     environment_digest: Mapped[str] = mapped_column(ForeignKey("environments.digest"))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
     worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
-    pack_id: Mapped[str] = mapped_column(ForeignKey("packs.id"))
+    #: looked for when a pack is removed
+    pack_id: Mapped[str] = mapped_column(ForeignKey("packs.id"), index=True)
     attempt: Mapped[int]
     #: of the job's forward pass, shared by its images
     render_seconds: Mapped[float]
@@ -249,7 +254,7 @@ class Firing(Table):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     schedule_id: Mapped[int] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"))
     due_at: Mapped[datetime] = mapped_column(Utc)
-    state: Mapped[str] = mapped_column(String(10))
+    state: Mapped[str] = mapped_column(State(10))
     #: of whoever submits it now
     fence: Mapped[str | None] = mapped_column(String(32), unique=True)
     lease_expires_at: Mapped[datetime | None] = mapped_column(Utc)
@@ -262,8 +267,7 @@ class Firing(Table):
 
     __table_args__ = (
         UniqueConstraint("schedule_id", "due_at"),
-        Index("ix_firings_live", "due_at", sqlite_where=text("state IN ('due', 'submitting')"),
-              postgresql_where=text("state IN ('due', 'submitting')")),
+        _partial("ix_firings_live", "due_at", where="state IN ('due', 'submitting')"),
     )  # fmt: skip
 
 

@@ -5,10 +5,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from schemas.errors import DeviceLostError, DeviceMemoryError, InputError
+from worker.compilation import compilation
 from worker.denoising import Stop
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
@@ -16,6 +18,7 @@ from worker.pipelines import LoadedPair
 from worker.preparing import Pass
 from worker.rendering import RenderedPass, render
 from worker.stopping import DrainedError
+from worker.unet_shapes import unet_shapes
 from worker.watchdog import Watchdog
 
 
@@ -41,10 +44,12 @@ class DeviceThread:
         self._watchdog = watchdog
         self._measurer = measurer
         self._is_lost = False
+        self._compilation = compilation(pair)
         self._thread = ThreadPoolExecutor(1, "device")
 
     def close(self) -> None:
         self._thread.shutdown()
+        self._compilation.close()
 
     def rendered(self, passes: Sequence[Pass], begin: Callable[[], None], stop: Stop) -> Iterator[PassOutcome]:
         """Renders the passes of a pack, no other pack's between them. Yields each when it is done, while the device
@@ -111,8 +116,10 @@ class DeviceThread:
             self._limits.learn(one.size, self._measurer.limit(one.size, _alive(sign_of_life, stop)))
 
     def _watched(self, one: Pass, stop: Stop) -> RenderedPass:
+        mode = self._compilation.mode(unet_shapes(one.specs, one.chunks.base, one.chunks.refiner))
         with self._watchdog.watching(one.shape) as sign_of_life:
-            return render(self._pair, one.specs, stop=_alive(sign_of_life, stop), inputs=one.inputs)
+            made = render(self._pair, one.specs, _alive(sign_of_life, stop), one.inputs, mode)
+        return replace(made, pictures=made.pictures[: len(one.jobs)])
 
 
 def _alive(sign_of_life: Callable[[], None], stop: Stop) -> Stop:

@@ -6,6 +6,7 @@ from typing import Final
 import torch
 
 from schemas.provenance import Environment
+from worker.attention import AttentionShape, attention_shape, kernel_in_force
 from worker.pipelines import LoadedPair, dtype_name
 
 _LIBRARIES: Final = (
@@ -33,10 +34,12 @@ def environment(pair: LoadedPair) -> Environment:
         vae_tiling=description.vae_tiling,
         textual_inversions=_textual_inversions(pair),
         license=description.license,
-        versions=_versions(pair.device),
+        versions=_versions(pair),
         device=_device_name(pair.device),
         dtype=dtype_name(pair.dtype),
         attention_backend=_attention_backend(pair),
+        compile_mode=description.options.compile,
+        options=description.options.chosen(),
     )
 
 
@@ -45,18 +48,21 @@ def _textual_inversions(pair: LoadedPair) -> dict[str, str]:
     return dict(zip(tokens, pair.fingerprint.textual_inversion_hashes, strict=True))
 
 
-def _versions(device: torch.device) -> dict[str, str]:
-    versions = {library: version(library) for library in _LIBRARIES} | {"nightshift": _own_version()}
-    if device.type == "cuda":
+def _versions(pair: LoadedPair) -> dict[str, str]:
+    versions = {library: _version(library) for library in (*_LIBRARIES, "nightshift")}
+    if pair.pair.options.fp8 != "off":
+        versions["torchao"] = _version("torchao")
+    if pair.device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     return versions
 
 
-def _own_version() -> str:
+def _version(library: str) -> str:
+    """Nightshift itself may run from a checkout, and OpenCV's module may come from another package."""
     try:
-        return version("nightshift")
+        return version(library)
     except PackageNotFoundError:
-        return "not installed"  # run from a checkout
+        return "not installed"
 
 
 def _device_name(device: torch.device) -> str:
@@ -68,19 +74,9 @@ def _device_name(device: torch.device) -> str:
 
 
 def _attention_backend(pair: LoadedPair) -> str:
-    """The attention processors of the UNets, and the kernels that PyTorch may choose from on a GPU."""
+    """The attention processors of the UNets, and the kernel that their attention gets."""
     pipes = [pipe for pipe in (pair.base, pair.refiner) if pipe is not None]
     processors = {type(processor).__name__ for pipe in pipes for processor in pipe.unet.attn_processors.values()}
-    kernels = _sdpa_kernels() if pair.device.type == "cuda" else []
-    return " ".join([*sorted(processors), *kernels])
-
-
-def _sdpa_kernels() -> list[str]:
-    backends = torch.backends.cuda
-    enabled = {
-        "cudnn": backends.cudnn_sdp_enabled(),
-        "flash": backends.flash_sdp_enabled(),
-        "math": backends.math_sdp_enabled(),
-        "mem_efficient": backends.mem_efficient_sdp_enabled(),
-    }
-    return [name for name, is_enabled in enabled.items() if is_enabled]
+    shape = AttentionShape(attention_shape(pair.base.unet).head_channels, pair.device, pair.dtype)
+    with pair.attention.in_force():
+        return " ".join([*sorted(processors), kernel_in_force(shape)])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from farm.file_digests import file_sha256
 from schemas.digest import canonical_json, sha256_hex
@@ -55,6 +55,7 @@ def pair_fingerprint(pair: ModelPair, dtype: str, files: PairFiles, cache: Path)
         "watermark": pair.watermark,
         "vae_slicing": pair.vae_slicing,
         "vae_tiling": pair.vae_tiling,
+        **_options(pair),
     }
     return Fingerprint(
         sha256=sha256_hex(canonical_json(everything)),
@@ -63,6 +64,12 @@ def pair_fingerprint(pair: ModelPair, dtype: str, files: PairFiles, cache: Path)
         vae_hash=files.vae and _short_hash(files.vae.folder, files.vae, cache),
         textual_inversion_hashes=tuple(digest[:_SHORT] for digest in inversions),
     )
+
+
+def _options(pair: ModelPair) -> dict[str, Any]:
+    """Nothing where all are as by default: what was rendered before there were options keeps its fingerprint."""
+    options = pair.options.moving_pixels()
+    return {"options": options} if options else {}
 
 
 def _hash_at_once(files: PairFiles, cache: Path) -> None:

@@ -229,6 +229,7 @@ def _unfinished(one: Pass, rendered: RenderedPass, seconds: float) -> list[Unfin
         prompt_chunks=one.chunks.base,
         refiner_prompt_chunks=one.chunks.refiner,
         watermark_bits=None,
+        compile_mode=rendered.compile_mode,
     )
     return [
         Unfinished(

@@ -20,7 +20,10 @@ from transformers import CLIPTokenizer
 
 from schemas.errors import DeviceLostError, PairError
 from schemas.pair import ModelPair, Offload
+from worker.attention import AttentionChoice, AttentionShape, attention_choice, attention_shape
 from worker.beside import beside
+from worker.compiling import keep_compiled_code
+from worker.device_options import apply_to_unet, require_options
 from worker.fingerprint import Fingerprint, pair_fingerprint
 from worker.forward_passes import largest_power_of_two
 from worker.model_files import PairFiles, locate_model, locate_textual_inversion, locate_vae
@@ -61,6 +64,7 @@ class LoadedPair:
     counting_tokenizers: tuple[CLIPTokenizer, ...]
     #: what was done: never "auto"
     offload: Offload
+    attention: AttentionChoice
     #: what its text encoders have said
     texts: RememberedTexts = field(default_factory=RememberedTexts)
 
@@ -79,6 +83,7 @@ def load_pair(pair: ModelPair, device: str, cache: Path, timeline: Timeline | No
     if target.type == "cpu":  # as passes have (see worker.forward_passes)
         torch.set_num_threads(largest_power_of_two(torch.get_num_threads()))
     dtype = _dtype(pair, target)
+    _require_options(pair, target, cache)
     timeline = timeline or Timeline(time.monotonic())
     with timeline.part("files found"):
         files = _located(pair, cache)
@@ -106,6 +111,7 @@ def load_pair(pair: ModelPair, device: str, cache: Path, timeline: Timeline | No
         vae_revision=files.vae and files.vae.revision,
         counting_tokenizers=(_for_counting(base.tokenizer), _for_counting(base.tokenizer_2)),
         offload=offload,
+        attention=_attention(pair, base, target),
     )
 
 
@@ -124,6 +130,7 @@ def _placed(
         refiner = _refiner(pair, files, base, dtype)
     _log_memory(pair, device, base, refiner)
     with timeline.part("refiner on its device"), _refusing(pair, pair.base.source):
+        _apply_options(pair, base, refiner, device)
         return base, refiner, place(base, refiner, device, pair.offload)
 
 
@@ -136,6 +143,40 @@ def _dtype(pair: ModelPair, device: torch.device) -> torch.dtype:
     if pair.dtype is not None:
         return getattr(torch, pair.dtype)
     return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def _require_options(pair: ModelPair, device: torch.device, cache: Path) -> None:
+    with _refusing_options(pair):
+        require_options(pair.options, device)
+    if pair.options.compile != "off":
+        keep_compiled_code(cache / "compiled")
+
+
+def _apply_options(
+    pair: ModelPair,
+    base: StableDiffusionXLPipeline,
+    refiner: StableDiffusionXLImg2ImgPipeline | None,
+    device: torch.device,
+) -> None:
+    """To the UNets, on the device unless they are offloaded, before anything is hooked on them."""
+    for unet in [pipe.unet for pipe in (base, refiner) if pipe is not None]:
+        if pair.offload == "none":
+            unet.to(device)
+        apply_to_unet(unet, pair.options)
+
+
+def _attention(pair: ModelPair, base: StableDiffusionXLPipeline, device: torch.device) -> AttentionChoice:
+    shape = AttentionShape(attention_shape(base.unet).head_channels, device, _dtype(pair, device))
+    with _refusing_options(pair):
+        return attention_choice(pair.options.attention, shape)
+
+
+@contextmanager
+def _refusing_options(pair: ModelPair) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise PairError(f"pair {pair.name!r}: {error}") from None
 
 
 def _located(pair: ModelPair, cache: Path) -> PairFiles:

@@ -10,7 +10,7 @@ from schemas.records import ClaimedJob
 from schemas.spec import JobSpec
 from worker.budget import PassShape
 from worker.embedding import Chunks, num_chunks
-from worker.forward_passes import split
+from worker.forward_passes import padded_size, split
 from worker.inputs import InputFetcher, PassInputs, joined
 from worker.pass_limits import PassLimits, Size
 from worker.pipelines import LoadedPair
@@ -32,9 +32,16 @@ class Pass:
     """One forward pass of a pack: jobs of one kind."""
 
     prepared: tuple[PreparedJob, ...]
+    #: so many copies of the first job are rendered with them and thrown away: the pass has a size that is compiled
+    num_padding: int = 0
 
     def __len__(self) -> int:
-        return len(self.prepared)
+        """Images that are rendered."""
+        return len(self.prepared) + self.num_padding
+
+    @property
+    def rendered(self) -> list[PreparedJob]:
+        return [*self.prepared, *[self.prepared[0]] * self.num_padding]
 
     @property
     def jobs(self) -> list[ClaimedJob]:
@@ -42,7 +49,7 @@ class Pass:
 
     @property
     def specs(self) -> list[JobSpec]:
-        return [one.spec for one in self.prepared]
+        return [one.spec for one in self.rendered]
 
     @property
     def chunks(self) -> Chunks:
@@ -50,7 +57,7 @@ class Pass:
 
     @property
     def inputs(self) -> PassInputs:
-        return joined(one.inputs for one in self.prepared)
+        return joined(one.inputs for one in self.rendered)
 
     @property
     def size(self) -> Size:
@@ -61,9 +68,9 @@ class Pass:
         return PassShape(len(self), *self.size)
 
     def halves(self) -> tuple["Pass", "Pass"]:
-        """A pass has 1, 2, 4, 8, ... images, and so has each half."""
+        """A pass has 1, 2, 4, 8, ... images, and so has each half. Padding is a quarter at the most."""
         middle = len(self) // 2
-        return Pass(self.prepared[:middle]), Pass(self.prepared[middle:])
+        return Pass(self.prepared[:middle]), Pass(self.prepared[middle:], self.num_padding)
 
 
 @dataclass(frozen=True)
@@ -92,4 +99,7 @@ class Preparer:
             return []
         specs, chunks = [one.spec for one in prepared], [one.chunks for one in prepared]
         limit = self.limits.most((specs[0].height, specs[0].width))
-        return [Pass(tuple(prepared[i] for i in group)) for group in split(specs, chunks, limit)]
+        pads = self.pair.pair.options.compile != "off"
+        groups = split(specs, chunks, limit, pads=pads)
+        padding = [padded_size(len(group), limit) - len(group) if pads else 0 for group in groups]
+        return [Pass(tuple(prepared[i] for i in group), num) for group, num in zip(groups, padding, strict=True)]

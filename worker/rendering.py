@@ -7,9 +7,12 @@ from typing import Final
 import numpy as np
 import torch
 
+from schemas.device_options import CompileMode
 from schemas.errors import DeviceLostError, DeviceMemoryError, RenderError, SpecError
 from schemas.refiner import Refiner
 from schemas.spec import JobSpec
+from worker.compiling import using
+from worker.cuda_graphs import note_variant
 from worker.decoding import Picture, checked_pictures
 from worker.denoising import Denoised, Stop
 from worker.denoising import denoise as denoise_lossless
@@ -35,6 +38,8 @@ class RenderedPass:
     base_steps: int
     refiner_steps: int
     handoff_sigma: float | None
+    #: how its UNets were compiled
+    compile_mode: CompileMode = "off"
 
     @property
     def images(self) -> list[np.ndarray | None]:
@@ -43,9 +48,14 @@ class RenderedPass:
 
 
 def render(
-    pair: LoadedPair, specs: Sequence[JobSpec], stop: Stop = lambda: False, inputs: PassInputs = NO_INPUTS
+    pair: LoadedPair,
+    specs: Sequence[JobSpec],
+    stop: Stop = lambda: False,
+    inputs: PassInputs = NO_INPUTS,
+    compile_mode: CompileMode = "off",
 ) -> RenderedPass:
-    """Renders the specs of one forward pass. ``stop`` is asked after every evaluation.
+    """Renders the specs of one forward pass. ``stop`` is asked after every evaluation. ``compile_mode``: "off", or the
+    pair's own, which compiles here and now what is not compiled yet. A base with LoRAs is never compiled.
 
     Raises:
         InputFileError: a LoRA does not fit the base.
@@ -58,9 +68,11 @@ def render(
     _check(pair, specs)
     try:
         set_adapters(pair, specs[0].loras, inputs.loras)
-        denoised = denoise(pair, specs, stop, inputs)
-        pictures = checked_pictures(pair.base.vae, denoised.latents)
-        return RenderedPass(pictures, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma)
+        mode = _noted_mode(pair, compile_mode)
+        with using(pair.pair.options.compile, mode), pair.attention.in_force():
+            denoised = denoise(pair, specs, stop, inputs)
+            pictures = checked_pictures(pair.base.vae, denoised.latents)
+        return RenderedPass(pictures, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma, mode)
     except (torch.OutOfMemoryError, MemoryError):
         failure: RenderError = _no_memory(pair, specs)
     except RuntimeError as error:
@@ -74,6 +86,16 @@ def render(
     if isinstance(failure, DeviceMemoryError) and pair.device.type == "cuda":
         torch.cuda.empty_cache()
     raise failure
+
+
+def _noted_mode(pair: LoadedPair, wanted: CompileMode) -> CompileMode:
+    """LoRAs leave layers behind while they are switched off, too."""
+    has_adapters = bool(pair.base.get_list_adapters())
+    mode = "off" if has_adapters else wanted
+    for pipe in (pair.base, pair.refiner):
+        if pipe is not None:
+            note_variant(pipe.unet, None if has_adapters else mode)
+    return mode
 
 
 def _no_memory(pair: LoadedPair, specs: Sequence[JobSpec]) -> DeviceMemoryError:
@@ -94,6 +116,8 @@ def check_pair_has(pair: LoadedPair, spec: JobSpec) -> None:
     """Raises SpecError where the spec wants what the pair does not have."""
     if spec.refiner.mode != "off" and pair.refiner is None:
         raise SpecError(f'refiner.mode: pair {pair.pair.name!r} has no refiner, so only "off" can be rendered')
+    if spec.loras and (option := pair.pair.options.refusing_loras()):
+        raise SpecError(f"loras: pair {pair.pair.name!r} has options.{option}, which no LoRA goes with")
     if pair.refiner is not None and not pair.refiner.config.requires_aesthetics_score:
         _refuse_scores(pair, spec)
     encoders = (pair.base.text_encoder, pair.base.text_encoder_2)

@@ -17,6 +17,7 @@ from farm.image_store import write_atomically
 from farm.inputs import InputStore
 from farm.recorded_images import Recorded, recorded_image
 from farm.watermark import Pixels
+from schemas.device_options import CompileMode
 from schemas.errors import DeviceLostError, InvalidImageError, NightshiftError, StorageError
 from schemas.printable import printable
 from schemas.settings import Settings, load_settings
@@ -73,11 +74,15 @@ class Reproducer:
             NightshiftError: whatever rendering raises.
         """
         specs = [recorded.spec] * recorded.provenance.forward_pass_size
-        rendered = render(self.pair, specs, inputs=joined(map(self.inputs.fetch, specs)))
+        rendered = render(
+            self.pair, specs, inputs=joined(map(self.inputs.fetch, specs)), compile_mode=self._compile_mode(recorded)
+        )
         again = rendered.pictures[0]
         if again.pixels is None:
             raise InvalidImageError(f"{recorded.name} cannot be made again here: {again.fault}")
-        ran = {name: getattr(rendered, name) for name in ("base_steps", "refiner_steps", "handoff_sigma")}
+        ran = {
+            name: getattr(rendered, name) for name in ("base_steps", "refiner_steps", "handoff_sigma", "compile_mode")
+        }
         ran["vae_float32_retry"] = again.vae_float32_retry
         made = self.maker.made(recorded.spec, again.pixels, recorded.provenance.model_copy(update=ran), recorded.meta)
         otherwise = (
@@ -87,6 +92,11 @@ class Reproducer:
         )
         pictures = (picture, decoded(made.content))
         return Reproduction(recorded.name, made.content, compared((content, made.content), pictures, otherwise))
+
+    def _compile_mode(self, recorded: Recorded) -> CompileMode:
+        """As it was recorded, as far as the pair is still compiled so: compiled here and now."""
+        was, now = recorded.provenance.compile_mode, self.pair.pair.options.compile
+        return now if was == now else "off"
 
 
 def main() -> int:

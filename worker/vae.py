@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from schemas.pair import ModelPair
+from worker.device_options import apply_to_vae
 from worker.missing_weights import require_complete
 from worker.model_files import ModelFiles
 from worker.single_file import vae_of_file
@@ -37,6 +38,7 @@ def prepare_vae(vae: AutoencoderKL, pair: ModelPair) -> None:
     """
     if vae.dtype == torch.float16 and vae.config.force_upcast:
         vae.float()
+    apply_to_vae(vae, pair.options)
     if pair.vae_slicing:
         vae.enable_slicing()
     if pair.vae_tiling:

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import schemas.web_tables  # noqa: F401  their tables are of the same metadata
 from schemas.tables import Table
 
 context.configure(

@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 from threading import Event
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -14,25 +15,31 @@ from producer.cli.session import PairOption, open_session
 from producer.dispatcher import Dispatcher
 from producer.firings import Firings
 from producer.local_farm import LocalFarm
+from producer.local_web import LocalWeb
 from producer.told_metrics import told_metrics
 
 app = typer.Typer()
 
 _TEND_SECONDS = 1.0
 
+WebOption = Annotated[bool, typer.Option("--web/--no-web", help="Serve the web page, too, to this machine.")]
+
 
 @app.command(epilog="Example: nightshift up --pair sdxl")
-def up(pair: PairOption = None) -> None:
-    """Run a farm on this machine until Ctrl-C: Redis where none is set, a dispatcher, one worker per device."""
+def up(pair: PairOption = None, web: WebOption = True) -> None:
+    """Run a farm on this machine until Ctrl-C: Redis where none is set, a dispatcher, one worker per device, the web
+    page."""
     with open_session() as session:
         log_to_stderr(session.settings, "dispatcher")
         name = session.settings.model_pair(pair).name
         stop = _stop_signal()
         database, settings = session.database, session.settings
-        with LocalFarm(database, settings, name, shares_workers=False, fires_schedules=True) as farm:
+        page = LocalWeb(settings, wanted=web)
+        with LocalFarm(database, settings, name, shares_workers=False, fires_schedules=True) as farm, page:
             print(f"rendering with pair {name}; workers write to {farm.log_file}; Ctrl-C stops", file=sys.stderr)
             while not stop.wait(_TEND_SECONDS):
                 farm.tend()
+                page.tend()
             print("stopping after the packs in hand (Ctrl-C again: at once)", file=sys.stderr)
             signal.signal(signal.SIGINT, signal.default_int_handler)
     print("stopped; what is left waits in the ledger, `nightshift up` goes on with it", file=sys.stderr)

@@ -37,5 +37,6 @@ def _options(pair: ModelPair) -> str:
     names = ("dtype", "vae_slicing", "vae_tiling", "offload", "watermark")
     chosen = {name: getattr(pair, name) for name in names}
     told = [f"{name}={value}" for name, value in chosen.items() if value != ModelPair.model_fields[name].default]
+    told += [f"{name}={value}" for name, value in pair.options.chosen().items()]
     vae = [f"vae={pair.vae.source}"] if pair.vae else []
     return " ".join([*vae, *told, *(inversion.token for inversion in pair.textual_inversions)])

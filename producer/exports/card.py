@@ -96,7 +96,7 @@ class Card:
     def _environments(self) -> list[str]:
         lines = ["## Environments", ""]
         counted: Counter[str] = Counter()
-        for (digest, _), num in self.tally.made_by.items():
+        for (digest, *_), num in self.tally.made_by.items():
             counted[digest] += num
         for digest, num in sorted(counted.items()):
             lines += [f"`{digest}` ({num:,} images)", "", "```json", _json(self.environments[digest]), "```", ""]

@@ -58,7 +58,7 @@ class Export:
         with ExitStack() as stack:
             versions = _versions(self._options)
             chosen = Choosing(self._database, self._options, self._tell).choose(versions, stack)
-            environments = environment_contents(self._database, {digest for digest, _ in chosen.tally.made_by})
+            environments = environment_contents(self._database, {digest for digest, *_ in chosen.tally.made_by})
             judge(chosen.tally, environments)
             stack.enter_context(self._target.held())
             hold_plan(self._target, self._plan(chosen, versions))

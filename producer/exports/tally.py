@@ -30,8 +30,8 @@ class Tally:
     num_left_out: Counter[str] = field(default_factory=Counter)
     of_split: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    #: (environment, images in the forward pass)
-    made_by: Counter[tuple[str, int]] = field(default_factory=Counter)
+    #: (environment, images in the forward pass, how it was compiled)
+    made_by: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     #: column → value → how many
     of_value: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in _COUNTED})
     #: column → in how many rows it has a value
@@ -43,7 +43,8 @@ class Tally:
         self.num_bytes += job.row.size_bytes
         self.of_split[split] += 1
         self.sizes[job.row.width, job.row.height] += 1
-        self.made_by[str(values["environment"]), job.provenance.get("forward_pass_size", 0)] += 1
+        made = job.provenance.get("forward_pass_size", 0), job.provenance.get("compile_mode", "off")
+        self.made_by[str(values["environment"]), *made] += 1
         for name, counter in self.of_value.items():
             counter[str(values[name])] += 1
         self.filled.update([name for name, value in values.items() if value is not None])

@@ -1,6 +1,7 @@
 """Whether the images of a dataset were made alike: same weights, libraries, device, and images in a forward pass.
 
-The size of a forward pass is the one thing beside spec and environment that moves pixels, by the last bits.
+Beside spec and environment two things move pixels, by the last bits: the size of a forward pass, and whether its shape
+was compiled by then.
 """
 
 from collections import Counter
@@ -20,13 +21,15 @@ def differences(tally: Tally, environments: Mapping[str, Mapping[str, Any]]) -> 
     found = []
     for name in fields:
         counted: Counter[str] = Counter()
-        for (digest, _), num in tally.made_by.items():
+        for (digest, *_), num in tally.made_by.items():
             counted[flat[digest].get(name, "none")] += num
         found += _sentence(name, counted)
     sizes: Counter[str] = Counter()
-    for (_, size), num in tally.made_by.items():
+    modes: Counter[str] = Counter()
+    for (_, size, mode), num in tally.made_by.items():
         sizes[str(size)] += num
-    return [*found, *_sentence("forward_pass_size", sizes)]
+        modes[mode] += num
+    return [*found, *_sentence("forward_pass_size", sizes), *_sentence("rendered with compile_mode", modes)]
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, str]:

@@ -127,8 +127,9 @@ def test_ctrl_c_keeps_what_is_left_and_up_goes_on(
     assert set(states) == {"done", "pending", "queued"}  # and none is left running
     assert commands.processes() == []
 
-    up = commands.start("up", **forked)
+    up = commands.start("up", **forked, NIGHTSHIFT_WEB_PORT="0")
     wait_until(lambda: {row[1] for row in result_rows(commands)} == {"done"})
+    wait_until(lambda: "the web page is at http://127.0.0.1:" in commands.log("web"))
     up.send_signal(signal.SIGINT)
     assert up.wait(60) == 0
     assert commands.processes() == []

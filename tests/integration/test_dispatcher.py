@@ -218,13 +218,13 @@ def test_a_long_tick_is_no_time_in_which_leases_could_not_be_renewed(
     claimed_pack(database, 1, new_worker(database))
     clock.advance(3600)
     dispatcher = Dispatcher(database, broker, settings)
-    queued_packs = queries.queued_packs
+    waiting = queries.waiting
 
-    def slow(database: Database) -> list[queries.QueuedPack]:
+    def slow(database: Database, old_seconds: float) -> dict[str, queries.Waiting]:
         clock.advance(2.5)
-        return queued_packs(database)
+        return waiting(database, old_seconds)
 
-    monkeypatch.setattr(queries, "queued_packs", slow)
+    monkeypatch.setattr(queries, "waiting", slow)
     assert dispatcher.tick().num_expired == 0
     clock.advance(2.5)
     assert dispatcher.tick().num_expired == 1
@@ -310,9 +310,9 @@ def begun_in_four_days(
     while clock.now < end:
         note_seen(database, worker_id)
         dispatcher.tick()
-        for pack in queries.queued_packs(database):
-            claimed = ledger.claim_pack(database, pack.id, worker_id, 3600)
-            if claimed is not None and packs.begin_rendering(database, pack.id, worker_id):
+        for pack_id in queries.queued_packs(database, "tiny"):
+            claimed = ledger.claim_pack(database, pack_id, worker_id, 3600)
+            if claimed is not None and packs.begin_rendering(database, pack_id, worker_id):
                 begun.append(clock.now)
                 clock.advance(pack_seconds)
                 ledger.finish_jobs(database, claimed, ENVIRONMENT, images_of(claimed))
@@ -397,7 +397,7 @@ def test_another_priority_holds_for_the_next_claim(dispatcher: Dispatcher, datab
     batches.reprioritise(database, second, 9, None)
     ledger.return_queued(database, "tiny")
     dispatcher.tick()
-    queued = {pack.id for pack in queries.queued_packs(database)}
+    queued = queries.queued_packs(database, "tiny")
     with database.begin(read_only=True) as tx:
         assert set(tx.execute(select(Pack.batch_id).where(Pack.id.in_(queued))).scalars()) == {second}
     assert states(database, first) == {JobState.PENDING: 20}

@@ -1,12 +1,15 @@
 """What the ledger asks of a PostgreSQL session."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import QueuePool, text
 
-from farm.database import Database, Transaction, question
+from farm import ledger, packs
+from farm.claims import claim
+from farm.database import Database, Transaction, question, transaction
 from schemas.errors import DatabaseUnavailableError
+from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, release_pack
 
 
 def test_the_server_ends_a_transaction_whose_client_vanished(postgres_url: str) -> None:
@@ -34,18 +37,84 @@ def test_a_question_that_the_server_wants_asked_again_is_no_unknown_error(postgr
     database.close()
 
 
-def num_connections(database: Database) -> int:
-    of_ours = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
-    )
-    with database.begin(read_only=True) as tx:
-        return int(tx.execute(of_ours).scalar_one())
+@transaction
+def one(tx: Transaction) -> int:
+    return int(tx.execute(text("SELECT 1")).scalar_one())
+
+
+def end_all_connections(url: str) -> None:
+    """As a server that is started again."""
+    with closing(Database(url)) as other, other.begin() as tx:
+        tx.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = current_database() AND pid != pg_backend_pid()"
+                        " AND application_name = 'nightshift'"))  # fmt: skip
+
+
+def test_a_connection_that_has_died_since_it_was_used_is_no_error(postgres_url: str) -> None:
+    with closing(new_ledger(postgres_url)) as database:
+        worker_id = new_worker(database)
+        pack = claimed_pack(database, open_batch(database, 1), worker_id)
+        for ask in (
+            lambda: one(database),
+            lambda: packs.is_known(database, pack.id),
+            lambda: packs.begin_rendering(database, pack.id, worker_id),
+        ):
+            end_all_connections(postgres_url)
+            assert ask()
+
+
+def test_a_transaction_that_loses_its_connection_is_not_run_again(postgres_url: str) -> None:
+    """It may have been committed."""
+    runs = []
+
+    @transaction
+    def dying(tx: Transaction) -> None:
+        runs.append(tx.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        end_all_connections(postgres_url)
+        tx.execute(text("SELECT 1"))
+
+    with closing(Database(postgres_url)) as database, pytest.raises(DatabaseUnavailableError):
+        dying(database)
+    assert len(runs) == 1
+
+
+def test_what_is_refused_in_the_middle_of_a_transaction_takes_all_of_it_back(postgres_url: str) -> None:
+    with closing(new_ledger(postgres_url)) as database:
+        released = release_pack(database, open_batch(database, 1))
+        assert released is not None
+        worker_id = new_worker(database)
+        with suppress(ZeroDivisionError), database.begin() as tx:
+            assert claim(tx, released.id, worker_id, 60, None) is not None
+            raise ZeroDivisionError
+        assert ledger.claim_pack(database, released.id, worker_id, 60) is not None
+
+
+def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_before_the_server_has_figures(
+    postgres_url: str,
+) -> None:
+    """Prepared without the values, as they are after a few runs, and in tables of which nothing is known yet."""
+    asked = {
+        "SELECT id FROM jobs WHERE batch_id = $1 AND state = 'pending' ORDER BY isolated, id LIMIT $2":
+            "ix_jobs_pending_oldest",
+        "UPDATE jobs SET state = $1 WHERE state = 'queued' AND pack_id = $2": "ix_jobs_pack_id",
+        "SELECT id FROM packs WHERE batch_id = $1 AND pair = $2 AND state = 'queued' ORDER BY released_at LIMIT 1":
+            "ix_packs_oldest",
+    }  # fmt: skip
+    with closing(new_ledger(postgres_url)) as database:
+        open_batch(database, 400)
+        for statement, index in asked.items():
+            with database.begin(read_only=True) as tx:
+                plan = tx.connection.exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {statement}").scalars().all()
+            assert any(index in step for step in plan), plan
+            assert not any("Sort" in step for step in plan), plan
 
 
 def test_a_process_keeps_one_connection_so_that_fifty_workers_fit_into_a_hundred(postgres_url: str) -> None:
     """Also when its threads asked at the same moment."""
     database = Database(postgres_url)
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
     with database.begin(), database.begin(), database.begin():
-        assert num_connections(database) == 4
-    assert num_connections(database) == 1
+        assert pool.checkedout() == 3
+    assert (pool.checkedout(), pool.checkedin()) == (0, 1)
     database.close()

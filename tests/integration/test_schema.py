@@ -13,12 +13,14 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 import farm.schema
+from farm import ledger
 from farm.database import Database
 from farm.schema import current_revision, ensure_schema, head_revision, upgrade
 from producer.queries import batch_summaries
 from producer.schedule_queries import schedules
 from schemas.errors import DatabaseUnavailableError, SchemaVersionError, SettingsError, StorageError
 from schemas.tables import Table
+from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_worker, open_batch, states
 
 
 @pytest.fixture
@@ -53,6 +55,20 @@ def test_the_batches_of_the_version_before_schedules_are_kept(database: Database
     upgrade(database)
     (batch,) = batch_summaries(database, 9)
     assert (batch.name, batch.origin, schedules(database)) == ("cats", None, [])
+
+
+def test_the_jobs_of_the_version_before_fewer_entries_go_on(database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(farm.schema.__file__).parent / "migrations"))
+    with database.begin() as tx:
+        config.attributes["connection"] = tx.connection
+        command.upgrade(config, "0007")
+    batch_id, worker_id = open_batch(database, 4), new_worker(database)
+    held = claimed_pack(database, batch_id, worker_id, 2)
+    upgrade(database)
+    ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
+    claimed_pack(database, batch_id, worker_id, 2)
+    assert states(database, batch_id) == {"done": 2, "running": 2}
 
 
 def test_an_upgrade_may_be_run_again_and_twice_at_once(database: Database) -> None:

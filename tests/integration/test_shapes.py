@@ -6,8 +6,8 @@ from collections import deque
 from sqlalchemy import select
 
 from farm import batches, ledger
+from farm.claims import ODD_SHAPE_SECONDS
 from farm.database import Database
-from farm.packs import ODD_SHAPE_SECONDS
 from schemas.records import ClaimedPack
 from schemas.tables import Job, Pack
 from tests.integration.ledger_farm import ENVIRONMENT, TestClock, images_of, new_worker, release_pack, staged, states

@@ -148,6 +148,7 @@ def test_every_state_that_cannot_be_is_found_and_nothing_else(database: Database
     assert queued is not None
     with database.begin() as tx:
         tx.execute(update(Pack).where(Pack.id == alone).values(state=PackState.FINISHED))
+        unused = tx.execute(select(Result.image_id).where(Result.job_id == 1)).scalar_one()
         tx.execute(delete(Result).where(Result.job_id == 1))
     change_job(database, 2, state="failed")
     change_job(database, 3, spec=job_spec(30).canonical)
@@ -161,7 +162,7 @@ def test_every_state_that_cannot_be_is_found_and_nothing_else(database: Database
     count(database, batch_id, pending=-4, queued=1, canceled=1, done=1)
     seen = verified(database, folder)
     assert seen.wrong == [
-        ("image 1", "unused_image"),
+        (f"image {unused}", "unused_image"),
         ("job 1/1", "no_result"),
         ("job 1/2", "result"),
         ("job 1/3", "spec"),

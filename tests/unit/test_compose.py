@@ -2,14 +2,17 @@
 
 import json
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from fastapi.routing import APIRoute
 
 from nightshift import COMMANDS, loaded
+from producer.web.api import session
 from schemas.settings import Settings
 from worker.supervisor import KILL_SECONDS
 
@@ -25,7 +28,7 @@ def assert_is_a_command(words: list[str]) -> None:
     """Fails unless these words lead through the `nightshift` command's groups to a command."""
     assert words[0] in COMMANDS, f"nightshift has no command {words[0]!r}"
     command = loaded(words[0])
-    for word in words[1:]:
+    for word in takewhile(lambda word: not word.startswith("-"), words[1:]):
         assert word in getattr(command, "commands", {}), f"nightshift has no command {' '.join(words)!r}"
         command = command.commands[word]
     assert not hasattr(command, "commands"), f"nightshift {' '.join(words)} is a group, not a command"
@@ -38,9 +41,24 @@ def test_the_compose_file_follows_the_specification() -> None:
 
 
 def test_the_farm_is_whole() -> None:
-    assert sorted(SERVICES) == ["dispatcher", "migrate", "postgres", "redis", "worker"]
-    assert OURS == ["dispatcher", "migrate", "worker"]
-    assert RUN_ON == ["dispatcher", "postgres", "redis", "worker"]
+    assert sorted(SERVICES) == ["dispatcher", "migrate", "postgres", "redis", "web", "worker"]
+    assert OURS == ["dispatcher", "migrate", "web", "worker"]
+    assert RUN_ON == ["dispatcher", "postgres", "redis", "web", "worker"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_nothing_of_ours_is_root_or_writes_outside_its_volumes(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "USER nightshift" in DOCKERFILE
+
+
+def test_the_page_is_open_to_this_machine_alone_and_asked_whether_it_is_well() -> None:
+    assert SERVICES["web"]["ports"] == ["127.0.0.1:8470:8470"]
+    (script,) = re.findall(r"urlopen\('http://127.0.0.1:8470(\S+)'", SERVICES["web"]["healthcheck"]["test"][-1])
+    assert script in {f"/api/v1{route.path}" for route in session.router.routes if isinstance(route, APIRoute)}
 
 
 @pytest.mark.parametrize("name", RUN_ON)
@@ -82,7 +100,7 @@ def test_every_build_target_stands_in_the_dockerfile(name: str) -> None:
     assert SERVICES[name]["build"]["target"] in re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["dispatcher", "worker"])
+@pytest.mark.parametrize("name", ["dispatcher", "web", "worker"])
 def test_nothing_starts_before_the_servers_are_well_and_the_tables_are_there(name: str) -> None:
     assert SERVICES[name]["depends_on"] == {
         "redis": {"condition": "service_healthy"},

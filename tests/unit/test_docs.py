@@ -11,6 +11,7 @@ import pytest
 from nightshift import COMMANDS, loaded
 from producer.manifest_format import COMPRESSIONS, FORMATS
 from schemas.buckets import ASPECT_RATIO
+from schemas.device_options import DeviceOptions
 from schemas.output import Output
 from schemas.pair import ModelPair
 from schemas.refiner import Refiner
@@ -55,6 +56,7 @@ ANSWERING = [
         "drain",
     ],
     "db upgrade",
+    *(f"token {name}" for name in ("new", "list", "revoke")),
     *(f"schedule {name}" for name in ("add", "list", "pause", "resume", "run", "remove")),
 ]
 
@@ -69,6 +71,7 @@ def test_the_commands_are_those_that_were_promised() -> None:
         "up",
         "worker",
         "dispatcher",
+        "web",
     }
 
 
@@ -88,7 +91,9 @@ def test_every_command_that_shows_something_shows_it_as_json_too(name: str) -> N
 def test_every_setting_is_documented_with_its_default(name: str) -> None:
     (row,) = re.findall(rf"^\| `NIGHTSHIFT_{name.upper()}` \| ([^|]*) \|", OPERATIONS, re.M)
     default = Settings.model_fields[name].default
-    if isinstance(default, int | float):
+    if isinstance(default, bool):
+        assert row.strip() == str(default).lower()
+    elif isinstance(default, int | float):
         assert row.strip() == f"{default:g}"
 
 
@@ -96,6 +101,11 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 def test_every_field_of_a_pair_is_documented(name: str) -> None:
     assert re.search(rf"^\| `{name}` \|", OPERATIONS, re.M)
     assert re.search(rf"^{name} = ", OPERATIONS, re.M)
+
+
+@pytest.mark.parametrize("name", DeviceOptions.model_fields)
+def test_every_device_option_is_documented(name: str) -> None:
+    assert re.search(rf"^\| `{name}` \|", OPERATIONS, re.M)
 
 
 @pytest.mark.parametrize("example", re.findall(r"```toml\n(\[pairs\..+?)```", OPERATIONS, re.S))

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.spec import JobSpec
-from worker.forward_passes import pass_key, split
+from worker.forward_passes import padded_size, pass_key, split
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -98,3 +98,17 @@ def test_a_limit_below_one_is_refused():
 def test_a_count_for_each_spec_is_asked_for():
     with pytest.raises(ValueError, match="zip"):
         split([spec()], [], limit=1)
+
+
+@pytest.mark.parametrize(
+    ("num", "limit", "passes"),
+    [
+        (8, 8, [(8, 8)]), (7, 8, [(7, 8)]), (6, 8, [(6, 8)]), (5, 8, [(4, 4), (1, 1)]), (3, 8, [(3, 4)]),
+        (2, 8, [(1, 1), (1, 1)]), (19, 8, [(8, 8), (8, 8), (3, 4)]), (3, 2, [(2, 2), (1, 1)]), (2, 1, [(1, 1)] * 2),
+        (11, 6, [(4, 4), (4, 4), (3, 4)]),
+    ],
+)  # fmt: skip
+def test_padded_passes_have_one_of_three_sizes_and_waste_a_quarter_at_the_most(num, limit, passes):
+    found = split([spec(seed=seed) for seed in range(num)], [1] * num, limit, pads=True)
+    assert [(len(one), padded_size(len(one), limit)) for one in found] == passes
+    assert sorted(index for one in found for index in one) == list(range(num))

@@ -294,10 +294,10 @@ def test_the_environment_is_what_images_are_rendered_in(tiny):
     assert found.license == tiny.pair.license
     assert found.versions["torch"] == str(torch.__version__)
     assert {"nightshift", "diffusers", "transformers", "compel"} <= set(found.versions)
-    assert found.attention_backend == "AttnProcessor2_0"
+    assert found.attention_backend == "AttnProcessor2_0 flash"
 
 
 def test_the_environment_names_the_attention_that_is_really_used(model_cache):
     loaded = load_pair(BUILT_IN_PAIRS["tiny"], "cpu", model_cache)
     loaded.refiner.unet.set_attn_processor(AttnProcessor())
-    assert environment(loaded).attention_backend == "AttnProcessor AttnProcessor2_0"
+    assert environment(loaded).attention_backend == "AttnProcessor AttnProcessor2_0 flash"

@@ -179,9 +179,10 @@ def test_a_look_for_failures_reads_the_last_packs_and_not_the_batch(database: Da
     open_batch(database)
     with database.begin(read_only=True) as tx:
         statement = failed_lately_statement(["tiny"], tx.now).compile(
-            database.engine, compile_kwargs={"literal_binds": True}
+            database.engine, compile_kwargs={"render_postcompile": True}
         )
-        plan = [row[3] for row in tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+        asked = f"EXPLAIN QUERY PLAN {statement}", tuple(None for _ in statement.positiontup or ())
+        plan = [row[3] for row in tx.connection.exec_driver_sql(*asked)]
     assert not [step for step in plan if step.startswith("SCAN") and "jobs" in step]
     assert any("ix_jobs_pack_id" in step for step in plan), plan
 

@@ -9,6 +9,8 @@ from farm import batches
 from farm.database import Database
 from producer.queries import batch_summary, find_batch, waiting_pairs
 from schemas.errors import NotFoundError
+from schemas.states import PackState
+from schemas.tables import Pack
 from tests.integration.ledger_farm import new_ledger, open_batch
 
 
@@ -53,3 +55,11 @@ def test_the_pairs_of_all_open_batches_are_waited_for_however_old(database: Data
     batches.cancel_batch(database, open_batch(database, pair="canceled"))
     batches.create_batch(database, "cats", "staging", 5)
     assert waiting_pairs(database) == {"old", "tiny"}
+
+
+def test_a_state_stands_in_the_sql_as_it_is_and_is_no_parameter() -> None:
+    """Or a prepared statement could not use the indexes that hold the rows of one state."""
+    for compared in (Pack.state == PackState.QUEUED, Pack.state.in_((PackState.QUEUED,))):
+        compiled = compared.compile()
+        assert "'queued'" in str(compiled)
+        assert compiled.params == {}

@@ -1,0 +1,269 @@
+"""Measures what a loaded pair renders, for one set of device options after the other, on copies of its networks."""
+
+import copy
+import gc
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
+from benchmarks.option_rows import Row
+from farm.image_store import ImageStore
+from schemas.device_options import DeviceOptions
+from schemas.provenance import Provenance
+from schemas.records import ClaimedJob
+from schemas.spec import JobSpec
+from worker.attention import attention_choice, attention_shape
+from worker.compiling import keep_compiled_code
+from worker.decoding import checked_pictures
+from worker.device_options import apply_to_unet, apply_to_vae, require_options
+from worker.environment import environment
+from worker.finishing import FileMaker, Finisher, Unfinished
+from worker.pipelines import LoadedPair
+from worker.rendering import RenderedPass, render
+
+#: of the matrix product whose rate is measured
+_SIDE = {"cuda": 8192, "cpu": 1024}
+_FEW, _MANY = 4, 12
+_END_TO_END_PASSES = 2
+
+
+class Sizes(NamedTuple):
+    side: int
+    pass_size: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """``denoising``, ``decoding``, ``waiting``: shares of a run at 32 + 8 steps. ``difference``: from the exact images,
+    mean of 8-bit values."""
+
+    images_per_s_20: float
+    images_per_s_40: float
+    base_step_ms: float = float("nan")
+    refiner_step_ms: float = float("nan")
+    denoising: float = float("nan")
+    decoding: float = float("nan")
+    waiting: float = float("nan")
+    peak_gb: float = 0.0
+    warm_up_s: float = 0.0
+    difference: float = 0.0
+
+
+class Bench:
+    """``pair``: loaded without options, and left as it is."""
+
+    def __init__(self, pair: LoadedPair, sizes: Sizes) -> None:
+        self._pair = pair
+        self._sizes = sizes
+        self._exact: dict[int, list[np.ndarray]] = {}
+        keep_compiled_code(Path(tempfile.gettempdir()) / "nightshift-bench-compiled")
+
+    def matmul_rate(self) -> float:
+        """FLOP/s of a large product in the pair's dtype: random numbers, for zeros are faster."""
+        side = _SIDE[self._pair.device.type]
+        left, right = (torch.randn(side, side, device=self._pair.device, dtype=self._pair.dtype) for _ in range(2))
+        for _ in range(3):
+            left @ right
+        started = self._now()
+        for _ in range(10):
+            left @ right
+        return 10 * 2 * side**3 / (self._now() - started)
+
+    def naive(self) -> Figures:
+        """Base and refiner called as diffusers' documentation shows, one image after the other, saved by Pillow."""
+        base, refiner = self._plain_pipelines()
+        self._reset_peak()
+        self._naively(base, refiner, self._spec(0, 2, 1))
+        with_refiner = self._naively(base, refiner, self._spec(1, 32, 8))
+        alone = self._naively(base, None, self._spec(2, 20, 0))
+        return Figures(1 / alone, 1 / with_refiner, peak_gb=self._peak())
+
+    def row(self, row: Row) -> Figures:
+        """Raises ValueError where the device cannot do what an option asks for."""
+        size = row.pass_size or self._sizes.pass_size
+        options = DeviceOptions(**row.options)
+        require_options(options, self._pair.device)
+        exact = self._exact_images(size)
+        pair = self._with(options)
+        self._reset_peak()
+        try:
+            started = self._now()
+            self._render(pair, self._specs(size, 1, 1))
+            warm_up = self._now() - started
+            made = self._images(pair, size)
+            difference = float(np.abs(np.stack(made).astype(int) - np.stack(exact)).mean())
+            figures = self._end_to_end(pair, size) if row.end_to_end else self._by_steps(pair, size)
+            return replace(figures, warm_up_s=warm_up, peak_gb=self._peak(), difference=difference)
+        finally:
+            del pair
+            self._forget(options)
+
+    def _by_steps(self, pair: LoadedPair, size: int) -> Figures:
+        """Passes of few and of many steps: what they differ by is steps, what they share is the rest."""
+        few, many, refined = (
+            self._timed(pair, self._specs(size, *steps)) for steps in ((_FEW, 0), (_MANY, 0), (_FEW, _MANY - _FEW))
+        )
+        base_step = max(many - few, 1e-9) / (_MANY - _FEW)
+        refiner_step = max(refined - few, 1e-9) / (_MANY - _FEW)
+        rest = max(few - _FEW * base_step, 0.0)
+        decoding = self._decoding_seconds(pair, size)
+        whole = rest + 32 * base_step + 8 * refiner_step
+        return Figures(
+            images_per_s_20=size / (rest + 20 * base_step),
+            images_per_s_40=size / whole,
+            base_step_ms=base_step * 1e3,
+            refiner_step_ms=refiner_step * 1e3,
+            denoising=(32 * base_step + 8 * refiner_step) / whole,
+            decoding=decoding / whole,
+            waiting=0.0,
+        )
+
+    def _end_to_end(self, pair: LoadedPair, size: int) -> Figures:
+        """Whole passes, finished beside the next one: watermark, PNG, metadata, sha256, a file that is synced."""
+        maker = FileMaker(environment(pair), watermark=True, png_compress_level=1)
+        with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
+            finisher = Finisher(ImageStore(Path(folder).as_uri()), maker)
+            alone, _ = self._finished_passes(pair, finisher, (size, 20, 0))
+            seconds, rendering = self._finished_passes(pair, finisher, (size, 32, 8))
+        num_images = size * _END_TO_END_PASSES
+        decoding = self._decoding_seconds(pair, size) * _END_TO_END_PASSES
+        return Figures(
+            images_per_s_20=num_images / alone,
+            images_per_s_40=num_images / seconds,
+            denoising=(rendering - decoding) / seconds,
+            decoding=decoding / seconds,
+            waiting=1 - rendering / seconds,
+        )
+
+    def _finished_passes(self, pair: LoadedPair, finisher: Finisher, kind: tuple[int, int, int]) -> tuple[float, float]:
+        """``kind``: images, base steps, refiner steps. Seconds until the last file is there; of them, rendering."""
+        started, rendering = self._now(), 0.0
+        with ThreadPoolExecutor(2) as finishers:
+            files = []
+            for number in range(_END_TO_END_PASSES):
+                specs, begun = self._specs(*kind, first=kind[0] * number), time.monotonic()
+                rendered = self._render(pair, specs)
+                rendering += self._now() - begun
+                files += [finishers.submit(_finished, finisher, *one) for one in _unfinished(rendered, specs)]
+            for file in files:
+                file.result()
+        return time.monotonic() - started, rendering
+
+    def _decoding_seconds(self, pair: LoadedPair, size: int) -> float:
+        side = self._sizes.side // 8
+        latents = torch.randn(size, 4, side, side, device=pair.device, dtype=pair.dtype)
+        with pair.attention.in_force():
+            checked_pictures(pair.base.vae, latents[:1])
+            started = self._now()
+            checked_pictures(pair.base.vae, latents)
+            return self._now() - started
+
+    def _exact_images(self, size: int) -> list[np.ndarray]:
+        if size not in self._exact:
+            self._exact[size] = self._images(self._pair, size)
+        return self._exact[size]
+
+    def _images(self, pair: LoadedPair, size: int) -> list[np.ndarray]:
+        """Of a short run: what options move grows with the steps, and an error shows at once."""
+        found = [picture.pixels for picture in self._render(pair, self._specs(size, _FEW, _FEW)).pictures]
+        assert all(pixels is not None for pixels in found), "a picture is broken"
+        return [pixels for pixels in found if pixels is not None]
+
+    def _timed(self, pair: LoadedPair, specs: list[JobSpec]) -> float:
+        started = self._now()
+        self._render(pair, specs)
+        return self._now() - started
+
+    def _render(self, pair: LoadedPair, specs: list[JobSpec]) -> RenderedPass:
+        return render(pair, specs, compile_mode=pair.pair.options.compile)
+
+    def _with(self, options: DeviceOptions) -> LoadedPair:
+        """The pair with copies of its networks, to which the options are applied."""
+        pair = self._pair
+        base, refiner = copy.copy(pair.base), copy.copy(pair.refiner)
+        base.unet, refiner.unet = copy.deepcopy(pair.base.unet), copy.deepcopy(pair.refiner.unet)
+        base.vae = refiner.vae = copy.deepcopy(pair.base.vae)
+        choice = attention_choice(options.attention, attention_shape(base.unet))
+        apply_to_vae(base.vae, options)
+        for unet in (base.unet, refiner.unet):
+            apply_to_unet(unet, options)
+        description = pair.pair.model_copy(update={"options": options})
+        return replace(pair, pair=description, base=base, refiner=refiner, attention=choice)
+
+    def _plain_pipelines(self) -> tuple[Any, Any]:
+        """As `from_pretrained` with the pair's dtype makes them: the VAE in it, too."""
+        vae = torch.nn.Module.to(copy.deepcopy(self._pair.base.vae), self._pair.dtype)
+        vae.disable_slicing()
+        found = []
+        for kind, pipe, option in (
+            (StableDiffusionXLPipeline, self._pair.base, "force_zeros_for_empty_prompt"),
+            (StableDiffusionXLImg2ImgPipeline, self._pair.refiner, "requires_aesthetics_score"),
+        ):
+            parts = {**pipe.components, "vae": vae, "scheduler": copy.deepcopy(self._pair.base.scheduler)}
+            found.append(kind(**parts, **{option: pipe.config[option]}, add_watermarker=False))
+            found[-1].set_progress_bar_config(disable=True)
+        return found[0], found[1]
+
+    def _naively(self, base: Any, refiner: Any, spec: JobSpec) -> float:
+        started = self._now()
+        told: dict[str, Any] = {"prompt": spec.prompt, "num_inference_steps": spec.num_inference_steps}
+        size = {"width": spec.width, "height": spec.height, "generator": torch.Generator().manual_seed(spec.seed)}
+        if refiner is None:
+            image = base(**told, **size).images[0]
+        else:
+            latents = base(**told, **size, denoising_end=0.8, output_type="latent").images
+            image = refiner(**told, image=latents, denoising_start=0.8).images[0]
+        with tempfile.TemporaryFile(suffix=".png") as file:
+            image.save(file, format="PNG")
+        return self._now() - started
+
+    def _specs(self, size: int, base_steps: int, refiner_steps: int, first: int = 0) -> list[JobSpec]:
+        return [self._spec(first + number, base_steps, refiner_steps) for number in range(size)]
+
+    def _spec(self, seed: int, base_steps: int, refiner_steps: int) -> JobSpec:
+        refiner = {"start_step": base_steps} if refiner_steps else {"mode": "off"}
+        fields = {"width": self._sizes.side, "height": self._sizes.side, "refiner": refiner}
+        fields["num_inference_steps"] = base_steps + refiner_steps
+        return JobSpec.parse({"prompt": f"a lighthouse in storm number {seed}", "seed": seed, **fields})
+
+    def _now(self) -> float:
+        if self._pair.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic()
+
+    def _peak(self) -> float:
+        return torch.cuda.max_memory_allocated() / 1e9 if self._pair.device.type == "cuda" else 0.0
+
+    def _reset_peak(self) -> None:
+        if self._pair.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def _forget(self, options: DeviceOptions) -> None:
+        """The copies, and the code that was made for them."""
+        if options.compile != "off":
+            torch.compiler.reset()
+        gc.collect()
+        if self._pair.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _unfinished(rendered: RenderedPass, specs: list[JobSpec]) -> list[tuple[Any, JobSpec, Provenance]]:
+    """The pictures themselves: whoever asks one for its pixels may have to wait for them."""
+    ran = {"base_steps": rendered.base_steps, "refiner_steps": rendered.refiner_steps}
+    record = Provenance(
+        handoff="lossless", forward_pass_size=len(specs), handoff_sigma=rendered.handoff_sigma, prompt_chunks=1,
+        refiner_prompt_chunks=1, watermark_bits=None, compile_mode=rendered.compile_mode, **ran,
+    )  # fmt: skip
+    return [(picture, spec, record) for picture, spec in zip(rendered.pictures, specs, strict=True)]
+
+
+def _finished(finisher: Finisher, picture: Any, spec: JobSpec, record: Provenance) -> None:
+    job = ClaimedJob(spec.seed, spec.model_dump_json(), {}, 0, False)
+    finisher.finish(Unfinished(job, spec, picture.pixels, record, 0.0))

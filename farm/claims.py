@@ -1,0 +1,86 @@
+"""Which pack a message stands for, and its claim: one statement, for ``farm/ledger.py`` alone, and its transaction."""
+
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, TextClause, bindparam, text
+
+from farm.database import Transaction
+from schemas.column_types import Utc
+
+#: A pack that has waited for so long is rendered before those of the shape that a device has.
+ODD_SHAPE_SECONDS: Final = 60.0
+
+
+def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None) -> Row[Any] | None:
+    """queued → running: the pack that suits the message; None where there is none. Returns what a worker is told of it.
+
+    Without a ``pack_key`` it is the very pack. Else it is one of the same batch, so that the shares of batches stay
+    what they are, and if possible of the key that the worker has rendered last, so that its device seldom changes
+    shape.
+
+    A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
+    place of another, the oldest is claimed for it. Where all that were released no later than it are gone, it stands
+    for nothing: packs that went back have others now, with messages of their own. A pack that has waited too long goes
+    before everything.
+    """
+    exact, suiting = _CLAIMS[tx.dialect]
+    now = tx.given_now
+    return tx.execute(
+        exact if pack_key is None else suiting,
+        {
+            "pack_id": pack_id,
+            "pack_key": pack_key,
+            "worker_id": worker_id,
+            "now": now,
+            "lease_seconds": lease_seconds,
+            "until": now and now + timedelta(seconds=lease_seconds),
+            "odd_seconds": ODD_SHAPE_SECONDS,
+            "odd": now and now - timedelta(seconds=ODD_SHAPE_SECONDS),
+        },
+    ).one_or_none()
+
+
+#: words in braces are those of ``_words``
+_CLAIM: Final = """
+    UPDATE packs SET state = 'running', worker_id = :worker_id, claimed_at = {now}, lease_expires_at = {until}
+    WHERE id = {which} AND state = 'queued' AND (start_before IS NULL OR start_before > {now})
+        AND EXISTS (SELECT 1 FROM batches WHERE batches.id = packs.batch_id AND batches.state = 'open')
+    RETURNING id, batch_id, pair, pack_key
+"""
+_SUITING: Final = """(
+    SELECT coalesce(
+        (SELECT other.id FROM packs AS other WHERE {ready} AND other.pack_key = :pack_key AND NOT EXISTS
+            (SELECT 1 FROM packs AS other WHERE {ready} AND other.released_at <= {odd}) {oldest}),
+        (SELECT other.id FROM packs AS other WHERE {ready} {oldest}))
+    FROM packs AS hinted
+    WHERE hinted.id = :pack_id AND (hinted.state = 'queued' OR EXISTS
+        (SELECT 1 FROM packs AS other WHERE {beside} AND other.released_at <= hinted.released_at)))"""
+
+
+def _words(now: str, until: str, odd: str, skip_locked: str) -> dict[str, str]:
+    beside = "other.batch_id = hinted.batch_id AND other.pair = hinted.pair AND other.state = 'queued'"
+    ready = f"{beside} AND (other.start_before IS NULL OR other.start_before > {now})"
+    oldest = f"ORDER BY other.released_at, other.id != :pack_id LIMIT 1 {skip_locked}"
+    return {"now": now, "until": until, "odd": odd, "beside": beside, "ready": ready, "oldest": oldest}
+
+
+def _claims(words: dict[str, str]) -> tuple[TextClause, TextClause]:
+    """Of the very pack, and of the one that suits."""
+    suiting = _CLAIM.format(**words, which=_SUITING.format(**words))
+    times = ("now", "until", "odd")
+    exact = text(_CLAIM.format(**words, which=":pack_id")).bindparams(*(bindparam(one, type_=Utc) for one in times[:2]))
+    return exact, text(suiting).bindparams(*(bindparam(one, type_=Utc) for one in times))
+
+
+_CLAIMS: Final = {
+    "sqlite": _claims(_words(":now", ":until", ":odd", "")),
+    "postgresql": _claims(
+        _words(
+            "coalesce(:now, statement_timestamp())",
+            "coalesce(:until, statement_timestamp() + make_interval(secs => :lease_seconds))",
+            "coalesce(:odd, statement_timestamp() - make_interval(secs => :odd_seconds))",
+            "FOR UPDATE OF other SKIP LOCKED",
+        )
+    ),
+}

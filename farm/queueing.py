@@ -1,0 +1,103 @@
+"""The release of packs, many at a time: for ``farm/ledger.py`` alone, and its transaction."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import TextClause, bindparam, text
+
+from farm.database import Transaction
+from farm.moves import check_move
+from farm.packing import PackOfJobs, packs_of
+from schemas.column_types import Utc
+from schemas.records import ReleasedPack
+from schemas.states import JobState
+
+
+def next_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int) -> list[PackOfJobs]:
+    """What the next packs of the batch hold, if it is open, of its oldest pending jobs. Their rows are locked."""
+    oldest, more = _PENDING[tx.dialect]
+    asked = {"batch_id": batch_id, "now": tx.given_now}
+    rows = tx.execute(oldest, {**asked, "limit": num_packs * pack_size}).all()
+    made = packs_of(rows, num_packs, pack_size)
+    for jobs in made:
+        missing = 0 if jobs.is_isolated else pack_size - len(jobs.ids)
+        if missing and len(rows) == num_packs * pack_size:  # further back in the batch there may be more of the key
+            of_key = {**asked, "pack_key": jobs.pack_key, "after": jobs.ids[-1], "limit": missing}
+            jobs.ids.extend(tx.execute(more, of_key).scalars())
+    return made
+
+
+def queue_jobs(tx: Transaction, batch_id: int, made: Sequence[PackOfJobs], start_before: datetime | None
+               ) -> list[ReleasedPack]:  # fmt: skip
+    """pending → queued: makes the packs, all at once."""
+    check_move(JobState.PENDING, JobState.QUEUED)
+    packs = [ReleasedPack(uuid.uuid4().hex, len(jobs.ids), jobs.pack_key) for jobs in made]
+    rows = [{**vars(pack), "jobs": jobs.ids} for pack, jobs in zip(packs, made, strict=True)]
+    num_jobs = sum(pack.num_jobs for pack in packs)
+    given = {"packs": msgspec.json.encode(rows).decode(), "num_jobs": num_jobs, "batch_id": batch_id}
+    for statement in _QUEUE[tx.dialect]:
+        tx.execute(statement, {**given, "now": tx.given_now, "start_before": start_before})
+    return packs
+
+
+def _timed(statement: str, *names: str) -> TextClause:
+    return text(statement).bindparams(*(bindparam(name, type_=Utc) for name in names))
+
+
+def _pending(now: str, lock: str) -> tuple[TextClause, TextClause]:
+    """The oldest ones, and more of a key."""
+    waits_no_more = f"(retry_at IS NULL OR retry_at <= {now})"
+    oldest = """
+        SELECT id, pack_key, isolated FROM jobs WHERE batch_id = :batch_id AND state = 'pending' AND {waits_no_more}
+            AND EXISTS (SELECT 1 FROM batches WHERE batches.id = :batch_id AND batches.state = 'open')
+        ORDER BY isolated, id LIMIT :limit {lock}
+    """
+    more = """
+        SELECT id FROM jobs WHERE batch_id = :batch_id AND state = 'pending' AND {waits_no_more}
+            AND NOT isolated AND pack_key = :pack_key AND id > :after
+        ORDER BY id LIMIT :limit {lock}
+    """
+    both = (_timed(one.format(waits_no_more=waits_no_more, lock=lock), "now") for one in (oldest, more))
+    return next(both), next(both)
+
+
+_NOW: Final = "coalesce(:now, statement_timestamp())"
+_PENDING: Final = {"sqlite": _pending(":now", ""), "postgresql": _pending(_NOW, "FOR UPDATE OF jobs")}
+_COUNT: Final = """
+    UPDATE batches SET num_pending = num_pending - :num_jobs, num_queued = num_queued + :num_jobs WHERE id = :batch_id
+"""
+_MADE_SQLITE: Final = """
+    INSERT INTO packs (id, batch_id, pair, pack_key, state, num_jobs, released_at, start_before)
+    SELECT value ->> 'id', batches.id, batches.pair, value ->> 'pack_key', 'queued', value ->> 'num_jobs', :now,
+           :start_before
+    FROM json_each(:packs), batches WHERE batches.id = :batch_id
+"""
+_QUEUED_SQLITE: Final = """
+    UPDATE jobs SET state = 'queued', pack_id = made.pack_id
+    FROM (SELECT pack.value ->> 'id' AS pack_id, job.value AS job_id
+          FROM json_each(:packs) AS pack, json_each(pack.value, '$.jobs') AS job) AS made
+    WHERE jobs.id = made.job_id AND jobs.state = 'pending'
+"""
+_POSTGRESQL: Final = """
+    WITH given AS MATERIALIZED (
+        SELECT id, pack_key, num_jobs, jobs FROM json_to_recordset(:packs)
+            AS given (id text, pack_key text, num_jobs int, jobs bigint[])
+    ), made AS (
+        INSERT INTO packs (id, batch_id, pair, pack_key, state, num_jobs, released_at, start_before)
+        SELECT given.id, batches.id, batches.pair, pack_key, 'queued', num_jobs,
+               coalesce(:now, statement_timestamp()), :start_before
+        FROM given, batches WHERE batches.id = :batch_id
+    ), queued AS (
+        UPDATE jobs SET state = 'queued', pack_id = made.pack_id
+        FROM (SELECT id AS pack_id, unnest(jobs) AS job_id FROM given) AS made
+        WHERE jobs.id = made.job_id AND jobs.state = 'pending'
+    )
+    UPDATE batches SET num_pending = num_pending - :num_jobs, num_queued = num_queued + :num_jobs WHERE id = :batch_id
+"""
+_QUEUE: Final = {
+    "sqlite": (_timed(_MADE_SQLITE, "now", "start_before"), text(_QUEUED_SQLITE), text(_COUNT)),
+    "postgresql": (_timed(_POSTGRESQL, "now", "start_before"),),
+}

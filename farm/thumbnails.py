@@ -1,0 +1,54 @@
+"""Small pictures of recorded images, made once and kept in the image store: ``thumbnails/ab/cd/abcd….webp``.
+
+The key is the sha256 of the image that one shows, so it never grows old. A lost one is made anew.
+"""
+
+import io
+from contextlib import suppress
+from typing import Final
+
+from PIL import Image
+
+from farm.image_store import ImageStore, filesystem, local_path, read_image, write_atomically
+from farm.store_errors import os_errors_alone
+from schemas.errors import StorageError
+
+#: the longer side, in pixels: sharp at a third of a phone's width, and at a sixth of a screen's
+BOX: Final = (384, 384)
+_QUALITY: Final = 75
+
+
+def thumbnail(images_url: str, image_uri: str, image_sha256: str) -> bytes:
+    """WebP that fits into ``BOX``. It is stored if it can be, and made again the next time if not.
+
+    Raises:
+        StorageError: the image cannot be read.
+    """
+    uri = f"{ImageStore(images_url).url}/thumbnails/{image_sha256[:2]}/{image_sha256[2:4]}/{image_sha256}.webp"
+    with suppress(StorageError):
+        return read_image(uri)
+    content = _made(image_uri)
+    with suppress(OSError):
+        _write(uri, content)
+    return content
+
+
+def _made(image_uri: str) -> bytes:
+    try:
+        with Image.open(io.BytesIO(read_image(image_uri)), formats=("PNG", "JPEG", "WEBP")) as image:
+            image.draft("RGB", BOX)
+            image.thumbnail(BOX, Image.Resampling.BOX, reducing_gap=2.0)
+            content = io.BytesIO()
+            image.convert("RGB").save(content, "WEBP", quality=_QUALITY, method=2)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise StorageError(f"cannot read the image {image_uri}: {error}") from error
+    return content.getvalue()
+
+
+def _write(uri: str, content: bytes) -> None:
+    path = local_path(uri)
+    if path is not None:
+        write_atomically(path, content)
+        return
+    with os_errors_alone():
+        filesystem(uri).pipe_file(uri, content)

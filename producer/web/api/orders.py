@@ -1,0 +1,87 @@
+"""What a submission says besides its rows: the keywords of ``SubmitOptions``, in a JSON body or in a query."""
+
+from typing import Annotated, Final, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+from producer.submit_options import SubmitOptions
+from schemas.errors import InputError
+from schemas.printable import shown
+
+Text = Annotated[str, Field(max_length=200)]
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number, and 5.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+#: goes last in an ``Annotated``, or the description would lose the bounds
+WHOLE: Final = BeforeValidator(_whole)
+MAX_ROWS: Final = 10_000_000
+
+
+class Treatment(BaseModel):
+    """How a batch is called and treated; what is left out is as in `nightshift submit`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str | None, Field(min_length=1, max_length=200, description="What the batch is called.")] = None
+    pair: Annotated[Text | None, Field(description="Which pair renders.")] = None
+    priority: Annotated[int | None, Field(ge=0, le=9, description="9 is rendered before 0."), WHOLE] = None
+    weight: Annotated[float, Field(ge=0.001, le=1000, description="Its share among its priority.")] = 1.0
+    window: Annotated[Text | None, Field(description="The hours in which its packs may begin.")] = None
+    not_before: Annotated[Text | None, Field(description="Begin no sooner: 2026-11-22T22:00+01:00.")] = None
+    deadline: Annotated[Text | None, Field(description="Say so when it will not be done by then.")] = None
+    limit: Annotated[int | None, Field(ge=1, le=MAX_ROWS, description="Only so many rows."), WHOLE] = None
+    max_jobs: Annotated[int | None, Field(ge=1, le=MAX_ROWS, description="More are refused."), WHOLE] = None
+    skip_invalid: Annotated[bool, Field(description="Leave bad rows out instead of refusing all.")] = False
+    again: Annotated[bool, Field(description="Render anew the images that exist already.")] = False
+
+    def options(self) -> SubmitOptions:
+        """As ``Client.submit`` takes them."""
+        own = {name: getattr(self, name) for name in Treatment.model_fields}
+        return cast(SubmitOptions, own)
+
+
+class RowsOrder(Treatment):
+    """Rows, and what is to be done with them."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"rows": [{"prompt": "a lighthouse in a storm", "seed": 7, "refiner": {"start": 0.9}}],
+                 "name": "lighthouses", "pair": "tiny", "defaults": {"width": 512, "height": 512}},
+            ]
+        },
+    )  # fmt: skip
+
+    rows: Annotated[list[dict[str, JsonValue]], Field(min_length=1, description="As the lines of a JSONL manifest.")]
+    defaults: Annotated[dict[str, JsonValue], Field(description="Field → value for rows without one.")] = {}
+    columns: Annotated[dict[str, str], Field(description="Column → field, for columns of other names.")] = {}
+
+    def options(self) -> SubmitOptions:
+        return {**super().options(), "defaults": self.defaults, "columns": self.columns}
+
+
+class UploadOrder(Treatment):
+    """What is to be done with a manifest."""
+
+    file: Annotated[str, Field(min_length=1, max_length=200, description="What it is called: its suffixes say what is"
+                               " in it, and errors name it so.", examples=["prompts.tsv"])]  # fmt: skip
+    format: Annotated[Literal["tsv", "csv", "jsonl", "txt", "parquet"] | None,
+                      Field(description="What is in it, where its name does not say.")] = None  # fmt: skip
+    set: Annotated[list[str], Field(description="FIELD=VALUE for rows without one.")] = []
+    map: Annotated[list[str], Field(description="COLUMN=FIELD for columns of other names.")] = []
+
+    def options(self) -> SubmitOptions:
+        return {**super().options(), "defaults": _pairs("set", self.set), "columns": _pairs("map", self.map)}
+
+
+def _pairs(parameter: str, items: list[str]) -> dict[str, str]:
+    split = [item.partition("=") for item in items]
+    for key, sign, value in split:
+        if not sign or not key.strip():
+            raise InputError(f"{parameter} takes key=value, not {shown(key + sign + value)}")
+    return {key.strip(): value for key, _, value in split}

@@ -1,0 +1,63 @@
+"""What every request of the web page works with: the settings, the ledger, who may ask how often, what happens."""
+
+import time
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+from typing import Final, Self
+
+from fastapi import Request
+
+from farm.database import Database
+from farm.schema import ensure_schema
+from producer.web.origins import Hosts
+from producer.web.pulse import Pulse
+from producer.web.rates import Rates
+from schemas.settings import Settings
+
+#: requests that write jobs into the ledger at a time: each holds a thread, and SQLite has one writer anyway
+_SUBMITTING: Final = 4
+#: manifests that lie in the temporary folder at a time
+_UPLOADING: Final = 16
+
+
+@dataclass(frozen=True)
+class WebFarm:
+    """One for each process."""
+
+    settings: Settings
+    database: Database
+    hosts: Hosts
+    rates: Rates
+    pulse: Pulse
+    submitting: BoundedSemaphore
+    uploading: BoundedSemaphore
+
+    @classmethod
+    def open(cls, settings: Settings, bound: str = "127.0.0.1") -> Self:
+        """``bound``: where we listen. To be closed.
+
+        Raises:
+            SettingsError: ``web_hosts`` names no host.
+            UnavailableError: the ledger does not answer, or is of another version.
+        """
+        hosts = Hosts.parse(settings.web_hosts, bound)
+        database = Database(settings.database_url)
+        try:
+            ensure_schema(database)
+        except BaseException:
+            database.close()
+            raise
+        rates = Rates(settings.web_requests_per_minute, time.monotonic)
+        pulse, submitting, uploading = Pulse(database, settings), BoundedSemaphore(_SUBMITTING), _UPLOADING
+        return cls(settings, database, hosts, rates, pulse, submitting, BoundedSemaphore(uploading))
+
+    def close(self) -> None:
+        """Ends every stream of events."""
+        self.pulse.close()
+        self.database.close()
+
+
+def farm_of(request: Request) -> WebFarm:
+    """For routes: ``Annotated[WebFarm, Depends(farm_of)]``."""
+    farm: WebFarm = request.app.state.farm
+    return farm

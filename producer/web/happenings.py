@@ -1,0 +1,88 @@
+"""What listeners are told: what each moment has that the moment before had not. Pure but for the clock of the rates.
+
+==========  ====================  =====================================================================
+event       key                   what
+==========  ====================  =====================================================================
+batch       its number            ``BatchShape``, and how fast it goes; also when it has just ended
+removed     its number            it is gone: discarded, or removed with its jobs
+worker      its id                a live worker
+left        its id                it is live no more
+ledger      nothing               whether the ledger answers; said when that changes
+==========  ====================  =====================================================================
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from producer.following import Rate
+from producer.outlook import outlook_at
+from producer.queries import BatchSummary
+from producer.web.api.shapes import BatchShape
+from producer.web.moment import Moment
+
+#: (event, key)
+Key = tuple[str, str]
+#: what is to be told
+News = dict[Key, dict[str, Any]]
+LEDGER: Final[Key] = ("ledger", "")
+#: they move with the clock, and are told when something else has changed
+_DRIFTING: Final = frozenset({"ends", "images_per_second"})
+
+
+class Happenings:
+    """``present``: what somebody who begins to listen is told first. For one thread."""
+
+    def __init__(self, farm_window: str) -> None:
+        self.present: News = {LEDGER: {"answers": True}}
+        self.known: set[int] = set()
+        self.newest: int | None = None
+        self._farm_window = farm_window
+        self._rates: dict[int, Rate] = {}
+
+    def silence(self) -> News:
+        """The ledger does not answer."""
+        return self._told({LEDGER: {"answers": False}})
+
+    def seen(self, moment: Moment) -> News:
+        """What is new."""
+        now = {LEDGER: {"answers": True}, **dict(self._batches(moment)), **dict(_workers(moment))}
+        gone: News = {(_ENDS[event], key): {"id": content["id"]} for (event, key), content in self.present.items()
+                      if event in _ENDS and (event, key) not in now}  # fmt: skip
+        news = self._told(now)
+        ended = [key for key, content in now.items() if key[0] == "batch" and content["ended"]]
+        self.present = {key: content for key, content in now.items() if key not in ended}
+        self.known = {batch.id for batch in moment.batches if not batch.ended}
+        self.newest = max([self.newest or 0, *(batch.id for batch in moment.batches)])
+        self._rates = {batch_id: rate for batch_id, rate in self._rates.items() if batch_id in self.known}
+        return news | gone
+
+    def _told(self, now: News) -> News:
+        news = {key: content for key, content in now.items() if _fixed(content) != _fixed(self.present.get(key))}
+        self.present |= news
+        return news
+
+    def _batches(self, moment: Moment) -> Iterator[tuple[Key, dict[str, Any]]]:
+        for batch in moment.batches:
+            yield ("batch", str(batch.id)), self._batch(batch, moment.now)
+
+    def _batch(self, batch: BatchSummary, now: datetime) -> dict[str, Any]:
+        rate = self._rates.setdefault(batch.id, Rate())
+        rate.note(time.monotonic(), batch.num_ended)
+        ahead = outlook_at(now, batch, self._farm_window, rate.per_second)
+        shape = BatchShape.of(batch, ahead).model_dump(mode="json")
+        return {**shape, "images_per_second": None if batch.ended else rate.per_second}
+
+
+_ENDS: Final[Mapping[str, str]] = {"batch": "removed", "worker": "left"}
+
+
+def _workers(moment: Moment) -> Iterator[tuple[Key, dict[str, Any]]]:
+    for row in moment.workers:
+        content = {**row._mapping, "started_at": row.started_at.isoformat()}
+        yield ("worker", row.id), content
+
+
+def _fixed(content: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if content is None else {name: value for name, value in content.items() if name not in _DRIFTING}

@@ -1,0 +1,151 @@
+"""A submission over HTTP: who may, how much of it, and once, however often it is asked for under one key."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from farm import batches
+from farm.submissions import Earlier, earlier_request, note_answer, num_jobs_left
+from producer.counted_advice import CountedAdvice
+from producer.first_tick import first_tick
+from producer.manifest import BadRow, Row
+from producer.submit import BatchRequest, Submission, submit
+from producer.web.api.shapes import AcceptedShape, WarnedShape
+from producer.web.callers import Caller
+from producer.web.farm import WebFarm
+from producer.web.problems import SHOWN_ERRORS, RefusedRowsError, Wrong
+from schemas.errors import ManifestError, NightshiftError, RequestError
+from schemas.records import Received
+
+log = logging.getLogger("nightshift.web")
+
+#: a request that staged no row for so long has died with its process; the same key may be used again then
+_DEAD: Final = timedelta(minutes=10)
+_PENDING_SECONDS: Final = 60.0
+_BUSY_SECONDS: Final = 5.0
+_IN_HAND_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """``key``: the Idempotency-Key; ``sha256``: of everything that is asked for."""
+
+    caller: Caller
+    key: str | None
+    sha256: str
+
+    def received(self) -> Received:
+        """The key is hashed with whose it is: two tokens do not share theirs."""
+        owner = f"{self.caller.token_id}\n{self.key}"
+        hashed = hashlib.sha256(owner.encode()).hexdigest() if self.key is not None else None
+        return Received(self.caller.token_id, hashed, self.sha256)
+
+
+class Intake:
+    """Takes one submission. ``asked``: by whom."""
+
+    def __init__(self, farm: WebFarm, asked: Asked) -> None:
+        self._farm = farm
+        self._database = farm.database
+        self._asked = asked
+        self._received = asked.received()
+        self._wrong: list[Wrong] = []
+        self._num_wrong = 0
+
+    def earlier_answer(self) -> AcceptedShape | None:
+        """What was answered under the same key.
+
+        Raises:
+            RequestError: the key was used for something else, or the first request with it is being worked on.
+        """
+        hashed = self._received.key_sha256
+        earlier = earlier_request(self._database, hashed) if hashed is not None else None
+        if earlier is None:
+            return None
+        if earlier.request_sha256 != self._asked.sha256:
+            raise RequestError(422, "idempotency_key", "this Idempotency-Key was used for another request")
+        if earlier.answer is not None:
+            return AcceptedShape.model_validate(earlier.answer)
+        self._take_over(earlier)
+        return None
+
+    def _take_over(self, earlier: Earlier) -> None:
+        """Whoever staged it can open it no more once it is discarded."""
+        if earlier.seen_at - earlier.staged_at < _DEAD:
+            sentence = "another request with this Idempotency-Key is being worked on"
+            raise RequestError(409, "in_progress", sentence, _IN_HAND_SECONDS)
+        batches.discard_batch(self._database, earlier.batch_id)
+
+    def accept(self, rows: Iterable[Row | BadRow], request: BatchRequest) -> AcceptedShape:
+        """Stages every row and opens the batch.
+
+        Raises:
+            RefusedRowsError: bad rows, the first of them named; nothing was enqueued.
+            RequestError: too many jobs, more than the token may have, or too many submissions in hand.
+        """
+        self._check_pending()
+        if not self._farm.submitting.acquire(blocking=False):
+            raise RequestError(503, "busy", "other submissions are being worked on; try again soon", _BUSY_SECONDS)
+        try:
+            accepted = self._submitted(rows, request)
+        finally:
+            self._farm.submitting.release()
+        _begin(self._farm, accepted.batch_id)
+        return accepted
+
+    def _submitted(self, rows: Iterable[Row | BadRow], request: BatchRequest) -> AcceptedShape:
+        advised = CountedAdvice(self._farm.settings.model_pair(request.pair))
+        answers: list[AcceptedShape] = []
+
+        def before_opening(submission: Submission) -> None:
+            self._check_pending(staged=True)
+            answers.append(self._answer(submission, advised))
+            note_answer(self._database, submission.batch_id, answers[0].model_dump(mode="json"))
+
+        request = replace(request, received=self._received)
+        try:
+            submit(self._database, advised.passed(self._noted(rows)), request, before_opening)
+        except ManifestError as error:
+            first, is_of_rows = str(error).partition("\n")[0], self._num_wrong and request.invalid_folder is None
+            sentence = f"wrong rows: {self._num_wrong:,}; nothing was enqueued" if is_of_rows else first
+            raise RefusedRowsError(sentence, self._wrong, self._num_wrong) from error
+        return answers[0]
+
+    def _noted(self, rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+        most = self._farm.settings.web_max_jobs
+        for number, row in enumerate(rows, 1):
+            if number > most:
+                raise RequestError(413, "too_many_jobs", f"more than {most:,} jobs; send the others as another batch")
+            if isinstance(row, BadRow):
+                self._num_wrong += 1
+                if len(self._wrong) < SHOWN_ERRORS:
+                    wrong = Wrong(line=row.line, column=row.column, value=row.value, reason=row.reason)
+                    self._wrong.append(wrong)
+            yield row
+
+    def _answer(self, done: Submission, advised: CountedAdvice) -> AcceptedShape:
+        warnings = [WarnedShape(**asdict(warned)) for warned in advised.warnings]
+        return AcceptedShape(batch_id=done.batch_id, num_jobs=done.num_jobs, num_linked=done.num_linked,
+                             num_left_out=done.num_left_out, left_out=self._wrong, warnings=warnings)  # fmt: skip
+
+    def _check_pending(self, *, staged: bool = False) -> None:
+        """``staged``: the batch's own jobs are counted by now, and so are those of any other that is being staged: of
+        two that would be too many together, never both are opened."""
+        most, token_id = self._asked.caller.rights.max_pending, self._asked.caller.token_id
+        if most is None or token_id is None:
+            return
+        left = num_jobs_left(self._database, token_id)
+        if left > most or (left == most and not staged):
+            sentence = f"{left:,} jobs of this token would be unfinished, and {most:,} may be"
+            raise RequestError(429, "pending", sentence, _PENDING_SECONDS)
+
+
+def _begin(farm: WebFarm, batch_id: int) -> None:
+    """One ordinary tick. The batch is accepted by now: no error may take its number away from the caller."""
+    try:
+        first_tick(farm.database, farm.settings, batch_id)
+    except NightshiftError as error:
+        log.warning("%s", error)

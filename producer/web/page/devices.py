@@ -1,0 +1,48 @@
+"""The devices as a page: what each has in hand, how fast it is, how it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+
+from farm import draining
+from producer.device_figures import device_figures
+from producer.web.callers import Farm, Operator, Reader
+from producer.web.page.batches import unserved
+from producer.web.page.forms import Fields, lead_to
+from producer.web.page.templating import page
+from schemas.errors import NotFoundError
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/devices")
+def show_devices(farm: Farm, caller: Reader) -> Any:
+    """Those that work first."""
+    devices = device_figures(farm.database, farm.settings.lease_seconds)
+    return page("devices.html", caller, devices=devices, unserved=unserved(farm))
+
+
+@router.get("/devices/table")
+def show_table(farm: Farm, caller: Reader) -> Any:
+    """The part of the page that changes."""
+    devices = device_figures(farm.database, farm.settings.lease_seconds)
+    return page("_devices.html", caller, devices=devices, unserved=unserved(farm))
+
+
+@router.post("/devices/drain")
+def drain(farm: Farm, _caller: Operator, fields: Fields) -> Any:
+    """The worker takes no more packs, and ends after those in its hands."""
+    return _told(draining.drain(farm.database, fields.get("worker", "")))
+
+
+@router.post("/devices/undrain")
+def undrain(farm: Farm, _caller: Operator, fields: Fields) -> Any:
+    """The device gets a worker again."""
+    return _told(draining.stop_draining(farm.database, fields.get("worker", "")))
+
+
+def _told(workers: Sequence[Any]) -> Any:
+    if not workers:
+        raise NotFoundError("no such worker is there any more")
+    return lead_to("/devices")

@@ -1,0 +1,101 @@
+"""A batch as a page: its gallery a part at a time, its failures by reason, its throughput."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query
+
+from producer.batch_throughput import throughput
+from producer.job_pages import JobPage
+from producer.job_search import Wanted, found_jobs
+from producer.outlook import outlook
+from producer.queries import batch_summary
+from producer.report_figures import reasons
+from producer.web.api.batches import BatchId
+from producer.web.api.shapes import BatchShape
+from producer.web.callers import Farm, Reader
+from producer.web.farm import WebFarm
+from producer.web.page.templating import page
+from producer.web.page.throughput_plot import plotted
+from schemas.schedulers import SCHEDULERS
+from schemas.states import JobState
+
+router = APIRouter(prefix="/batches/{batch_id}", include_in_schema=False)
+
+_TILES: Final = 60
+_TEXT: Final = Query(max_length=200)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What somebody looks for in a batch, as the filter's form says it; empty texts exclude nothing."""
+
+    state: str = ""
+    size: str = ""
+    scheduler: str = ""
+    text: str = ""
+    column: str = ""
+    value: str = ""
+
+    @property
+    def wanted(self) -> Wanted:
+        """For the ledger. A state or scheduler that there is not finds nothing."""
+        meta = (self.column, self.value) if self.column else None
+        states = [state for state in JobState if state == self.state]
+        return Wanted(states, self.size.replace("×", "x"), SCHEDULERS.get(self.scheduler, ""), self.text, meta)
+
+    def fields(self) -> Mapping[str, str]:
+        """Those that say something, for a link."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+def _look(
+    state: Annotated[str, _TEXT] = "",
+    size: Annotated[str, _TEXT] = "",
+    scheduler: Annotated[str, _TEXT] = "",
+    text: Annotated[str, _TEXT] = "",
+    column: Annotated[str, _TEXT] = "",
+    value: Annotated[str, _TEXT] = "",
+) -> Look:
+    texts = (state, size, scheduler, text, column, value)
+    return Look(*(text.strip() for text in texts))
+
+
+From = Annotated[int, Query(alias="from", ge=1, le=2**53 - 1)]
+Looked = Annotated[Look, Depends(_look)]
+
+
+@router.get("")
+def show_batch(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, first: From = 1) -> Any:
+    """The batch, and the beginning of what is looked for in it."""
+    batch = batch_summary(farm.database, batch_id)
+    shape = BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
+    tiles = _tiles(farm, batch_id, look, first - 1)
+    return page("batch.html", caller, batch=shape, look=look, first=first, schedulers=sorted(SCHEDULERS),
+                states=list(JobState), **tiles)  # fmt: skip
+
+
+@router.get("/tiles")
+def show_tiles(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, first: From = 1) -> Any:
+    """The next part of the gallery."""
+    return page("_tiles.html", caller, **_tiles(farm, batch_id, look, first - 1))
+
+
+@router.get("/failures")
+def show_failures(farm: Farm, caller: Reader, batch_id: BatchId) -> Any:
+    """Why jobs failed, the commonest reason first, with the traceback of the first of each."""
+    return page("_failures.html", caller, batch_id=batch_id, reasons=reasons(farm.database, batch_id))
+
+
+@router.get("/plot")
+def show_plot(farm: Farm, caller: Reader, batch_id: BatchId) -> Any:
+    """Images a second over time."""
+    return page("_plot.html", caller, plot=plotted(throughput(farm.database, batch_id)))
+
+
+def _tiles(farm: WebFarm, batch_id: int, look: Look, after: int) -> dict[str, Any]:
+    """Jobs, and where the next part begins."""
+    found: JobPage = found_jobs(farm.database, batch_id, look.wanted, after, _TILES)
+    more = None if found.after is None else {**look.fields(), "from": found.after + 1}
+    return {"batch_id": batch_id, "jobs": found.jobs, "more": more}

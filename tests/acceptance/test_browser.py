@@ -1,0 +1,143 @@
+"""The web page in a real browser, over a real farm."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.acceptance.browser import chromium, watched_page
+from tests.acceptance.conftest import SMALL, Farm, wait_until
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def url(shared_farm: Farm, browser: Browser) -> str:
+    """Of a real `nightshift web`."""
+    server = shared_farm.start("web", "--port", "0")
+    said = r"the web page is at (http://\S+);"
+    wait_until(lambda: server.poll() is not None or re.search(said, shared_farm.log("web")) is not None)
+    found = re.search(said, shared_farm.log("web"))
+    assert found is not None, shared_farm.log("web")
+    return found[1]
+
+
+@pytest.fixture
+def page(browser: Browser, url: str, warm_farm: Farm) -> Iterator[Page]:
+    with watched_page(browser, url) as page:
+        yield page
+
+
+def try_prompt(page: Page, **fields: str) -> str:
+    """Fills the form that is open, sends it, and waits for the image. Returns the job's name."""
+    for label, value in fields.items():
+        page.get_by_label(label.capitalize()).first.fill(value)
+    page.get_by_role("button", name="Render").click()
+    page.wait_for_url("**/batches/*/jobs/1")
+    expect(page.locator(".picture img")).to_be_visible()
+    assert page.locator(".picture img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+    return page.locator("h1").inner_text().removeprefix("Job ")
+
+
+SEEN = {"prompt": "a lighthouse <b>", "width": "64", "height": "64", "steps": "4", "seed": "7"}
+
+
+def test_a_prompt_is_tried_seen_and_compared_with_and_without_the_refiner(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label("Pages").get_by_role("link", name="Try a prompt").click()
+    with_refiner = try_prompt(page, **SEEN)
+    expect(page.locator(".prompt")).to_have_text("a lighthouse <b>")
+    page.get_by_role("link", name="Render again with …").click()
+    page.get_by_label("Refiner").uncheck()
+    without_refiner = try_prompt(page)
+    page.get_by_label("Compare with job").fill(with_refiner)
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("table")).to_contain_text("refiner.mode")
+    assert page.title().startswith(f"{without_refiner} and {with_refiner}")
+    over = page.locator(".slider .over")
+    assert over.evaluate("image => image.style.clipPath") == "inset(0px 0px 0px 50%)"
+    split = page.get_by_label("Where the left image ends")
+    split.focus()
+    page.keyboard.press("End")
+    assert over.evaluate("image => image.style.clipPath") == "inset(0px 0px 0px 100%)"
+
+
+def test_a_batch_is_followed_and_canceled_while_the_page_is_open(page: Page, warm_farm: Farm, manifest: Path) -> None:
+    page.goto("/")
+    expect(page.locator("h1")).to_have_text("Batches")
+    batch_id = warm_farm.answer("submit", "--again", manifest, *SMALL)["batch_id"]
+    card = page.locator(f'[data-batch="{batch_id}"]')
+    expect(card).to_contain_text("12")  # it came by itself
+    assert warm_farm.run("pause", str(batch_id)).returncode == 0
+    expect(card.locator(".state")).to_have_text(re.compile("paused|ended"))
+    card.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_label("Stop what renders now, too").locator("visible=true").check()
+    page.get_by_role("button", name="Cancel it").locator("visible=true").click()
+    page.wait_for_url(f"**/batches/{batch_id}")
+    expect(page.locator(".state").first).to_have_text(re.compile("canceled|ended"))
+
+
+def test_a_gallery_goes_on_as_it_is_scrolled(page: Page, warm_farm: Farm, tmp_path: Path) -> None:
+    manifest = tmp_path / "many.txt"
+    manifest.write_text("\n".join(f"cat {number}" for number in range(150)))
+    batch_id = warm_farm.answer("submit", "--not-before", "2099-01-01T00:00Z", manifest)["batch_id"]
+    page.goto(f"/batches/{batch_id}")
+    tiles = page.locator(".tile")
+    assert tiles.count() >= 60
+    deadline = time.monotonic() + 60
+    while tiles.count() < 150 and time.monotonic() < deadline:
+        page.mouse.wheel(0, 4_000)
+        page.wait_for_timeout(50)
+    assert tiles.count() == 150
+    page.get_by_label("Prompt has").fill("cat 14")
+    page.get_by_role("button", name="Filter").click()
+    expect(tiles).to_have_count(11)
+
+
+def test_at_night_the_page_is_dark(browser: Browser, url: str) -> None:
+    brightness = "() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
+    with watched_page(browser, url, color_scheme="dark") as dark, watched_page(browser, url) as light:
+        for page in (dark, light):
+            page.goto("/")
+        assert dark.evaluate(brightness) < 50
+        assert light.evaluate(brightness) > 200
+
+
+def test_a_phone_shows_every_page_without_scrolling_sideways(browser: Browser, url: str) -> None:
+    with watched_page(browser, url, viewport={"width": 360, "height": 740}) as page:
+        for path in ("/", "/batches/1", "/batches/1/jobs/1", "/devices", "/try"):
+            page.goto(path)
+            width = page.evaluate("() => document.documentElement.scrollWidth")
+            assert width <= 360, path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Browser, url: str, scheme: str) -> None:
+    """Labels, roles, contrast, headings: what axe-core can see."""
+    with watched_page(browser, url, color_scheme=scheme) as page:
+        for path in ("/", "/batches/1", "/batches/1/jobs/1", "/batches/1/grid?job=1", "/devices", "/try", "/login"):
+            page.goto(path)
+            found = Axe().run(page)
+            assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+
+
+def test_everything_is_reached_by_the_keyboard(browser: Browser, url: str) -> None:
+    with watched_page(browser, url) as page:
+        page.goto("/try")
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to the content")
+        reached = set()
+        for _ in range(25):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("() => document.activeElement.name || document.activeElement.textContent"))
+        assert {"prompt", "negative_prompt", "width", "seed", "scheduler", "refiner", "Render"} <= reached

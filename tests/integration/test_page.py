@@ -1,0 +1,330 @@
+"""The web page's HTML over a real ledger and a real image store. What a browser makes of it: tests/acceptance."""
+
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from farm import ledger
+from farm.batches import create_batch, open_batch
+from producer.job_pages import job_of
+from producer.manifest import ReadOptions, Row, read_rows
+from producer.queries import batch_summary
+from producer.web.page import gallery
+from producer.web.page.forms import own_path
+from schemas.records import StagedJob
+from schemas.states import JobState
+from schemas.tables import Job, Worker
+from schemas.token import Scope
+from schemas.written_spec import WrittenSpec
+from tests.integration.ledger_farm import new_worker, staged
+from tests.integration.stored_farm import done_batch, job_spec
+from tests.integration.web_client import HERE
+from tests.integration.web_farm import FarmWithPage, farm_with_page
+
+EVIL = "<script>alert(1)</script>\" onload=\"x 'y' \u202egnp"
+NUM_DONE = 8
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
+    """Batch 1 is done, batch 2 waits and has failures, batch 3 is of a pair that nobody serves."""
+    with farm_with_page(tmp_path_factory.mktemp("page")) as farm:
+        kinds = [
+            {
+                "prompt": f"fox {n // 4} {EVIL}", "width": 64, "height": 64, "num_inference_steps": 20 + n % 2,
+                "seed": n // 4 * 2 + n % 2, "refiner": {"mode": "off"} if n % 4 >= 2 else {},
+            }
+            for n in range(NUM_DONE)
+        ]  # fmt: skip
+        done_batch(farm.database, farm.page.settings.images_url, kinds)
+        waiting = create_batch(farm.database, EVIL, "tiny", 5)
+        specs = [job_spec(n, prompt=f"cat {n}") for n in range(1, 151)]
+        rows = [StagedJob.of(n, WrittenSpec.of(spec), 0, {"Set": "a&b"}) for n, spec in enumerate(specs, 1)]
+        ledger.stage_jobs(farm.database, waiting, rows)
+        open_batch(farm.database, waiting)
+        failed = {"state": JobState.FAILED, "error": f"no such LoRA {EVIL}", "error_code": "lora", "attempts": 3}
+        with farm.database.begin() as tx:
+            tx.execute(update(Job).where(Job.batch_id == 2, Job.number > 148).values(**failed, traceback=f"at {EVIL}"))
+        unserved = create_batch(farm.database, "dogs", "sdxl", 5)
+        ledger.stage_jobs(farm.database, unserved, [staged(1)])
+        open_batch(farm.database, unserved)
+        new_worker(farm.database)
+        yield farm
+
+
+@pytest.fixture
+def page(farm: FarmWithPage) -> Iterator[TestClient]:
+    with farm.client(peer=HERE) as client:
+        client.follow_redirects = False
+        yield client
+
+
+class Found(HTMLParser):
+    """Every start tag with its attributes, and whether all tags that were opened are closed."""
+
+    VOID = frozenset({"meta", "link", "img", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open[-1] in ("option", "p", "li") and self.open[-1] != tag:
+            self.open.pop()
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+PAGES = (
+    *(
+        "/",
+        "/batches/1",
+        "/batches/2",
+        "/batches/2/card",
+        "/batches/2/failures",
+        "/batches/1/plot",
+        "/batches/1/jobs/1",
+    ),
+    *("/batches/2/jobs/149", "/batches/2/jobs/1", "/compare?left=1/1&right=1/3", "/batches/1/grid?job=1", "/devices"),
+    *("/devices/table", "/try", "/try?from=1/1", "/login", "/nothing", "/batches/99", "/compare?left=1&right=2"),
+)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_strangers_words_stay_words(page: TestClient, path: str) -> None:
+    """And nothing that the policy of the page forbids: inline scripts, styles and handlers, places elsewhere."""
+    answer = page.get(path)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    found = Found(answer.text)
+    assert found.open == []
+    assert "\u202e" not in answer.text or path == "/try?from=1/1"  # where the prompt is to be edited as it is
+    assert all(script["src"].startswith("/static/") for script in found.all("script"))
+    for _, attributes in found.tags:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")]
+        for name in ("src", "href", "action"):
+            assert (attributes.get(name) or "/").startswith(("/", "#"))
+
+
+def test_every_page_has_a_title_a_language_and_one_heading(page: TestClient) -> None:
+    for path in ("/", "/batches/1", "/batches/1/jobs/1", "/devices", "/try", "/login", "/nothing"):
+        found = Found(page.get(path).text)
+        assert found.all("html") == [{"lang": "en"}]
+        assert len(found.all("h1")) == len(found.all("title")) == 1
+
+
+def test_a_queue_that_nobody_serves_is_shown_in_red(page: TestClient) -> None:
+    for path in ("/", "/devices"):
+        text = page.get(path).text
+        assert 'class="alarm" role="alert">Nobody serves pair <strong>sdxl</strong>' in text
+        assert "<strong>tiny</strong>" not in text
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r'<li class="tile".*?/jobs/(\d+)"', text)]
+
+
+def next_part(text: str) -> str | None:
+    found = [link["data-more"] for link in Found(text).all("a") if "data-more" in link]
+    return found[0] if found else None
+
+
+def test_a_gallery_is_read_a_part_at_a_time(page: TestClient) -> None:
+    text, seen = page.get("/batches/2").text, []
+    assert len(numbers(text)) == 60
+    while True:
+        seen += numbers(text)
+        if (more := next_part(text)) is None:
+            break
+        text = page.get(more).text
+    assert seen == list(range(1, 151))
+
+
+def test_a_gallery_begins_where_it_is_told_to(page: TestClient) -> None:
+    assert numbers(page.get("/batches/2?from=140").text) == list(range(140, 151))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("state=failed", [149, 150]),
+        ("text=CAT 14", [14, *range(140, 150)]),
+        ("column=Set&value=a%26b&text=cat 7", [7, *range(70, 80)]),
+        ("size=256x256&scheduler=euler&text=cat 150", [150]),
+        ("size=512×512", []),
+        ("state=nonsense&text=cat 3&from=30", [*range(30, 40), *range(130, 140)][:10]),
+    ],
+)
+def test_a_gallery_is_filtered(page: TestClient, query: str, expected: list[int]) -> None:
+    assert numbers(page.get(f"/batches/2?{query}").text)[: len(expected) or 60] == expected
+
+
+def test_a_filter_goes_on_in_the_next_part(page: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "_TILES", 6)
+    more = next_part(page.get("/batches/2?text=cat 14").text)
+    assert more is not None
+    assert numbers(page.get(more).text) == [145, 146, 147, 148, 149]
+
+
+def test_failures_are_grouped_by_reason_with_the_traceback_folded(page: TestClient) -> None:
+    text = page.get("/batches/2/failures").text
+    assert "<summary><b>2</b> × no such LoRA &lt;script&gt;" in text
+    assert '<details class="failure">' in text
+    assert "at &lt;script&gt;" in text
+
+
+def test_a_job_can_be_copied_as_the_row_that_asks_for_it_again(page: TestClient, farm: FarmWithPage) -> None:
+    found = re.search(r'<code id="row">(.*?)</code>', page.get("/batches/1/jobs/3").text)
+    assert found is not None
+    (read,) = read_rows([json.loads(unescape(found[1]))], ReadOptions())
+    assert isinstance(read, Row)
+    assert read.written.digest == job_of(farm.database, 1, 3).spec.digest
+
+
+def test_a_job_shows_its_siblings_and_what_it_is_without_the_refiner(page: TestClient) -> None:
+    text = page.get("/batches/1/jobs/1").text
+    assert numbers(text) == [2, 3, 4]
+    assert "/compare?left=1%2F1&amp;right=1%2F3" in text
+
+
+def test_two_jobs_are_compared_by_what_differs(page: TestClient) -> None:
+    text = page.get("/compare?left=1/1&right=1/3").text
+    differences = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', text)
+    assert differences[0] == ("refiner.mode", "ensemble", "off")
+    assert all(name.startswith("refiner.") for name, _, _ in differences)
+
+
+def test_a_grid_lays_jobs_out_by_the_fields_that_vary(page: TestClient) -> None:
+    text = page.get("/batches/1/grid?job=1&x=refiner.mode&y=num_inference_steps").text
+    assert re.findall(r'<th scope="col">(.*?)</th>', text) == ["ensemble", "off"]
+    assert re.findall(r'<th scope="row">(.*?)</th>', text) == ["20", "21"]
+    assert re.findall(r"/jobs/(\d+)/thumbnail", text) == ["1", "3", "2", "4"]
+
+
+def test_a_thumbnail_is_a_picture_and_stays_in_the_browser(page: TestClient) -> None:
+    answer = page.get("/batches/1/jobs/1/thumbnail")
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.content.startswith(b"RIFF")
+    assert "immutable" in answer.headers["cache-control"]
+    assert page.get("/batches/2/jobs/1/thumbnail").status_code == 404
+
+
+def test_devices_are_shown_with_what_they_said_last(page: TestClient, farm: FarmWithPage) -> None:
+    with farm.database.begin() as tx:
+        tx.execute(update(Worker).values(state="failed", error=f"no memory {EVIL}"))
+    text = page.get("/devices").text
+    assert "no memory &lt;script&gt;" in text
+    with farm.database.begin() as tx:
+        tx.execute(update(Worker).values(state="ready", error=None))
+
+
+def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage) -> None:
+    found = re.search(r'name="worker" value="(\w+)"', page.get("/devices").text)
+    assert found is not None
+    assert page.post("/devices/drain", data={"worker": found[1]}).headers["location"] == "/devices"
+    assert '<span class="state">draining</span>' in page.get("/devices").text
+    assert page.post("/devices/undrain", data={"worker": "host/cpu"}).status_code == 303
+    assert "draining" not in page.get("/devices/table").text
+    assert page.post("/devices/drain", data={"worker": "nobody"}).status_code == 404
+
+
+# --- what changes something ------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_paused_resumed_put_first_and_canceled(page: TestClient, farm: FarmWithPage) -> None:
+    def done(action: str, **fields: str) -> str:
+        answer = page.post(f"/batches/2/{action}", data=fields)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/batches/2")
+        batch = batch_summary(farm.database, 2)
+        return f"{batch.state} {batch.priority}"
+
+    assert done("pause") == "paused 5"
+    assert done("resume") == "open 5"
+    assert done("reprioritise", priority="9") == "open 9"
+    assert page.post("/batches/2/reprioritise", data={"priority": "10"}).status_code == 422
+    assert page.post("/batches/2/pause", headers={"origin": "https://evil.example"}).status_code == 403
+    assert done("cancel", now="on") == "canceled 9"
+
+
+def test_who_may_only_read_is_offered_nothing_else(farm: FarmWithPage) -> None:
+    with farm.client(farm.token(Scope.READ)) as client:
+        text = client.get("/").text
+        assert "popover" not in text
+        assert client.post("/batches/3/pause").status_code == 403
+        assert "Your token is not for submitting" in client.get("/try").text
+
+
+def test_a_stranger_is_asked_for_a_token_and_led_on(farm: FarmWithPage) -> None:
+    with farm.client() as client:
+        client.follow_redirects = False
+        asked = client.get("/batches/1?state=done")
+        assert asked.headers["location"] == "/login?next=%2Fbatches%2F1%3Fstate%3Ddone"
+        wrong = client.post("/login", data={"token": "nst_wrong", "next": "/batches/1"})
+        assert wrong.status_code == 401
+        assert "no valid token" in wrong.text
+        led = client.post("/login", data={"token": farm.token(), "next": "//evil.example"})
+        assert (led.status_code, led.headers["location"]) == (303, "/")
+        assert client.get("/batches/1").status_code == 200
+        client.post("/logout")
+        assert client.get("/batches/1").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "given", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil", "javascript:1", "", "/a\nb"]
+)
+def test_nobody_is_led_away_from_the_page(given: str) -> None:
+    assert own_path(given) == "/"
+
+
+def test_a_prompt_is_tried_before_everything_else(page: TestClient, farm: FarmWithPage) -> None:
+    fields = {"prompt": "a lighthouse", "width": "64", "height": "64", "num_inference_steps": "4", "seed": "7",
+              "scheduler": "ddim", "pair": "tiny", "negative_prompt": ""}  # fmt: skip
+    led = page.post("/try", data=fields)
+    assert led.status_code == 303, led.text
+    found = re.fullmatch(r"/batches/(\d+)/jobs/1", led.headers["location"])
+    assert found is not None
+    batch = batch_summary(farm.database, int(found[1]))
+    assert (batch.name, batch.priority, batch.num_jobs) == ("try: a lighthouse", 9, 1)
+    text = page.get(led.headers["location"]).text
+    assert f'data-awaits="{batch.id}"' in text
+    assert "&#34;mode&#34;: &#34;off&#34;" in text  # the box was not ticked
+
+
+def test_a_prompt_that_cannot_be_rendered_comes_back_with_the_reason(page: TestClient) -> None:
+    answer = page.post("/try", data={"prompt": EVIL, "width": "65", "scheduler": "euler", "refiner": "on"})
+    assert answer.status_code == 422
+    assert "divisible by 8" in answer.text
+    assert 'value="65"' in answer.text
+    assert page.post("/try", content=b"\xff\xfe", headers={"content-type": "x"}).status_code == 422
+
+
+def test_a_job_that_was_rendered_fills_the_form(page: TestClient) -> None:
+    found = Found(page.get("/try?from=1/3").text)
+    filled = {field["name"]: field.get("value") for field in found.all("input") if field.get("type") != "checkbox"}
+    assert (filled["width"], filled["num_inference_steps"], filled["seed"]) == ("64", "20", "0")
+    assert [box for box in found.all("input") if "checked" in box] == []
+
+
+def test_the_pages_files_are_in_the_package() -> None:
+    """An installation that is no clone has them, too."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert 'producer = ["web/templates/*.html", "web/static/*"]' in text

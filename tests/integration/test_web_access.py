@@ -1,0 +1,240 @@
+"""Who may ask the web page for what: tokens, this machine, and pages of other sites. On a real ledger."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select
+from typer.testing import CliRunner
+
+from farm.tokens import revoke_token
+from nightshift import app as command
+from producer.web.callers import COOKIE
+from schemas.token import Scope
+from schemas.web_tables import Token
+from tests.integration.ledger_farm import open_batch
+from tests.integration.web_client import HERE
+from tests.integration.web_farm import FarmWithPage, farm_with_page
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
+    with farm_with_page(tmp_path_factory.mktemp("web")) as farm:
+        yield farm
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_from_another_machine_nothing_is_seen_without_a_token(farm: FarmWithPage) -> None:
+    with farm.client() as client:
+        for path in ("/batches", "/batches/1", "/batches/1/jobs/1/image", "/events", "/caller"):
+            answer = client.get(f"/api/v1{path}")
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert client.post("/api/v1/manifests?file=a.txt", content=b"a cat").status_code == 401
+        assert client.get("/api/v1/health").status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Bearer nst_wrong", "Bearer", "Basic abc", "", "Bearer \xff"])
+def test_a_token_that_is_none_is_refused_on_this_machine_too(farm: FarmWithPage, header: str) -> None:
+    with farm.client(peer=HERE) as client:
+        assert client.get("/api/v1/batches", headers={"authorization": header.encode("latin-1")}).status_code == 401
+        assert client.get("/api/v1/batches").status_code == 200
+
+
+def test_a_token_may_what_its_scopes_say_and_nothing_else(farm: FarmWithPage) -> None:
+    batch_id = open_batch(farm.database, 1)
+    asked = {
+        Scope.READ: ("GET", f"/api/v1/batches/{batch_id}", None, 200),
+        Scope.SUBMIT: ("POST", "/api/v1/batches", {"rows": [{"prompt": "x"}]}, 201),
+        Scope.OPERATE: ("POST", f"/api/v1/batches/{batch_id}/reprioritise", {"priority": 1}, 200),
+    }
+    for scope in Scope:
+        with farm.client(farm.token(scope)) as client:
+            for needed, (method, path, body, status) in asked.items():
+                answer = client.request(method, path, json=body)
+                assert answer.status_code == (status if needed == scope else 403)
+                assert needed == scope or answer.json()["code"] == "scope"
+            assert client.get("/api/v1/caller").json()["scopes"] == [scope]
+
+
+def test_a_revoked_token_is_worth_nothing(farm: FarmWithPage) -> None:
+    with farm.client(farm.token()) as client:
+        name = client.get("/api/v1/caller").json()["name"]
+        revoke_token(farm.database, name)
+        assert client.get("/api/v1/batches").status_code == 401
+
+
+def test_the_ledger_has_hashes_alone(farm: FarmWithPage) -> None:
+    token = farm.token()
+    with farm.database.begin(read_only=True) as tx:
+        rows = tx.execute(select(Token)).all()
+    assert rows
+    assert token not in repr(rows)
+
+
+def test_a_token_never_reaches_beyond_its_ceiling(farm: FarmWithPage) -> None:
+    batch_id = open_batch(farm.database, 1)
+    with farm.client(farm.token(max_priority=3)) as client:
+        above = client.post("/api/v1/batches", json={"rows": [{"prompt": "x"}], "priority": 4})
+        assert (above.status_code, above.json()["code"]) == (403, "priority_ceiling")
+        assert client.post(f"/api/v1/batches/{batch_id}/reprioritise", json={"priority": 4}).status_code == 403
+        assert client.post(f"/api/v1/batches/{batch_id}/reprioritise", json={"weight": 2}).status_code == 200
+        made = client.post("/api/v1/batches", json={"rows": [{"prompt": "x"}]}).json()["batch_id"]
+        assert client.get(f"/api/v1/batches/{made}").json()["priority"] == 3
+
+
+def test_a_token_that_asks_too_often_waits_and_others_do_not(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with farm_with_page(tmp_path_factory.mktemp("rates"), web_requests_per_minute=2) as farm:
+        with farm.client(farm.token()) as client:
+            statuses = [client.get("/api/v1/caller").status_code for _ in range(3)]
+            assert statuses == [200, 200, 429]
+            assert 1 <= int(client.get("/api/v1/caller").headers["retry-after"]) <= 30
+        with farm.client(farm.token()) as client:
+            assert client.get("/api/v1/caller").status_code == 200
+        with farm.client("nst_guessed") as client:
+            assert [client.get("/api/v1/caller").status_code for _ in range(3)] == [401, 401, 429]
+        with farm.client(peer=HERE) as client:
+            assert {client.get("/api/v1/caller").status_code for _ in range(5)} == {200}
+
+
+# --- this machine ----------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_on_this_machine_opens_nothing(farm: FarmWithPage) -> None:
+    with farm.client(peer=HERE) as client:
+        assert client.get("/api/v1/caller").json()["name"] is None
+        assert client.get("/api/v1/caller", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 401
+
+
+def test_no_header_makes_somebody_else_be_on_this_machine(farm: FarmWithPage) -> None:
+    with farm.client() as client:
+        for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Client-IP"):
+            assert client.get("/api/v1/caller", headers={name: "127.0.0.1"}).status_code == 401
+
+
+def test_tokens_may_be_wanted_of_everybody(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with farm_with_page(tmp_path_factory.mktemp("closed"), web_require_token=True) as farm:
+        with farm.client(peer=HERE) as client:
+            assert client.get("/api/v1/batches").status_code == 401
+        with farm.client(farm.token(), peer=HERE) as client:
+            assert client.get("/api/v1/batches").status_code == 200
+
+
+# --- pages of other sites --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8470", "192.0.2.1:8470", "localhost.evil.example"])
+def test_a_name_that_was_made_to_lead_here_is_refused(farm: FarmWithPage, host: str) -> None:
+    with farm.client(peer=HERE) as client:
+        answer = client.get("/api/v1/batches", headers={"host": host})
+        assert (answer.status_code, answer.json()["code"]) == (421, "host")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:9999"},
+    ],
+)
+def test_a_page_of_another_site_can_change_nothing(farm: FarmWithPage, headers: dict[str, str]) -> None:
+    """It may send what a form sends, which needs no leave of ours: so with a form's content types, too."""
+    batch_id = open_batch(farm.database, 1)
+    with farm.client(peer=HERE) as client:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json"):
+            asked = {**headers, "content-type": kind}
+            for path in (f"batches/{batch_id}/cancel", "batches", "manifests?file=a.txt", "session"):
+                answer = client.post(f"/api/v1/{path}", content=b"{}", headers=asked)
+                assert (answer.status_code, answer.json()["code"]) == (403, "cross_site")
+        assert client.get(f"/api/v1/batches/{batch_id}").json()["state"] == "open"
+
+
+def test_a_page_of_ours_can(farm: FarmWithPage) -> None:
+    batch_id = open_batch(farm.database, 1)
+    ours = {"origin": "http://127.0.0.1:8470", "sec-fetch-site": "same-origin"}
+    with farm.client(peer=HERE) as client:
+        assert client.post(f"/api/v1/batches/{batch_id}/pause", headers=ours).status_code == 200
+
+
+def test_a_page_of_another_site_can_load_nothing_either(farm: FarmWithPage) -> None:
+    with farm.client(peer=HERE) as client:
+        headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+        assert client.get("/api/v1/batches", headers=headers).status_code == 403
+        assert client.get("/api/v1/batches").headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/batches", "/nowhere", "/api/v1/batches/x", "/api/v1/openapi.json"])
+def test_every_answer_tells_browsers_to_run_and_frame_nothing_of_others(farm: FarmWithPage, path: str) -> None:
+    with farm.client(peer=HERE) as client:
+        headers = client.get(path).headers
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert "server" not in headers
+
+
+# --- the browser's cookie --------------------------------------------------------------------------------------------
+
+
+def test_a_browser_logs_in_with_a_token_and_out_again(farm: FarmWithPage) -> None:
+    with farm.client() as client:
+        refused = client.post("/api/v1/session", json={"token": "nst_wrong"})
+        assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
+        answer = client.post("/api/v1/session", json={"token": farm.token(Scope.READ)})
+        cookie = answer.headers["set-cookie"]
+        assert all(part in cookie for part in (f"{COOKIE}=", "HttpOnly", "SameSite=strict", "Path=/"))
+        assert "Secure" not in cookie
+        assert client.get("/api/v1/batches").status_code == 200
+        assert client.post("/api/v1/batches", json={"rows": [{"prompt": "x"}]}).status_code == 403
+        assert client.delete("/api/v1/session").status_code == 204
+        assert client.get("/api/v1/batches").status_code == 401
+
+
+def test_behind_tls_the_cookie_never_goes_without(farm: FarmWithPage) -> None:
+    with farm.client(peer=HERE) as client:
+        body, proxy = {"token": farm.token()}, {"X-Forwarded-Proto": "https"}
+        assert "Secure" in client.post("/api/v1/session", json=body, headers=proxy).headers["set-cookie"]
+
+
+def test_a_cookie_is_good_for_pages_of_ours_alone(farm: FarmWithPage) -> None:
+    batch_id = open_batch(farm.database, 1)
+    with farm.client() as client:
+        client.post("/api/v1/session", json={"token": farm.token()})
+        path = f"/api/v1/batches/{batch_id}/pause"
+        assert client.post(path, headers={"origin": "https://evil.example"}).status_code == 403
+        assert client.post(path, headers={"origin": "http://127.0.0.1:8470"}).status_code == 200
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------
+
+
+def run(home: str, *words: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(command, words, env={"NIGHTSHIFT_HOME": home}, catch_exceptions=True)
+    said = str(done.exception or "")
+    return done.exit_code, done.stdout, f"{done.stderr}{said}"
+
+
+def test_a_token_is_made_shown_once_listed_and_revoked(farm: FarmWithPage) -> None:
+    home = str(farm.page.settings.home)
+    code, token, said = run(home, "token", "new", "frontend", "--scope", "read", "--max-priority", "4")
+    assert code == 0
+    assert "shown once" in said
+    with farm.client(token.strip()) as client:
+        assert client.get("/api/v1/caller").json() == {
+            "name": "frontend", "scopes": ["read"], "max_priority": 4, "max_pending": None,
+        }  # fmt: skip
+    listed = run(home, "token", "list")[1]
+    assert "frontend" in listed
+    assert token.strip() not in listed
+    assert '"revoked_at": null' in run(home, "token", "list", "--json")[1]
+    assert "already" in run(home, "token", "new", "frontend", "--scope", "read")[2]
+    assert "is revoked" in run(home, "token", "revoke", "frontend")[1]
+    assert "no valid token" in run(home, "token", "revoke", "frontend")[2]
+    with farm.client(token.strip()) as client:
+        assert client.get("/api/v1/caller").status_code == 401

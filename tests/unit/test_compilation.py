@@ -1,0 +1,217 @@
+"""Compiled shapes: nobody waits for them, and an image's record says truly whether it was rendered with one."""
+
+import os
+import shutil
+import subprocess
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.pair import ModelPair
+from schemas.records import ClaimedJob
+from schemas.spec import JobSpec
+from worker.budget import StepBudget
+from worker.compilation import MAX_SHAPES, Compilation
+from worker.device_thread import DeviceThread
+from worker.embedding import num_chunks
+from worker.inputs import NO_INPUTS
+from worker.pass_limits import PassLimits
+from worker.pipelines import load_pair
+from worker.preparing import Pass, PreparedJob
+from worker.rendering import render
+from worker.unet_shapes import UnetShape, unet_shapes
+from worker.watchdog import Watchdog
+
+SHAPE = UnetShape("base", 2, 64, 64, 1)
+OTHER = UnetShape("refiner", 2, 64, 64, 1)
+
+
+class Starter:
+    """Starts a command in the place of the compile process, and keeps what was asked for."""
+
+    def __init__(self, *command):
+        self.command, self.asked, self.processes = command, [], []
+
+    def __call__(self, shapes):
+        self.asked.append(list(shapes))
+        self.processes.append(subprocess.Popen(self.command))
+        return self.processes[-1]
+
+
+def after_the_process(compilation, starter, shapes):
+    starter.processes[-1].wait()
+    return compilation.mode(shapes)
+
+
+def test_a_shape_that_comes_again_is_compiled_beside_its_passes_and_then_used():
+    starter = Starter("true")
+    compilation = Compilation("regional", starter)
+    assert compilation.mode([SHAPE]) == "off"
+    assert starter.asked == []
+    assert compilation.mode([SHAPE]) == "off"
+    assert starter.asked == [[SHAPE]]
+    assert after_the_process(compilation, starter, [SHAPE]) == "regional"
+    assert compilation.mode([SHAPE]) == "regional"
+    assert len(starter.asked) == 1
+
+
+def test_a_pass_is_compiled_as_a_whole_or_not_at_all():
+    starter = Starter("true")
+    compilation = Compilation("full", starter)
+    for _ in range(2):
+        compilation.mode([SHAPE])
+    assert after_the_process(compilation, starter, [SHAPE]) == "full"
+    assert [compilation.mode([SHAPE, OTHER]) for _ in range(2)] == ["off", "off"]
+    assert starter.asked == [[SHAPE], [OTHER]]
+    assert after_the_process(compilation, starter, [SHAPE, OTHER]) == "full"
+
+
+def test_one_process_compiles_at_a_time_and_ends_with_the_worker():
+    starter = Starter("sleep", "60")
+    compilation = Compilation("regional", starter)
+    for shape in (SHAPE, SHAPE, OTHER, OTHER):
+        assert compilation.mode([shape]) == "off"
+    assert starter.asked == [[SHAPE]]
+    compilation.close()
+    assert starter.processes[0].returncode == -9
+
+
+def test_what_does_not_compile_is_rendered_as_it_is_and_not_tried_again(caplog):
+    starter = Starter("false")
+    compilation = Compilation("regional", starter)
+    for _ in range(2):
+        compilation.mode([SHAPE])
+    assert [after_the_process(compilation, starter, [SHAPE]) for _ in range(2)] == ["off", "off"]
+    assert len(starter.asked) == 1
+    assert "not compiled, and rendered as it is: base with 2 rows of 64 x 64" in caplog.text
+
+
+def test_so_many_shapes_are_compiled_and_no_more():
+    starter = Starter("true")
+    compilation = Compilation("regional", starter)
+    shapes = [SHAPE._replace(height=8 * number) for number in range(8, 8 + MAX_SHAPES + 1)]
+    for shape in shapes:
+        for _ in range(2):
+            compilation.mode([shape])
+        if starter.processes:
+            starter.processes[-1].wait()
+    assert [compilation.mode([shape]) for shape in shapes] == ["regional"] * MAX_SHAPES + ["off"]
+
+
+def spec(**fields):
+    return JobSpec.parse(
+        {"prompt": "a red fox", "width": 64, "height": 64, "num_inference_steps": 3, "seed": 7} | fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [("base", 6), ("refiner", 6)]),
+        ({"refiner": {"mode": "off"}}, [("base", 6)]),
+        ({"guidance_scale": 1.0}, [("base", 3), ("refiner", 3)]),
+        ({"refiner": {"guidance_scale": 1.0}}, [("base", 6), ("refiner", 3)]),
+        ({"prompt": "a red fox in the snow " * 30, "width": 96}, [("base", 6), ("refiner", 6)]),
+    ],
+)
+def test_the_shapes_of_a_pass_are_those_that_its_unets_are_called_with(smallest, fields, expected):
+    specs = [spec(seed=seed, **fields) for seed in range(3)]
+    called = set()
+
+    def note(part, unet, args, told):
+        rows, _, height, width = args[0].shape
+        called.add(UnetShape(part, rows, 8 * height, 8 * width, told["encoder_hidden_states"].shape[1] // 77))
+
+    hooks = [
+        pipe.unet.register_forward_pre_hook(partial(note, part), with_kwargs=True)
+        for part, pipe in (("base", smallest.base), ("refiner", smallest.refiner))
+    ]
+    render(smallest, specs)
+    for hook in hooks:
+        hook.remove()
+    shapes = unet_shapes(specs, *num_chunks(smallest, specs[0]))
+    assert [(shape.part, shape.rows) for shape in shapes] == expected
+    assert set(shapes) == called
+
+
+def prepared(pair, seed):
+    one = spec(seed=seed, refiner={"mode": "off"})
+    return PreparedJob(ClaimedJob(seed, one.model_dump_json(), {}, 0, False), one, num_chunks(pair, one), NO_INPUTS)
+
+
+def outcome(device, one):
+    (found,) = device.rendered([one], lambda: None, lambda: False)
+    return found.result
+
+
+@pytest.fixture(scope="module")
+def regional(smallest_folder, model_cache, tmp_path_factory):
+    """The smallest base, to be compiled into a cache folder of its own."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler here, so nothing can be compiled for this CPU")
+    fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}, "options": {"compile": "regional"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        torch.set_num_threads(1)
+        yield load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
+
+
+def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_from_the_cache(regional, smallest):
+    """The one test that compiles: all that needs compiled code stands in it."""
+    device = DeviceThread(regional, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
+    three = tuple(prepared(regional, seed) for seed in (1, 2, 3))
+    one = Pass(three, num_padding=1)
+    before = [outcome(device, one) for _ in range(2)]
+    assert [found.compile_mode for found in before] == ["off", "off"]
+    exact = render(smallest, [made.spec for made in (*three, three[0])])
+    for found, expected in zip(before[1].pictures, exact.pictures, strict=False):
+        assert np.array_equal(found.pixels, expected.pixels)
+
+    deadline = time.monotonic() + 500
+    while (found := outcome(device, one)).compile_mode == "off":
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    from torch._dynamo.utils import counters
+
+    assert counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["autograd_cache_hit"] >= 1
+    assert (counters["inductor"]["fxgraph_cache_miss"], dict(counters["graph_break"])) == (0, {})
+    assert found.compile_mode == "regional"
+    assert len(found.pictures) == 3
+    for made, expected in zip(found.pictures, exact.pictures, strict=False):
+        assert np.abs(made.pixels.astype(int) - expected.pixels.astype(int)).mean() < 0.5
+
+    others = Pass((three[2], prepared(regional, 8), prepared(regional, 9), prepared(regional, 10)))
+    same, other, *_ = outcome(device, others).pictures
+    assert np.array_equal(same.pixels, found.pictures[2].pixels)  # whatever its neighbours and its place
+    assert not np.array_equal(other.pixels, found.pictures[1].pixels)
+    copies = render(regional, [three[2].spec] * 4, compile_mode="regional")  # as `nightshift reproduce` does
+    assert np.array_equal(copies.pictures[0].pixels, found.pictures[2].pixels)
+    device.close()
+
+
+def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cache):
+    """Traced only: compiling a whole UNet for a CPU takes minutes."""
+    from torch._dynamo.utils import counters
+
+    fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}, "options": {"compile": "full"}}
+    pair = load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
+    from worker.denoising import denoise
+
+    counters.clear()
+    with torch.compiler.set_stance("default", force_backend="eager"):
+        for scheduler in ("euler", "ddim"):  # timesteps as floats and as integers
+            denoise(pair, [spec(scheduler=scheduler, refiner={"mode": "off"})], lambda: False)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert dict(counters["graph_break"]) == {}
+
+
+def test_compiled_code_is_kept_in_the_cache_folder_unless_the_environment_names_another(monkeypatch, tmp_path):
+    from worker.compiling import keep_compiled_code
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    keep_compiled_code(tmp_path / "one")
+    keep_compiled_code(tmp_path / "other")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "one")
