@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -33,6 +35,7 @@ from worker.lease_keeper import LeaseKeeper
 from worker.metrics import FOLDER_VARIABLE, Stage, WorkerMetrics, worker_metrics
 from worker.seat import Seat
 from worker.supervisor import Supervisor
+from worker.told_metrics import counting_environment, told_metrics
 
 ROOT = Path(__file__).parents[2]
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
@@ -171,6 +174,25 @@ def test_what_dead_processes_counted_stays_and_the_next_one_counts_on(counting: 
     assert of_host.get_sample_value("nightshift_images_total", images) == 24
     assert of_host.get_sample_value("nightshift_pack_seconds_count", {"pair": "tiny", "stage": "render"}) == 4
     assert len(list(counting.glob("counter_*.db"))) == 2
+
+
+def test_a_supervisor_serves_what_is_counted_in_the_folder_that_it_gives_its_processes(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    settings, host = Settings(home=tmp_path, worker_metrics_port=port), host_of(database, tmp_path)
+    with counting_environment(settings) as environment, told_metrics(host, settings, environment):
+        monkeypatch.setenv(FOLDER_VARIABLE, environment[FOLDER_VARIABLE])
+        note_everything(new_metrics(tmp_path))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            told = answer.read().decode()
+    assert 'nightshift_images_total{device="cuda:3",pair="tiny"} 8.0' in told
+    assert 'nightshift_restarts_total{device="cuda:4",pair="full"} 0.0' in told
+    assert not Path(environment[FOLDER_VARIABLE]).exists()
+    with counting_environment(Settings(home=tmp_path)) as nothing, told_metrics(host, settings, nothing):
+        assert nothing == {}
 
 
 def test_without_the_setting_nothing_is_noted(tmp_path: Path) -> None:
