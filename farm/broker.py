@@ -27,9 +27,11 @@ _DOWN: Final = (redis.RedisError, ConnectionError, TimeoutError)
 class Broker:
     """The Redis behind a URL. Nothing connects before the first call."""
 
-    def __init__(self, url: str, prefix: str = "", on_refused: OnRefused | None = None) -> None:
+    def __init__(
+        self, url: str, prefix: str = "", on_refused: OnRefused | None = None, *, remote_control: bool = False
+    ) -> None:
         self._redis = redis_client(url)
-        self.app = celery_app(url, prefix, on_refused)
+        self.app = celery_app(url, prefix, on_refused, remote_control=remote_control)
         self._prefix = prefix
         self.safe_url = safe_url(url)
 
@@ -76,10 +78,11 @@ def open_broker(settings: Settings, on_refused: OnRefused | None = None) -> Brok
 
     ``on_refused`` is told, on the consumer's thread, of every message that is not one of ours.
     """
-    return Broker(settings.broker_url or embedded_url(settings.home), settings.broker_prefix, on_refused)
+    url = settings.broker_url or embedded_url(settings.home)
+    return Broker(url, settings.broker_prefix, on_refused, remote_control=settings.remote_control)
 
 
-def celery_app(url: str, prefix: str, on_refused: OnRefused | None = None) -> Celery:
+def celery_app(url: str, prefix: str, on_refused: OnRefused | None = None, *, remote_control: bool = False) -> Celery:
     """JSON only, no results, no events, early acknowledgement: leases in SQL stand where others rely on redelivery."""
     ours = url.replace("redis+socket:", f"{NAME}+socket:", 1)
     app = Celery("nightshift", broker=ours, amqp=SoonAMQP, set_as_current=False)
@@ -94,7 +97,7 @@ def celery_app(url: str, prefix: str, on_refused: OnRefused | None = None) -> Ce
         task_ignore_result=True,
         task_publish_retry=False,
         worker_send_task_events=False,
-        worker_enable_remote_control=False,
+        worker_enable_remote_control=remote_control,
         worker_hijack_root_logger=False,
         worker_disable_prefetch=True,  # else a busy worker hoards packs that others could render
         worker_prefetch_multiplier=1,
@@ -107,6 +110,7 @@ def celery_app(url: str, prefix: str, on_refused: OnRefused | None = None) -> Ce
             "socket_timeout": _TIMEOUT_SECONDS,
             "socket_connect_timeout": _TIMEOUT_SECONDS,
             **TRANSPORT_OPTIONS,
+            "remote_control": remote_control,
             **({"on_refused": on_refused} if on_refused else {}),
         },
     )

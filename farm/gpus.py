@@ -20,6 +20,11 @@ class GpuReading:
     utilisation: float | None
     temperature_celsius: int | None
     power_watts: float | None
+    uuid: str = ""
+
+    def is_named(self, name: str) -> bool:
+        """By what ``CUDA_VISIBLE_DEVICES`` may say: its index, or how its UUID begins."""
+        return name == str(self.index) or (name.startswith("GPU-") and self.uuid.startswith(name))
 
 
 @dataclass(frozen=True)
@@ -78,4 +83,5 @@ def _reading(pynvml: Any, index: int) -> GpuReading:
         utilisation=None if utilisation is None else utilisation.gpu / 100,
         temperature_celsius=measured(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU),
         power_watts=None if milliwatts is None else milliwatts / 1000,
+        uuid=pynvml.nvmlDeviceGetUUID(device),
     )

@@ -157,13 +157,16 @@ def fail_jobs(tx: Transaction, pack: ClaimedPack, job_ids: Sequence[int], failur
 
 
 @transaction
-def give_back_pack(tx: Transaction, pack: ClaimedPack) -> None:
-    """running → pending, no attempt counted (canceled, where the batch was canceled). A lost pack is left alone."""
+def give_back_pack(tx: Transaction, pack: ClaimedPack) -> int:
+    """running → pending, no attempt counted (canceled, where the batch was canceled). A lost pack is left alone.
+
+    Returns how many jobs.
+    """
     if not end_packs(tx, PackState.RETURNED, held(pack.id, pack.worker_id)):
-        return
+        return 0
     canceled = tx.execute(select(Batch.state).where(Batch.id == pack.batch_id)).scalar_one() == BatchState.CANCELED
     state = JobState.CANCELED if canceled else JobState.PENDING
-    move(tx, pack.batch_id, JobState.RUNNING, state, Job.pack_id == pack.id)
+    return move(tx, pack.batch_id, JobState.RUNNING, state, Job.pack_id == pack.id)
 
 
 @transaction

@@ -15,6 +15,10 @@ class SoonConnection(kombu.Connection):  # type: ignore[misc,name-defined]
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Self:
         return super().ensure_connection(*args, **{"interval_max": MAX_WAIT_SECONDS, **kwargs})  # type: ignore[no-any-return]
 
+    def info(self) -> dict[str, Any]:
+        """What ``celery inspect stats`` tells of the broker, without what is no JSON."""
+        return {**super().info(), "transport_options": {}}
+
 
 class SoonAMQP(AMQP):  # type: ignore[misc]
     """Celery's part that makes connections."""

@@ -3,6 +3,9 @@
 Redis keys: the queues alone. kombu's tables of bindings are not written, for messages go to a queue by its name; nor
 its copies of unacknowledged messages, for the dispatcher publishes a lost hint again. So a publisher needs LPUSH, a
 consumer BRPOP, and both LLEN, to see what waits (docs/security.md).
+
+With ``remote_control`` Celery's questions to workers come by publish and subscribe; each answer goes to the list of the
+one who asked, ``ID.reply.celery.pidbox``, which Redis forgets after a while.
 """
 
 import logging
@@ -26,11 +29,20 @@ NAME: Final = "nightshift"
 #: for ``broker_transport_options``, beside ``on_refused``
 TRANSPORT_OPTIONS: Final = {"ack_emulation": False, "priority_steps": [0]}
 _PAUSE_SECONDS: Final = 1.0
+#: of the exchange for answers, and so of the ends of their queues' names
+_REPLIES: Final = "reply.celery.pidbox"
+#: An answer that comes when nobody waits for it any more stays this long.
+_REPLY_MILLISECONDS: Final = 60_000
 
 
 class _Channel(redis.Channel):
     do_restore = False  # a hint that a stopping worker has popped is published again
-    from_transport_options = (*redis.Channel.from_transport_options, "on_refused")  # type: ignore[assignment]
+    from_transport_options = (  # type: ignore[assignment]
+        *redis.Channel.from_transport_options,
+        "on_refused",
+        "remote_control",
+    )
+    remote_control = False
 
     def on_refused(self, reason: str) -> None:
         log.warning("message refused: %s", reason)
@@ -40,11 +52,13 @@ class _Channel(redis.Channel):
         client.set_response_callback("BRPOP", self._checked)  # before kombu reads what was popped
         return client
 
-    def _checked(self, reply: list[bytes] | None, **_: Any) -> tuple[bytes, str] | None:
+    def _checked(self, reply: list[bytes] | None, **_: Any) -> tuple[bytes, str | bytes] | None:
         """None, as when nothing came, for a message that is refused."""
         if not reply:
             return None
         queue, entry = reply
+        if self.remote_control and queue.endswith(_REPLIES.encode()):
+            return queue, entry  # nobody listens there but an operator who has asked
         try:
             return queue, task_entry(pack_message(entry), queue.decode(errors="replace"))
         except MessageError as error:
@@ -61,8 +75,28 @@ class _Channel(redis.Channel):
             time.sleep(_PAUSE_SECONDS)  # it is so until somebody does
             raise Empty from None
 
-    def _queue_bind(self, *_: Any) -> None:
-        """Of an exchange, which we have none of."""
+    def _queue_bind(self, exchange: str, routing_key: str, _pattern: str, queue: str) -> None:
+        """Written nowhere. We have no exchanges but those of remote control: one to all, and one for answers."""
+        if self.remote_control and self.typeof(exchange).type == "fanout":  # type: ignore[no-untyped-call]
+            self._fanout_queues[queue] = (exchange, routing_key)
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Of what is written nowhere."""
+
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
+        if self.remote_control and exchange == _REPLIES:
+            return [f"{routing_key}.{exchange}"]
+        found: list[str] = super()._lookup(exchange, routing_key, default)  # type: ignore[no-untyped-call]
+        return found
+
+    def _put(self, queue: str, message: Any, **options: Any) -> None:
+        super()._put(queue, message, **options)  # type: ignore[no-untyped-call]
+        if queue.endswith(_REPLIES):
+            self.client.pexpire(queue, _REPLY_MILLISECONDS)
+
+    def _delete(self, queue: str, *_: Any, **__: Any) -> None:
+        """Of who leaves: a queue for answers ends by itself, and that of questions is none of Redis'."""
+        self.auto_delete_queues.discard(queue)
 
     def _size(self, queue: str) -> int:
         """Asked for when a queue is declared, and used by nobody."""

@@ -51,6 +51,8 @@ class Settings(BaseModel):
     health_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     #: keeps two farms on one Redis apart
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
+    #: Celery's remote control of workers: anybody who may write to Redis may then ask them, and stop them
+    remote_control: bool = False
     #: the hours in which the farm renders, such as "22:00-06:00 Europe/Berlin"; empty: always
     window: str = ""
     lease_seconds: Annotated[float, Field(gt=0, le=_DAY_SECONDS)] = 60.0
@@ -99,7 +101,9 @@ class Settings(BaseModel):
     web_requests_per_minute: Annotated[int, Field(ge=1)] = 1_200
     #: where the dispatcher tells Prometheus of itself and the farm (``/metrics``); 0: nowhere
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
-    #: the address for that; anybody who reaches it may read it
+    #: where `nightshift worker` tells Prometheus of its host's workers and GPUs (``/metrics``); 0: nowhere
+    worker_metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    #: the address for both; anybody who reaches it may read it
     metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: lines for people, or an object a line for machines

@@ -164,6 +164,9 @@ class Worker(Table):
     num_refused: Mapped[int] = mapped_column(server_default=text("0"))
     #: it takes no more packs, and no other starts in its place (``farm.draining``)
     draining_since: Mapped[datetime | None] = mapped_column(Utc)
+    #: how its GPU was when it was seen last: memory_used_bytes, memory_total_bytes, utilisation (0 to 1),
+    #: temperature_celsius, power_watts, and when, by the worker's clock (``at``)
+    reading: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class EnvironmentRow(Table):

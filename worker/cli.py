@@ -24,6 +24,7 @@ from worker.assignments import assignments
 from worker.devices import devices
 from worker.health import Health, answering
 from worker.supervisor import Supervisor
+from worker.told_metrics import counting_environment, told_metrics
 
 app = typer.Typer()
 
@@ -49,17 +50,23 @@ def worker(
     ImageStore(settings.images_url).check()
     with closing(open_broker(settings)) as broker:
         broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
-    supervisor = Supervisor(database, settings, seats)
+    with counting_environment(settings) as environment:
+        code = _run(database, settings, Supervisor(database, settings, seats, environment), environment)
+    raise typer.Exit(code)
 
+
+def _run(database: Database, settings: Settings, supervisor: Supervisor, environment: dict[str, str]) -> int:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         supervisor.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     health = Health(database, supervisor)
-    with answering(health, settings.health_port) if settings.health_port else nullcontext():
-        code = supervisor.run()
-    raise typer.Exit(code)
+    with (
+        answering(health, settings.health_port) if settings.health_port else nullcontext(),
+        told_metrics(health, settings, environment),
+    ):
+        return supervisor.run()
 
 
 @app.command(epilog="Example: nightshift reproduce 3/17")

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -63,7 +64,7 @@ class DeviceThread:
             LeaseLostError: ``stop`` answered yes.
         """
         outcomes: SimpleQueue[PassOutcome | None] = SimpleQueue()
-        end = self._thread.submit(self._render_all, passes, begin, stop, outcomes)
+        end = self._thread.submit(copy_context().run, self._render_all, passes, begin, stop, outcomes)
         while (outcome := outcomes.get()) is not None:
             yield outcome
         end.result()

@@ -41,13 +41,14 @@ class Health:
 
     def ready(self) -> tuple[int, dict[str, Any]]:
         try:
-            devices = self._devices()
+            devices = self.devices()
         except UnavailableError as error:
             return 503, {"ready": False, "error": str(error)}
         is_ready = any(device["state"] == "ready" for device in devices)
         return (200 if is_ready else 503), {"ready": is_ready, "host": socket.gethostname(), "devices": devices}
 
-    def _devices(self) -> list[dict[str, Any]]:
+    def devices(self) -> list[dict[str, Any]]:
+        """Each with its pair, state, process and error. Raises UnavailableError."""
         seats = self.supervisor.seats
         rows = workers_by_id(self.database, [seat.worker_id for seat in seats])
         return [_device(seat, rows.get(seat.worker_id)) for seat in seats]

@@ -4,12 +4,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
+from typing import Any
 
 from farm import packs
 from farm.database import Database
 from farm.workers import note_seen
 from schemas.errors import UnavailableError
 from schemas.records import ClaimedPack
+from worker.gpu_watch import no_reading
 from worker.periodic_thread import PeriodicThread
 
 log = logging.getLogger("nightshift.worker")
@@ -19,13 +21,18 @@ class LeaseKeeper(PeriodicThread):
     """Keeps leases from ``start`` to ``stop``. Three renewals fit into one lease, so one may be late.
 
     leave: called once, when the worker learns that it is being drained, after ``is_draining`` is set.
+    reading: of the worker's GPU, now; it must not wait for a driver.
     """
 
-    def __init__(self, database: Database, worker_id: str, lease_seconds: float, leave: Callable[[], object]) -> None:
+    def __init__(
+        self, database: Database, worker_id: str, lease_seconds: float, leave: Callable[[], object],
+        reading: Callable[[], dict[str, Any] | None] = no_reading,
+    ) -> None:  # fmt: skip
         super().__init__("lease-keeper", lease_seconds / 3)
         self.worker_id = worker_id
         self.is_draining = Event()
         self._leave = leave
+        self._reading = reading
         self._database = database
         self._lease_seconds = lease_seconds
         self._held: dict[str, Event] = {}
@@ -51,7 +58,8 @@ class LeaseKeeper(PeriodicThread):
         return True
 
     def _renew(self) -> None:
-        if note_seen(self._database, self.worker_id) and not self.is_draining.is_set():
+        is_draining = note_seen(self._database, self.worker_id, self._reading())
+        if is_draining and not self.is_draining.is_set():
             self.is_draining.set()
             self._leave()
         with self._lock:

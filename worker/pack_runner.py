@@ -8,13 +8,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from threading import Event
 from typing import Any, Final, TypeVar
 
 from farm import ledger, packs
 from farm.database import Database
+from farm.logs import about
 from farm.retries import Failure
 from schemas.errors import DeviceLostError, InputFileError, InvalidImageError, LeaseLostError, SpecError
 from schemas.messages import PackMessage
@@ -30,6 +31,7 @@ from worker.inputs import PassInputs
 from worker.insisting import insist
 from worker.isolation import Isolation
 from worker.lease_keeper import LeaseKeeper
+from worker.metrics import PackTimes, WorkerMetrics
 from worker.preparing import Pass, PreparedJob, Preparer
 from worker.rendering import RenderedPass
 from worker.stopping import DrainedError, Stopping
@@ -44,11 +46,12 @@ _LAST_RECORDING_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Stages:
-    """What a pack goes through."""
+    """What a pack goes through, and where that is noted."""
 
     preparer: Preparer
     device: DeviceThread
     finisher: Finisher
+    metrics: WorkerMetrics
 
 
 class PackRunner:
@@ -87,34 +90,46 @@ class PackRunner:
     def _run_claimed(self, message: PackMessage) -> None:
         pack = self._insist_until_stopping(lambda: self._claimer.claim(message))
         if pack is not None:
-            with self._leases.keep(pack) as lost:
+            ids = [job.id for job in pack.jobs]
+            with about(batch=pack.batch_id, pack=pack.id, jobs=ids), self._leases.keep(pack) as lost:
                 self._run_pack(pack, lost)
 
     def _run_pack(self, pack: ClaimedPack, lost: Event) -> None:
+        times = PackTimes()
         try:
-            self._render_pack(pack, lost)
+            self._render_pack(pack, lost, times)
         except DeviceLostError as error:
+            self._stages.metrics.failed(error.code, len(pack.jobs))
             self.stopping.gently.set()  # nothing more is claimed
             self.hands.wait_for_others(_LAST_RECORDING_SECONDS)
             self._device_lost(str(error))
         except (DrainedError, LeaseLostError) as end:
             stopped = self.stopping.at_once.is_set()
             log.info("pack %s is let go: %s", pack.id, "the worker is stopping" if stopped else end)
+            if isinstance(end, LeaseLostError) and not stopped:
+                self._stages.metrics.lease_lost()
             self._give_back(pack)
         except Exception as error:  # the edge of a pack: one bad pack never takes the worker along
             log.exception("pack %s failed", pack.id)
             self._fail(pack, pack.jobs, error)
         finally:
             lost.set()  # whatever ended the pack, the device renders no more of it
+            self._stages.metrics.pack_seconds(times.seconds)
 
-    def _render_pack(self, pack: ClaimedPack, lost: Event) -> None:
+    def _render_pack(self, pack: ClaimedPack, lost: Event, times: PackTimes) -> None:
+        def begin() -> None:
+            times.begun()
+            self._begin(pack)
+
         with self._place(pack):
-            passes = self._stages.preparer.passes(self._prepared(pack))
+            with times.stage("prepare"):
+                passes = self._stages.preparer.passes(self._prepared(pack))
             if not passes:
                 return
-            begin = partial(self._begin, pack)
+            times.submitted()
             for outcome in self._stages.device.rendered(passes, begin, lambda: self._must_stop(lost)):
-                self._take(pack, outcome)
+                times.add("render", outcome.seconds)
+                self._take(pack, outcome, times)
 
     @contextmanager
     def _place(self, pack: ClaimedPack) -> Iterator[None]:
@@ -151,17 +166,24 @@ class PackRunner:
         if not self._insist_until_stopping(lambda: packs.begin_rendering(self._database, pack.id, pack.worker_id)):
             raise LeaseLostError(f"pack {pack.id} was taken back or canceled before it began")
 
-    def _take(self, pack: ClaimedPack, outcome: PassOutcome) -> None:
+    def _take(self, pack: ClaimedPack, outcome: PassOutcome, times: PackTimes) -> None:
         """Finishes and records the images of one forward pass while the device goes on."""
         one, result = outcome.one, outcome.result
         if not isinstance(result, RenderedPass):
             self._fail(pack, one.jobs, result)
             return
-        images = _unfinished(one, result, outcome.seconds)
-        self._record(pack, list(self._finishers.map(self._finish, images)))
+        with times.stage("finish"):
+            finished = self._finished(_unfinished(one, result, outcome.seconds))
+        with times.stage("record"):
+            self._record(pack, finished)
         for job, picture in zip(one.jobs, result.pictures, strict=True):
             if picture.fault:
                 self._fail(pack, [job], InvalidImageError(picture.fault))
+
+    def _finished(self, images: Sequence[Unfinished]) -> list[FinishedImage]:
+        """Each with a copy of the context, for what is logged about it: one may be entered by one thread alone."""
+        contexts = [copy_context() for _ in images]
+        return list(self._finishers.map(lambda context, image: context.run(self._finish, image), contexts, images))
 
     def _finish(self, image: Unfinished) -> FinishedImage:
         """Waits for a full or refusing store: rendering it again would not make room."""
@@ -171,18 +193,22 @@ class PackRunner:
         environment = self._stages.finisher.maker.environment
         if finished:
             self._insist(lambda: ledger.finish_jobs(self._database, pack, environment, finished))
+            self._stages.metrics.images(len(finished))
 
     def _fail(self, pack: ClaimedPack, jobs: Sequence[ClaimedJob], error: Exception) -> None:
         ids, failure = [job.id for job in jobs], Failure.of(error)
-        log.warning("%d jobs of pack %s failed: %s", len(ids), pack.id, failure.sentence)
+        with about(jobs=ids):
+            log.warning("%d jobs of pack %s failed: %s", len(ids), pack.id, failure.sentence)
         try:
             self._insist(lambda: ledger.fail_jobs(self._database, pack, ids, failure, self._max_attempts))
+            self._stages.metrics.failed(failure.code, len(ids))
         except LeaseLostError as lost:
             log.info("%s", lost)
 
     def _give_back(self, pack: ClaimedPack) -> None:
         """Where the ledger does not answer a worker that is stopping, the lease runs out instead."""
-        self._insist_until_stopping(lambda: ledger.give_back_pack(self._database, pack))
+        num_jobs = self._insist_until_stopping(lambda: ledger.give_back_pack(self._database, pack))
+        self._stages.metrics.given_back(num_jobs)
 
     def _insist_until_stopping(self, step: Callable[[], T]) -> T:
         """For what nobody misses when the worker stops. Raises DrainedError then."""

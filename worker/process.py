@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -32,10 +33,12 @@ from worker.device_thread import DeviceThread
 from worker.environment import environment
 from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST, EXIT_HUNG
 from worker.finishing import FileMaker, Finisher
+from worker.gpu_watch import GpuWatch, no_reading
 from worker.inputs import InputFetcher
 from worker.last_words import end_process
 from worker.lease_keeper import LeaseKeeper
 from worker.memory_probe import GpuMemory
+from worker.metrics import worker_metrics
 from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
@@ -92,7 +95,7 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), arguments.name, arguments.pair)
     register_worker(database, identity)
     leave = partial(os.kill, os.getpid(), signal.SIGTERM)  # a process that is still loading ends of it, too
-    leases = LeaseKeeper(database, worker_id, settings.lease_seconds, leave)
+    leases = LeaseKeeper(database, worker_id, settings.lease_seconds, leave, _gpu_reading(arguments))
     leases.start()
     end = partial(end_process, database, worker_id)
     watchdog = Watchdog(StepBudget(settings.render_budget_seconds), partial(end, EXIT_HUNG))
@@ -120,6 +123,14 @@ def _serve(database: Database, settings: Settings, arguments: argparse.Namespace
     return 0
 
 
+def _gpu_reading(arguments: argparse.Namespace) -> Callable[[], dict[str, Any] | None]:
+    if arguments.device == "cpu":
+        return no_reading
+    watch = GpuWatch(arguments.name.partition(":")[2])
+    watch.start()
+    return watch.last
+
+
 def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdog, timeline: Timeline) -> Stages:
     with timeline.part("image store"):
         store = ImageStore(settings.images_url)
@@ -130,7 +141,8 @@ def _stages(settings: Settings, arguments: argparse.Namespace, watchdog: Watchdo
     inputs = InputFetcher(InputStore(settings.images_url), settings.home / "cache")
     limits = PassLimits(settings.forward_pass_size)
     device = DeviceThread(pair, limits, watchdog, _measurer(settings, pair))
-    return Stages(Preparer(pair, inputs, limits), device, finisher)
+    metrics = worker_metrics(settings, arguments.pair, arguments.name)
+    return Stages(Preparer(pair, inputs, limits), device, finisher, metrics)
 
 
 def _measurer(settings: Settings, pair: LoadedPair) -> PassMeasurer | None:

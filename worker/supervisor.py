@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import Final
 
@@ -43,14 +43,21 @@ _ENVIRONMENT: Final = {
 
 
 class Supervisor:
-    """Starts a worker process for each device, starts a fresh one for each that dies, until ``stop``."""
+    """Starts a worker process for each device, starts a fresh one for each that dies, until ``stop``.
 
-    def __init__(self, database: Database, settings: Settings, assignments: Sequence[Assignment]) -> None:
+    ``environment``: what all of them get besides this process's own.
+    """
+
+    def __init__(
+        self, database: Database, settings: Settings, assignments: Sequence[Assignment],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.seats = tuple(Seat(one.device, one.pair) for one in assignments)
         #: by the monotonic clock: when it last looked at its processes
         self.looked_at = time.monotonic()
         self._database = database
         self._settings = settings
+        self._environment = environment or {}
         self._stop = Event()
         self._hurry = Event()
 
@@ -117,9 +124,8 @@ class Supervisor:
         command = [sys.executable, "-P", "-m", "worker.process", "--worker-id", seat.worker_id]
         command += ["--pair", seat.pair, "--device", seat.device.name, "--name", str(seat.device)]
         # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops its workers gently.
-        seat.process = subprocess.Popen(
-            tethered(command), env={**_ENVIRONMENT, **os.environ, **seat.device.environment}, start_new_session=True
-        )
+        environment = {**_ENVIRONMENT, **os.environ, **seat.device.environment, **self._environment}
+        seat.process = subprocess.Popen(tethered(command), env=environment, start_new_session=True)
 
     def _bury(self, seat: Seat, code: int) -> None:
         seat.empty(code)

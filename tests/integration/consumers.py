@@ -28,18 +28,19 @@ class Consumer:
     """A consumer's process, its ledger, and a Redis client that may do everything."""
 
     def __init__(
-        self, folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = "", pack_seconds: float = 0.0
-    ) -> None:
+        self, folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = "", pack_seconds: float = 0.0,
+        remote_control: bool = False,
+    ) -> None:  # fmt: skip
         self.database: Database = new_ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
         self.worker_id = new_worker(self.database)
         self.redis = redis_client(admin_url or broker_url)
-        self.broker = Broker(admin_url or broker_url, prefix)
+        self.broker = Broker(admin_url or broker_url, prefix, remote_control=remote_control)
         self.key = f"{prefix}{QUEUE}"
         self._log = folder / "consumer.log"
         self._said: Queue[str] = Queue()
         url = f"sqlite:///{folder / 'ledger.sqlite3'}"
         command = [sys.executable, "-m", "tests.integration.hint_consumer", url, broker_url, prefix, self.worker_id]
-        command.append(str(pack_seconds))
+        command += [str(pack_seconds), *(["remote_control"] if remote_control else [])]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(tethered(command), stdout=subprocess.PIPE, stderr=log, text=True)
         self._reader = Thread(target=self._read)
@@ -89,9 +90,10 @@ class Consumer:
 
 @contextmanager
 def running_consumer(
-    folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = "", pack_seconds: float = 0.0
-) -> Iterator[Consumer]:
-    consumer = Consumer(folder, broker_url, admin_url, prefix, pack_seconds)
+    folder: Path, broker_url: str, admin_url: str | None = None, prefix: str = "", pack_seconds: float = 0.0,
+    remote_control: bool = False,
+) -> Iterator[Consumer]:  # fmt: skip
+    consumer = Consumer(folder, broker_url, admin_url, prefix, pack_seconds, remote_control)
     try:
         assert consumer.next_line() == "ready", consumer.log
         yield consumer

@@ -1,6 +1,6 @@
 """A worker without a device: the real consumer, transport and ledger; each pack takes its time, and its id is printed.
 
-python -m tests.integration.hint_consumer DATABASE_URL BROKER_URL PREFIX WORKER_ID PACK_SECONDS
+python -m tests.integration.hint_consumer DATABASE_URL BROKER_URL PREFIX WORKER_ID PACK_SECONDS [remote_control]
 """
 
 import os
@@ -21,10 +21,10 @@ from worker.refusals import Refusals
 
 
 def main() -> None:
-    database_url, broker_url, prefix, worker_id, pack_seconds = sys.argv[1:]
+    database_url, broker_url, prefix, worker_id, pack_seconds, *more = sys.argv[1:]
     log_to_stderr(Settings(), "consumer")
     refusals = Refusals(Database(database_url), worker_id, pause_seconds=0.01)
-    broker = Broker(broker_url, prefix, refusals)
+    broker = Broker(broker_url, prefix, refusals, remote_control=more == ["remote_control"])
 
     def take(content: dict[str, Any]) -> None:
         time.sleep(float(pack_seconds))

@@ -237,6 +237,18 @@ def test_devices_are_shown_with_what_they_said_last(page: TestClient, farm: Farm
         tx.execute(update(Worker).values(state="ready", error=None))
 
 
+def test_a_gpu_is_shown_as_its_driver_says_it_is(page: TestClient, farm: FarmWithPage) -> None:
+    reading = {"memory_used_bytes": 3 * 2**30, "memory_total_bytes": 80 * 2**30, "utilisation": 0.5,
+               "temperature_celsius": 61, "power_watts": None, "at": "2026-11-22T00:00:00+00:00"}  # fmt: skip
+    with farm.database.begin() as tx:
+        tx.execute(update(Worker).values(reading=reading))
+    text = page.get("/devices").text
+    assert "memory 3.0 of 80 GiB" in text
+    assert "busy 50 %" in text
+    assert "61 °C" in text
+    assert " W<" not in text
+
+
 def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage) -> None:
     found = re.search(r'name="worker" value="(\w+)"', page.get("/devices").text)
     assert found is not None

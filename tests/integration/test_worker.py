@@ -1,6 +1,8 @@
 """A worker without its process: real ledger, real tiny pair on the CPU, real files. Its device fails as a test says."""
 
-from collections.abc import Callable, Iterator
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -15,6 +17,7 @@ from farm.database import Database
 from farm.draining import drain
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
+from farm.logs import _formatter
 from schemas.messages import PackMessage
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.settings import Settings
@@ -30,6 +33,7 @@ from worker.finishing import FileMaker, Finisher
 from worker.inputs import InputFetcher
 from worker.lease_keeper import LeaseKeeper
 from worker.memory_probe import ProcessMemory
+from worker.metrics import Stage, WorkerMetrics
 from worker.pack_runner import PackRunner, Stages
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
@@ -97,7 +101,7 @@ class Bench:
 
 def new_bench(
     url: str, home: Path, pair: LoadedPair, end: Callable[[str], object] | None = None, measures: bool = False,
-    **chosen: Any,
+    metrics: WorkerMetrics | None = None, **chosen: Any,
 ) -> Bench:  # fmt: skip
     settings = Settings(home=home, database_url=url, **chosen)
     database = new_ledger(url)
@@ -111,7 +115,8 @@ def new_bench(
     leases = LeaseKeeper(database, worker_id, settings.lease_seconds, lambda: ends.append("drained"))
     plenty = ProcessMemory(total_bytes=2**50)
     measurer = PassMeasurer(pair, plenty, home / "pass_memory", settings.forward_pass_size, settings.memory_share)
-    stages = Stages(preparer, DeviceThread(pair, limits, watchdog, measurer if measures else None), finisher)
+    stages = Stages(preparer, DeviceThread(pair, limits, watchdog, measurer if measures else None), finisher,
+                    metrics or WorkerMetrics())  # fmt: skip
     runner = PackRunner(database, stages, leases, settings, ends.append)
     return Bench(database, runner, watchdog, leases, home / "images", ends)
 
@@ -518,6 +523,84 @@ def test_a_ledger_that_goes_away_while_a_pack_renders_gets_its_images_when_it_is
             assert len(evaluations.num_images) == NUM_STEPS
             bench.close()
         server.stop()
+
+
+def test_what_is_logged_about_a_pack_says_its_batch_its_number_and_its_jobs_from_each_thread(
+    bench: Bench, evaluations: Evaluations, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three jobs the second does not fit: it is said of it alone. Other threads log about the whole pack."""
+    log, put = logging.getLogger("nightshift.worker"), ImageStore.put
+
+    def interfere(num_images: int) -> None:
+        log.warning("on the device")
+        if evaluations.num_images.count(1) == 2 or num_images > 1:
+            raise NO_MEMORY
+
+    def said_put(*args: Any) -> str:
+        log.warning("in a finisher")
+        return put(*args)
+
+    monkeypatch.setattr(ImageStore, "put", said_put)
+    caplog.handler.setFormatter(_formatter("json", "cuda:0"))
+    evaluations.interfere = interfere
+    batch, pack = bench.release(2)
+    bench.run(pack)
+    log.warning("afterwards")
+    ids = [job.id for job in job_rows(bench.database, batch)]
+    said = {line["message"]: line for line in map(json.loads, caplog.text.splitlines())}
+    about = {message: (line.get("batch"), line.get("pack"), line.get("jobs")) for message, line in said.items()}
+    (failed,) = (job.id for job in job_rows(bench.database, batch) if job.state == "failed")
+    (sentence,) = (message for message in about if "jobs of pack" in message)
+    assert about["on the device"] == about["in a finisher"] == (batch, pack, ids)
+    assert about[sentence] == (batch, pack, [failed])
+    assert about["afterwards"] == (None, None, None)
+
+
+@dataclass
+class Noted(WorkerMetrics):
+    """What it was told, in its order."""
+
+    told: list[Any] = field(default_factory=list)
+    stages: list[dict[str, float]] = field(default_factory=list)
+
+    def images(self, num_images: int) -> None:
+        self.told.append(("images", num_images))
+
+    def failed(self, code: str, num_jobs: int) -> None:
+        self.told.append((code, num_jobs))
+
+    def given_back(self, num_jobs: int) -> None:
+        self.told.append(("given back", num_jobs))
+
+    def lease_lost(self) -> None:
+        self.told.append("lost")
+
+    def pack_seconds(self, seconds: Mapping[Stage, float]) -> None:
+        self.stages.append(dict(seconds))
+
+
+def test_what_a_worker_made_failed_and_gave_back_is_noted(
+    bench_of: Callable[..., Bench], evaluations: Evaluations
+) -> None:
+    noted = Noted()
+    bench = bench_of(metrics=noted, forward_pass_size=1)
+    taken_over(bench, evaluations)
+    assert noted.told == ["lost", ("given back", 0)]
+    noted.told.clear()
+    evaluations.interfere = holds(1)
+    bench.run(bench.release(2)[1])
+    assert noted.told == [("images", 1), ("images", 1)]
+    assert set(noted.stages[-1]) == {"prepare", "wait", "render", "finish", "record"}
+    assert noted.stages[-1]["render"] > noted.stages[-1]["wait"] > 0
+    noted.told.clear()
+    evaluations.interfere = holds(0)
+    bench.run(bench.release(1)[1])
+    assert noted.told == [("device_memory", 1)]
+    assert set(noted.stages[-1]) == {"prepare", "wait", "render"}
+    noted.told.clear()
+    evaluations.num_images.clear()
+    stopped_in_the_third_evaluation(bench, evaluations, lambda: [bench.runner.stopping.ask() for _ in range(2)])
+    assert noted.told == [("images", 1), ("given back", 3)]
 
 
 def test_a_pack_counts_as_waiting_from_when_its_message_went_out(bench: Bench) -> None:

@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
-import structlog
 
-from farm.logs import log_to_stderr
+from farm.logs import about, log_to_stderr
 from schemas.settings import Settings
 
 log = logging.getLogger("nightshift.test")
@@ -42,7 +41,7 @@ def test_text_is_a_line_for_people(start: Start, capsys: pytest.CaptureFixture[s
 
 def test_json_says_which_batch_pack_and_jobs_a_line_is_about(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     start(Settings(log_format="json"), "cuda:0")
-    with structlog.contextvars.bound_contextvars(batch=3, pack="a1", jobs=[17, 18]):
+    with about(batch=3, pack="a1", jobs=[16]), about(jobs=[17, 18]):
         log.warning("%d jobs failed: out of “memory”\nat a newline", 2)
     log.info("ready")
 
