@@ -20,9 +20,9 @@ def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, p
     shape.
 
     A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
-    place of another, the oldest is claimed for it. Where all that were released no later than it are gone, it stands
-    for nothing: packs that went back have others now, with messages of their own. A pack that has waited too long goes
-    before everything.
+    place of another, the oldest is claimed for it, as the other has lost its message. The other had been released by
+    then: where all that had been are gone, a message stands for nothing, since packs that went back have others now,
+    with messages of their own. A pack that has waited too long goes before everything.
     """
     exact, suiting = _CLAIMS[tx.dialect]
     now = tx.given_now
@@ -55,7 +55,8 @@ _SUITING: Final = """(
         (SELECT other.id FROM packs AS other WHERE {ready} {oldest}))
     FROM packs AS hinted
     WHERE hinted.id = :pack_id AND (hinted.state = 'queued' OR EXISTS
-        (SELECT 1 FROM packs AS other WHERE {beside} AND other.released_at <= hinted.released_at)))"""
+        (SELECT 1 FROM packs AS other WHERE {beside}
+            AND other.released_at <= coalesce(hinted.claimed_at, hinted.released_at))))"""
 
 
 def _words(now: str, until: str, odd: str, skip_locked: str) -> dict[str, str]:

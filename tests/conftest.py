@@ -7,6 +7,7 @@ each time, ``long`` some thousands of others each time, and keeps what broke som
 import gc
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing.context import BaseContext
@@ -18,6 +19,9 @@ from hypothesis import HealthCheck, settings
 from tests.children import ForkServer
 from tests.ledgers import PostgresLedgers
 from tests.servers import PostgresServer, RedisServer, S3Server, temporary_folder
+
+# What a shell starts in the background is deaf to Ctrl-C, and so would be the processes to which tests send one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 gc.disable()  # torch and diffusers make a million objects that stay: looking at them again and again takes seconds
 

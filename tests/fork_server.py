@@ -22,6 +22,8 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from schemas.schedulers import SCHEDULERS
+
 _MODULES = (
     *(
         "alembic.command",
@@ -32,7 +34,7 @@ _MODULES = (
     ),
     *("celery.app.amqp", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
     *("celery.worker.strategy", "kombu.transport.redis"),
-    *("tests.chaos.launch", "tests.chaos.reference"),
+    *("diffusers.guiders", "tests.chaos.launch", "tests.chaos.reference"),
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -173,6 +175,9 @@ def _import_everything() -> None:
     for name in _MODULES:
         importlib.import_module(name)
     import_packages("schemas", "farm", "producer", "worker")
+    diffusers = importlib.import_module("diffusers")
+    for name in SCHEDULERS.values():
+        getattr(diffusers, name)  # which loads its module
 
 
 def main() -> None:

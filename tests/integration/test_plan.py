@@ -17,6 +17,7 @@ from nightshift import app
 from producer import Client, Settings
 from producer.submit import SHOWN_BAD_ROWS
 from schemas.errors import ManifestError
+from schemas.settings import load_settings
 from schemas.tables import Image, Table
 from tests.integration.ledger_farm import TestClock, new_ledger
 from tests.integration.played_worker import ready_worker, render_pack
@@ -52,7 +53,7 @@ def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     variables = {"home": tmp_path / "home", "database_url": database_url, "images_url": str(tmp_path / "images")}
     for name, value in {**variables, "lease_seconds": "3600", "pack_size": "4"}.items():
         monkeypatch.setenv(f"NIGHTSHIFT_{name.upper()}", str(value))
-    return Settings(lease_seconds=3600, pack_size=4)
+    return load_settings()
 
 
 @pytest.fixture

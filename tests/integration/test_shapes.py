@@ -49,6 +49,17 @@ def test_a_worker_keeps_to_its_size_and_every_message_still_gets_a_pack(database
     assert widths == [64, 64, 64, 128, 128, 128]
 
 
+def test_in_whatever_order_the_messages_come_each_gets_a_pack(database: Database, clock: TestClock) -> None:
+    """Workers take them one after the other, and are not equally quick to claim."""
+    batch_id, worker_id = mixed_batch(database, [64, 64, 64]), new_worker(database)
+    messages = []
+    for _ in range(3):
+        messages += released(database, batch_id, 1)
+        clock.advance(1)
+    claimed = {claim(database, messages[place], worker_id, "").id for place in (2, 0, 1)}
+    assert claimed == set(messages)
+
+
 def test_a_message_that_comes_twice_claims_nothing_more_than_there_is(database: Database) -> None:
     batch_id, worker_id = mixed_batch(database, [64, 128]), new_worker(database)
     (first, second) = released(database, batch_id, 2)
@@ -106,7 +117,7 @@ def test_of_many_devices_and_pairs_each_changes_size_seldom_and_nothing_waits_fo
     on_sqlite: Database, clock: TestClock
 ) -> None:
     """Five pairs, four devices each, five sizes in turn and one odd one; every device takes 8 s for a pack."""
-    database, num_packs, start = on_sqlite, 72, clock.now
+    database, num_packs, start = on_sqlite, 48, clock.now
     pairs = [f"pair-{n}" for n in range(5)]
     opened = {pair: mixed_batch(database, _sizes(num_packs), pair) for pair in pairs}
     messages = {pair: released(database, batch_id, 12) for pair, batch_id in opened.items()}

@@ -18,7 +18,7 @@ from schemas.errors import ManifestError
 from schemas.fields import MAX_PROMPT_CHARACTERS
 from tests.unit.hostile import STORABLE_CHARACTERS
 
-GIGABYTE = 1_000_000_000
+HALF_A_GIGABYTE = 500_000_000
 #: Reads the manifest, and says what came out and the most memory that the process had, in MB.
 READ = """
 import sys
@@ -73,8 +73,8 @@ def sparse(path: Path, beginning: bytes, size_bytes: int, end: bytes) -> Path:
 # A line without an end
 
 
-def test_a_line_of_a_gigabyte_is_bad_alone_and_never_held(tmp_path: Path) -> None:
-    path = sparse(tmp_path / "prompts.txt", b"a cat\n", GIGABYTE, b"\na dog\n")
+def test_a_line_of_half_a_gigabyte_is_bad_alone_and_never_held(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "prompts.txt", b"a cat\n", HALF_A_GIGABYTE, b"\na dog\n")
     megabytes, found = read_apart(path)
     assert found[1].endswith("prompts.txt:2: the line is longer than 1 MB")
     assert (found[0].partition(":")[0], found[2].partition(":")[0]) == ("Row", "Row")
@@ -83,12 +83,12 @@ def test_a_line_of_a_gigabyte_is_bad_alone_and_never_held(tmp_path: Path) -> Non
 
 
 def test_a_header_of_a_hundred_megabytes_is_refused(tmp_path: Path) -> None:
-    megabytes, found = read_apart(sparse(tmp_path / "prompts.csv", b'Prompt,"', GIGABYTE // 10, b"\n"))
+    megabytes, found = read_apart(sparse(tmp_path / "prompts.csv", b'Prompt,"', HALF_A_GIGABYTE // 5, b"\n"))
     assert found == [f"ManifestError: {tmp_path}/prompts.csv:1: the header is longer than 1 MB"]
     assert megabytes < 100
 
 
-def test_a_line_of_a_gigabyte_in_utf_16_is_bad_alone_and_never_held(tmp_path: Path) -> None:
+def test_a_line_of_200_megabytes_in_utf_16_is_bad_alone_and_never_held(tmp_path: Path) -> None:
     path = sparse(tmp_path / "a.txt", "a cat\n".encode("utf-16"), 200_000_000, "\na dog\n".encode("utf-16-le"))
     megabytes, found = read_apart(path)
     assert found[1].endswith("a.txt:2: the line is longer than 1 MB")

@@ -62,54 +62,56 @@ def two_stages_by_diffusers(config, pipes, one):
     return refiner(**settings, image=latents, strength=one.refiner.strength).images
 
 
-def base_img2img(base):
+def with_base_img2img(pair):
+    """The base, to begin with a picture, and the refiner."""
+    base, refiner = pair
     parts = {name: part for name, part in base.components.items() if name not in ("image_encoder", "feature_extractor")}
     pipe = diffusers.StableDiffusionXLImg2ImgPipeline(**parts, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe, refiner
 
 
 @pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != WRONG_IN_DIFFUSERS])
-def test_two_stages_are_what_diffusers_renders(tiny, diffusers_pair, scheduler):
+def test_two_stages_are_what_diffusers_renders(smallest, smallest_diffusers_pair, scheduler):
     one = spec(scheduler=scheduler, **TWO_STAGES)
-    found = denoise(tiny, [one], never)
-    assert torch.equal(found.latents, two_stages_by_diffusers(tiny.scheduler_config, diffusers_pair, one))
+    found = denoise(smallest, [one], never)
+    assert torch.equal(found.latents, two_stages_by_diffusers(smallest.scheduler_config, smallest_diffusers_pair, one))
     assert (found.base_steps, found.refiner_steps) == (6, 3)
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "euler a", "dpm++ 2m", "heun"])
-def test_base_img2img_is_what_diffusers_renders(tiny, diffusers_pair, picture, scheduler):
+def test_base_img2img_is_what_diffusers_renders(smallest, smallest_diffusers_pair, picture, scheduler):
     one = spec(scheduler=scheduler, init_image=SHA256, strength=0.7, refiner={"mode": "off"})
-    (pipe, _) = with_schedulers(tiny.scheduler_config, (base_img2img(diffusers_pair[0]), diffusers_pair[1]), one)
+    (pipe, _) = with_schedulers(smallest.scheduler_config, with_base_img2img(smallest_diffusers_pair), one)
     generator = torch.Generator("cpu").manual_seed(one.seed)
     reference = pipe(**settings_of(one, generator), image=Image.fromarray(picture), strength=0.7).images
-    assert torch.equal(latents_of(tiny, one, images=(picture,)), reference)
-    assert not torch.equal(latents_of(tiny, one, images=(picture[::-1].copy(),)), reference)
+    assert torch.equal(latents_of(smallest, one, images=(picture,)), reference)
+    assert not torch.equal(latents_of(smallest, one, images=(picture[::-1].copy(),)), reference)
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "ddim", "dpm++ sde", "unipc"])
-def test_the_refiner_alone_is_what_diffusers_renders(tiny, diffusers_pair, picture, scheduler):
+def test_the_refiner_alone_is_what_diffusers_renders(smallest, smallest_diffusers_pair, picture, scheduler):
     one = spec(scheduler=scheduler, init_image=SHA256, refiner={"mode": "only", "strength": 0.5, "guidance_scale": 3})
-    _, refiner = with_schedulers(tiny.scheduler_config, diffusers_pair, one)
+    _, refiner = with_schedulers(smallest.scheduler_config, smallest_diffusers_pair, one)
     settings = settings_of(one, torch.Generator("cpu").manual_seed(one.seed)) | {"guidance_scale": 3.0}
     reference = refiner(**settings, image=Image.fromarray(picture), strength=0.5).images
-    found = denoise(tiny, [one], never, PassInputs((picture,)))
+    found = denoise(smallest, [one], never, PassInputs((picture,)))
     assert torch.equal(found.latents, reference)
     assert (found.base_steps, found.refiner_steps) == (0, 3)
 
 
-def test_an_ensemble_may_begin_with_a_picture(tiny, diffusers_pair, picture):
+def test_an_ensemble_may_begin_with_a_picture(smallest, smallest_diffusers_pair, picture):
     """diffusers can do it too, with Euler, which loses nothing at its seam."""
     one = spec(num_inference_steps=10, init_image=SHA256, strength=0.6, refiner={"start": 0.7})
-    (pipe, refiner) = with_schedulers(tiny.scheduler_config, (base_img2img(diffusers_pair[0]), diffusers_pair[1]), one)
+    (pipe, refiner) = with_schedulers(smallest.scheduler_config, with_base_img2img(smallest_diffusers_pair), one)
     settings = settings_of(one, torch.Generator("cpu").manual_seed(one.seed))
     latents = pipe(**settings, image=Image.fromarray(picture), strength=0.6, denoising_end=0.7).images
     reference = refiner(**settings, image=latents, denoising_start=0.7).images
-    found = denoise(tiny, [one], never, PassInputs((picture,)))
+    found = denoise(smallest, [one], never, PassInputs((picture,)))
     assert torch.equal(found.latents, reference)
     assert (found.base_steps, found.refiner_steps) == (3, 3)
     in_steps = spec(num_inference_steps=10, init_image=SHA256, strength=0.6, refiner={"start_step": 7})
-    assert torch.equal(latents_of(tiny, in_steps, images=(picture,)), reference)
+    assert torch.equal(latents_of(smallest, in_steps, images=(picture,)), reference)
 
 
 def test_each_picture_of_a_pass_is_its_own(smallest, picture):
