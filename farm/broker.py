@@ -42,6 +42,8 @@ class Broker:
         Raises:
             BrokerUnavailableError: Redis does not answer, or refuses.
         """
+        if not pack_ids:
+            return
         entries = [task_entry(PackMessage(pack_id), queue) for pack_id in pack_ids]
         try:
             self._redis.lpush(f"{self._prefix}{queue}", *entries)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Machine:
         script = commands.replace("/mnt/images", str(self.images)).replace("/backup", str(self.backup))
         environment = {
             **os.environ,
-            "PATH": f"{self._programs}:{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(self._programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(ROOT),
             "NIGHTSHIFT_HOME": str(self._folder / "home"),
             "NIGHTSHIFT_DATABASE_URL": self.database_url,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert
 
 from farm import batches, ledger
 from farm.database import Database
@@ -20,7 +20,7 @@ from producer.patience import Patient
 from producer.queries import batch_summaries
 from schemas.errors import NotFoundError, StorageError
 from schemas.records import ClaimedPack
-from schemas.tables import Batch, Job
+from schemas.tables import Batch, Image
 from tests.integration.ledger_farm import (
     ENVIRONMENT,
     TestClock,
@@ -291,7 +291,7 @@ def test_an_image_with_an_older_time_is_not_missed(timed: Database, clock: TestC
 
 
 def test_an_image_whose_transaction_is_seen_late_is_not_missed(postgres_url: str) -> None:
-    """It has its time, and then waits for a job's row until a younger one was seen."""
+    """It has its time, and then waits for an image's row until a younger one was seen."""
     with closing(new_ledger(postgres_url)) as database:
         batch_id = open_batch(database, 6)
         first, slow, quick = claimed(database, batch_id, 3)
@@ -299,7 +299,8 @@ def test_an_image_whose_transaction_is_seen_late_is_not_missed(postgres_url: str
         waiting, held = threading.Thread(target=finish(database, slow)), database.begin()
 
         def hold() -> None:
-            held.__enter__().execute(select(Job).where(Job.id == slow.jobs[0].id).with_for_update())
+            tx = held.__enter__()
+            tx.execute(insert(Image).values(**images_of(slow)[0].image_row(), created_at=tx.now))
             waiting.start()
             while not database_waits(database):
                 pass

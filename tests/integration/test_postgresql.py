@@ -8,6 +8,7 @@ from sqlalchemy import QueuePool, text
 from farm import ledger, packs
 from farm.claims import claim
 from farm.database import Database, Transaction, question, transaction
+from farm.schema import upgrade
 from schemas.errors import DatabaseUnavailableError
 from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, release_pack
 
@@ -90,7 +91,7 @@ def test_what_is_refused_in_the_middle_of_a_transaction_takes_all_of_it_back(pos
 
 
 def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_before_the_server_has_figures(
-    postgres_url: str,
+    empty_postgres_url: str,
 ) -> None:
     """Prepared without the values, as they are after a few runs, and in tables of which nothing is known yet."""
     asked = {
@@ -100,7 +101,8 @@ def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_befor
         "SELECT id FROM packs WHERE batch_id = $1 AND pair = $2 AND state = 'queued' ORDER BY released_at LIMIT 1":
             "ix_packs_oldest",
     }  # fmt: skip
-    with closing(new_ledger(postgres_url)) as database:
+    with closing(Database(empty_postgres_url)) as database:
+        upgrade(database)
         open_batch(database, 400)
         for statement, index in asked.items():
             with database.begin(read_only=True) as tx:

@@ -270,7 +270,7 @@ def test_no_file_is_given_that_no_image_store_has(
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/api/v1/batches/x", "/api/v1/batches?limit=0", "/api/v1/batches/4294967296"]
+    "path", ["/api/v1/nowhere", "/api/v1/batches/x", "/api/v1/batches?limit=0", "/api/v1/batches/4294967296"]
 )
 def test_every_error_is_a_problem(client: TestClient, path: str) -> None:
     answer = client.get(path)
