@@ -15,7 +15,7 @@ from farm.tether import tethered
 from schemas.errors import SettingsError
 from schemas.settings import Settings
 
-_PACKAGES: Final = ("fastapi", "uvicorn")
+_PACKAGES: Final = ("fastapi", "jinja2", "uvicorn")
 _NEEDS: Final = "the web page needs packages: pip install 'nightshift[web]'"
 _STOP_SECONDS: Final = 15
 

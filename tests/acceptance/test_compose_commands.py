@@ -31,7 +31,7 @@ def environment(farm: Farm, name: str) -> dict[str, str]:
 def services(postgres_farm: Farm) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
     """Those that run on, started as Compose starts them; the worker is there already."""
     assert postgres_farm.run(*SERVICES["migrate"]["command"], **environment(postgres_farm, "migrate")).returncode == 0
-    named = postgres_farm.run("token", "new", "compose", **environment(postgres_farm, "dispatcher"))
+    named = postgres_farm.run("token", "new", "compose", "--scope", "read", **environment(postgres_farm, "dispatcher"))
     assert named.returncode == 0, named.stderr
     started = {
         name: postgres_farm.start(*_on_a_free_port(SERVICES[name]["command"]), **environment(postgres_farm, name))
