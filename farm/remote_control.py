@@ -1,21 +1,26 @@
 """For Celery's own command, where ``remote_control`` is set: ``celery --app farm.remote_control inspect ping``.
 
-An entry point, which is why it reads the settings when it is imported. Nothing of Nightshift imports it.
+Nothing of Nightshift imports it. ``app``, which Celery's command asks a module for, is made when it is asked for.
 """
 
-from typing import Final
+from functools import cache
 
 from celery import Celery
 
 from farm.broker import open_broker
 from schemas.errors import SettingsError
-from schemas.settings import Settings, load_settings
+from schemas.settings import load_settings
 
 
-def _app(settings: Settings) -> Celery:
+def __getattr__(name: str) -> Celery:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _app()
+
+
+@cache
+def _app() -> Celery:
+    settings = load_settings()
     if not settings.remote_control:
         raise SettingsError("remote_control is off, and workers would not answer: docs/security.md says what it opens")
     return open_broker(settings).app
-
-
-app: Final = _app(load_settings())

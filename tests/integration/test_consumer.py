@@ -1,6 +1,5 @@
 """Celery's consumer as a worker runs it, on a real Redis, without a device. The tests share one; the last ends it."""
 
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ import pytest
 from celery.bin.celery import celery as celery_command
 from click.testing import CliRunner
 
+from farm import remote_control
 from schemas.errors import SettingsError
 from tests.integration.consumers import QUEUE, WAIT_SECONDS, Consumer, running_consumer
 from tests.servers import RedisServer, temporary_folder
@@ -68,12 +68,12 @@ def test_celerys_own_command_asks_them_by_our_settings(
     monkeypatch.setenv("NIGHTSHIFT_BROKER_URL", redis_server.url)
     monkeypatch.setenv("NIGHTSHIFT_BROKER_PREFIX", PREFIX)
     with pytest.raises(SettingsError, match="remote_control is off"):
-        __import__("farm.remote_control")
+        _ = remote_control.app
     monkeypatch.setenv("NIGHTSHIFT_REMOTE_CONTROL", "true")
     words = ["--app", "farm.remote_control", "inspect", "ping", "--destination", NAME, "--json"]
     answer = CliRunner().invoke(celery_command, words)
     assert (answer.exit_code, answer.output.strip()) == (0, '{"consumer@test": {"ok": "pong"}}')
-    sys.modules.pop("farm.remote_control").app.close()
+    remote_control.app.close()
 
 
 def test_whoever_may_write_to_redis_can_then_shut_a_worker_down(consumer: Consumer) -> None:
