@@ -54,10 +54,11 @@ def asked(client: TestClient, command: str, folder: Path) -> int:
     return answer.status_code
 
 
-@pytest.mark.parametrize("command", [example for example in EXAMPLES if "-N" not in example])
-def test_every_example_does_what_it_says(client: TestClient, command: str, tmp_path: Path) -> None:
+def test_every_example_does_what_it_says(client: TestClient, tmp_path: Path) -> None:
+    """In the order of the page: what is resumed was paused before."""
     (tmp_path / "prompts.tsv").write_text("Prompt\na lighthouse in a storm\n")
-    assert asked(client, command, tmp_path) in (200, 201)
+    for command in EXAMPLES:
+        assert "-N" in command or asked(client, command, tmp_path) in (200, 201), command
 
 
 def test_there_is_an_example_of_each_noun() -> None:
