@@ -56,11 +56,11 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     farm.export(*arguments(file_format, whole))
-    num_killed = sum(
-        killed_export(processes, farm, arguments(file_format, broken), num) for num in KILLED_AT[file_format]
-    )
-    assert num_killed > 0
+    first, *later = KILLED_AT[file_format]
+    assert killed_export(processes, farm, arguments(file_format, broken), first)
     assert tree(broken) != tree(whole)
+    for num in later:  # one that comes late finds nothing left to do, and is not killed
+        killed_export(processes, farm, arguments(file_format, broken), num)
     farm.export(*arguments(file_format, broken))
     assert tree(broken) == tree(whole)
 
