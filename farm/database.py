@@ -36,6 +36,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     ProgrammingError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from schemas.column_types import Utc
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
@@ -48,6 +49,11 @@ Clock = Callable[[], datetime]
 
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _BUSY_SECONDS: Final = 60
+#: how long a thread waits until another one of its process gives a connection back
+_WAIT_SECONDS: Final = 30.0
+#: Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask at the
+#: same moment; they get one of their own for that moment.
+NUM_CONNECTIONS: Final = 4
 _POSTGRESQL: Final = {
     "application_name": "nightshift",
     "connect_timeout": 10,
@@ -123,10 +129,11 @@ class _AgainError(Exception):
 
 
 class Database:
-    """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests."""
+    """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests. ``num_connections``:
+    to PostgreSQL, at the most: as many threads ask at a time, and the others wait."""
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self.engine = _engine(url)
+    def __init__(self, url: str, clock: Clock | None = None, *, num_connections: int = NUM_CONNECTIONS) -> None:
+        self.engine = _engine(url, num_connections)
         self._clock = clock
 
     @property
@@ -143,7 +150,7 @@ class Database:
         what makes one statement that may safely be made twice.
 
         Raises:
-            DatabaseUnavailableError: the server does not answer, or the connection broke.
+            DatabaseUnavailableError: the server does not answer, the connection broke, or none was free.
             StorageError: the disk is full or read-only.
         """
         begun, options = False, {"read_only": read_only, "bare": read_only or repeatable}
@@ -151,6 +158,10 @@ class Database:
             with self.engine.connect().execution_options(**options) as connection, connection.begin():
                 begun = not options["bare"]
                 yield Transaction(connection, self._clock)
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailableError(
+                f"the ledger {self.safe_url} is asked by too many threads: no connection was free for {_WAIT_SECONDS:g} s"
+            ) from error
         except (IntegrityError, ProgrammingError, DataError):
             raise  # a mistake of ours, and not the database's state
         except DBAPIError as error:
@@ -210,7 +221,7 @@ def _state(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, num_connections: int) -> Engine:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the port
@@ -220,18 +231,17 @@ def _engine(url: str) -> Engine:
     if parsed.get_backend_name() != "postgresql":
         raise SettingsError(f"the ledger is SQLite or PostgreSQL, not {parsed.get_backend_name()!r}")
     try:
-        return _postgresql_engine(parsed)
+        return _postgresql_engine(parsed, num_connections)
     except (ImportError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None
 
 
-def _postgresql_engine(url: URL) -> Engine:
+def _postgresql_engine(url: URL, num_connections: int) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask
-        # at the same moment; they get one of their own for that moment.
-        pool_size=1,
-        max_overflow=3,
+        pool_size=num_connections // 4,  # are kept; the others are closed when their moment is over
+        max_overflow=num_connections - num_connections // 4,
+        pool_timeout=_WAIT_SECONDS,
         connect_args=_POSTGRESQL,
         hide_parameters=True,  # errors would quote them: prompts, names, and whatever else a row says
     )
@@ -257,7 +267,10 @@ def _sqlite_engine(path: str | None) -> Engine:
     except OSError as error:
         raise StorageError(f"cannot make the folder of the ledger {path}: {error.strerror}") from None
     engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None}, hide_parameters=True
+        f"sqlite:///{path}",
+        pool_timeout=_WAIT_SECONDS,
+        connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")

@@ -14,6 +14,10 @@ from producer.web.pulse import Pulse
 from producer.web.rates import Rates
 from schemas.settings import Settings
 
+#: answers are worked on by so many threads
+NUM_THREADS: Final = 12
+#: each thread has its connection, and so does what looks for events: who shows a page waits for nobody who submits
+_NUM_CONNECTIONS: Final = NUM_THREADS + 1
 #: requests that write jobs into the ledger at a time: each holds a thread, and SQLite has one writer anyway
 _SUBMITTING: Final = 4
 #: manifests that lie in the temporary folder at a time
@@ -41,7 +45,7 @@ class WebFarm:
             UnavailableError: the ledger does not answer, or is of another version.
         """
         hosts = Hosts.parse(settings.web_hosts, bound)
-        database = Database(settings.database_url)
+        database = Database(settings.database_url, num_connections=_NUM_CONNECTIONS)
         try:
             ensure_schema(database)
         except BaseException:
