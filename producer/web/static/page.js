@@ -3,6 +3,7 @@
 const number = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const second = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const COUNTS = ["num_done", "num_jobs", "num_failed", "num_canceled", "priority"];
 
 function rate(perSecond) {
@@ -19,7 +20,9 @@ function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     time.textContent = "until" in time.dataset ? left(time.dateTime) : date.format(new Date(time.dateTime));
   }
-  for (const text of root.querySelectorAll("[data-time]")) text.textContent = clock.format(new Date(text.dataset.time));
+  for (const text of root.querySelectorAll("[data-time]")) {
+    text.textContent = ("seconds" in text.dataset ? second : clock).format(new Date(text.dataset.time));
+  }
 }
 
 function set(field, text) {
@@ -43,6 +46,16 @@ function showBatch(card, batch) {
   set(field("left"), batch.ends ? left(batch.ends) : "");
   set(field("waits"), batch.waits ?? "");
   set(field("late"), batch.late ?? "");
+  showNews(batch);
+}
+
+// Jobs that ended since the page was opened: it is not exchanged under who looks at it.
+function showNews(batch) {
+  const news = document.querySelector("[data-news]");
+  const num = news ? batch.num_done + batch.num_failed + batch.num_canceled - Number(news.dataset.news) : 0;
+  if (num <= 0) return;
+  news.querySelector("span").textContent = `${number.format(num)} more ${num === 1 ? "job has" : "jobs have"} ended.`;
+  news.hidden = false;
 }
 
 async function part(path) {
@@ -71,7 +84,17 @@ function hear(batch) {
   for (const card of cards) showBatch(card, batch);
   if (!cards.length && document.querySelector("[data-takes-new]")) addCard(batch.id).catch(() => asked.delete(batch.id));
   const awaiting = document.querySelector(`[data-awaits="${batch.id}"]`);
-  if (awaiting && batch.ended) location.reload();
+  if (awaiting) lookAfter(awaiting, batch.ended).catch(() => {});
+}
+
+let lookedAfter = 0;
+
+// Its batch moves on: perhaps this job has ended, too. Asked every few seconds, and not after each image of a million.
+async function lookAfter(awaiting, ended) {
+  if (!ended && Date.now() - lookedAfter < 3000) return;
+  lookedAfter = Date.now();
+  const answer = ended ? null : await (await fetch(awaiting.dataset.job)).json();
+  if (ended || ["done", "failed", "canceled"].includes(answer.state)) location.reload();
 }
 
 let refreshing = false;
