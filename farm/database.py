@@ -159,9 +159,8 @@ class Database:
                 begun = not options["bare"]
                 yield Transaction(connection, self._clock)
         except PoolTimeoutError as error:
-            raise DatabaseUnavailableError(
-                f"the ledger {self.safe_url} is asked by too many threads: no connection was free for {_WAIT_SECONDS:g} s"
-            ) from error
+            sentence = f"is asked by too many threads: no connection was free for {_WAIT_SECONDS:g} s"
+            raise DatabaseUnavailableError(f"the ledger {self.safe_url} {sentence}") from error
         except (IntegrityError, ProgrammingError, DataError):
             raise  # a mistake of ours, and not the database's state
         except DBAPIError as error:

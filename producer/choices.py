@@ -106,7 +106,7 @@ class Choice:
         return chosen
 
     def _chosen_alike(self, num: int, rand: Random) -> list["Offer"]:
-        """The same options where each weight is 1, as a wildcard's are: thousands of them are not added up each time."""
+        """The same options where each weight is 1, as a wildcard's are: thousands of them are not added up."""
         left = list(self.options)
         return [left.pop(min(int(rand.random() * len(left)), len(left) - 1)) for _ in range(num)]
 

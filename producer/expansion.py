@@ -25,8 +25,10 @@ class TemplateMode(StrEnum):
 
 @dataclass(frozen=True)
 class Expansion:
-    """What the options ask of every row. ``templates`` None: braces are text. ``wildcards``: a folder, or what was given.
-    ``count``: for rows without their own."""
+    """What the options ask of every row.
+
+    ``templates`` None: braces are text. ``wildcards``: a folder, or what was given. ``count``: for rows without their own.
+    """
 
     templates: TemplateMode | None = None
     wildcards: Path | GivenWildcards | None = None

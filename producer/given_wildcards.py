@@ -37,7 +37,7 @@ class GivenWildcards:
 
 def _check(name: str, values: Sequence[str]) -> None:
     if _NAME.fullmatch(name) is None:
-        raise InputError(f'wildcard "{shown_value(name)}": a name has letters, digits, spaces, and . / - _ between them')
+        raise InputError(f'wildcard "{shown_value(name)}": a name is letters, digits, spaces, and . / - _ between them')
     if isinstance(values, str) or not values:
         raise InputError(f'wildcard "{shown_value(name)}": its values are a list of texts, one at the least')
     if not all(isinstance(value, str) and value.strip() for value in values):

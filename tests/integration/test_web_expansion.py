@@ -35,7 +35,6 @@ def num_batches(farm: FarmWithPage) -> int:
     return len(batch_summaries(farm.database, 10_000))
 
 
-
 def test_a_row_becomes_all_that_templates_sweeps_and_count_make_of_it(client: TestClient) -> None:
     """The same jobs as `nightshift submit` makes of it."""
     order = {

@@ -129,11 +129,11 @@ def resume_batch(farm: Farm, _caller: Operator, batch_id: BatchId) -> Any:
 def cancel_batch(
     farm: Farm, caller: Known, batch_id: BatchId, how: Annotated[Cancellation | None, Body()] = None
 ) -> Any:
-    """Cancels what waits, at once; what renders is finished, unless `now`. Images stay. A token that submitted the batch
-    may do it without the scope `operate`."""
+    """Cancels what waits, at once; what renders is finished, unless `now`. Images stay. Who submitted the batch may do
+    it without the scope `operate`."""
     if batch_id not in cancelable(farm, caller, [batch_id]):
-        raise RequestError(403, "scope", "this token may cancel the batches that it submitted itself, as it has no scope"
-                                         " operate; this is none")  # fmt: skip
+        sentence = "this token is not for that: it lacks the scope operate, and has not submitted the batch itself"
+        raise RequestError(403, "scope", sentence)
     batch = batch_summary(farm.database, batch_id)
     left = changes.cancel(farm.database, batch, now=how.now if how else False)
     return Canceled(batch=BatchShape.of(left) if left else None)
