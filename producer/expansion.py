@@ -27,7 +27,7 @@ class TemplateMode(StrEnum):
 class Expansion:
     """What the options ask of every row.
 
-    ``templates`` None: braces are text. ``wildcards``: a folder, or what was given. ``count``: for rows without their own.
+    ``templates`` None: braces are text. ``wildcards``: a folder, or what was given. ``count``: for rows without one.
     """
 
     templates: TemplateMode | None = None
