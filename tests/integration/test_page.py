@@ -51,6 +51,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
         open_batch(farm.database, waiting)
         failed = {"state": JobState.FAILED, "error": f"no such LoRA {EVIL}", "error_code": "lora", "attempts": 3}
         with farm.database.begin() as tx:
+            tx.execute(update(Job).where(Job.batch_id == 1, Job.number == 1).values(meta={EVIL: EVIL}))
             tx.execute(update(Job).where(Job.batch_id == 2, Job.number > 148).values(**failed, traceback=f"at {EVIL}"))
         unserved = create_batch(farm.database, "dogs", "sdxl", 5)
         ledger.stage_jobs(farm.database, unserved, [staged(1)])
@@ -102,7 +103,9 @@ PAGES = (
         "/batches/2",
         "/batches/2/card",
         "/batches/2/failures",
+        "/batches/2/failures?whole=true",
         "/batches/1/plot",
+        "/batches/1/plot?whole=true",
         "/batches/1/jobs/1",
     ),
     *("/batches/2/jobs/149", "/batches/2/jobs/1", "/compare?left=1/1&right=1/3", "/batches/1/grid?job=1", "/devices"),
@@ -200,6 +203,36 @@ def test_a_job_can_be_copied_as_the_row_that_asks_for_it_again(page: TestClient,
     assert read.written.digest == job_of(farm.database, 1, 3).spec.digest
 
 
+def test_a_job_leads_to_those_beside_it_and_to_none_that_is_not_there(page: TestClient) -> None:
+    def led(path: str) -> list[str | None]:
+        return [link["href"] for link in Found(page.get(path).text).all("a") if link.get("rel") in ("prev", "next")]
+
+    assert led("/batches/1/jobs/1") == ["/batches/1/jobs/2"]
+    assert led(f"/batches/1/jobs/{NUM_DONE}") == [f"/batches/1/jobs/{NUM_DONE - 1}"]
+
+
+def test_a_job_that_waits_says_why(page: TestClient) -> None:
+    assert "Nobody serves pair <strong>sdxl</strong>" in page.get("/batches/3/jobs/1").text
+    assert "Nobody serves" not in page.get("/batches/2/jobs/1").text
+    page.post("/batches/2/pause")
+    assert "This job is pending: paused" in page.get("/batches/2/jobs/1").text
+    page.post("/batches/2/resume")
+
+
+def test_without_scripts_a_part_of_a_page_is_a_page(page: TestClient) -> None:
+    for part in ("plot", "failures"):
+        path = f"/batches/2/{part}"
+        assert f'href="{path}?whole=true"' in page.get("/batches/2").text
+        assert Found(page.get(f"{path}?whole=true").text).all("nav")
+        assert "<html" not in page.get(path).text
+
+
+def test_the_page_that_is_open_is_marked(page: TestClient) -> None:
+    for path in ("/", "/devices", "/try"):
+        (here,) = [link for link in Found(page.get(path).text).all("a") if "aria-current" in link]
+        assert here["href"] == path
+
+
 def test_a_job_shows_its_siblings_and_what_it_is_without_the_refiner(page: TestClient) -> None:
     text = page.get("/batches/1/jobs/1").text
     assert numbers(text) == [2, 3, 4]
@@ -283,6 +316,19 @@ def test_who_may_only_read_is_offered_nothing_else(farm: FarmWithPage) -> None:
         assert "popover" not in text
         assert client.post("/batches/3/pause").status_code == 403
         assert "Your token is not for submitting" in client.get("/try").text
+
+
+def test_who_may_submit_is_offered_to_cancel_what_it_submitted(farm: FarmWithPage) -> None:
+    with farm.client(farm.token(Scope.READ, Scope.SUBMIT)) as client:
+        client.follow_redirects = False
+        led = client.post("/try", data={"prompt": "mine", "pair": "tiny"}).headers["location"]
+        batch = led.removesuffix("/jobs/1")
+        offered = re.findall(r'popovertarget="(\w+)-(\d+)"', client.get("/").text)
+        assert {name for name, number in offered} == {"cancel"}
+        assert {f"/batches/{number}" for _, number in offered} == {batch}
+        assert client.post(f"{batch}/cancel").headers["location"] == batch
+        assert client.post("/batches/3/cancel").status_code == 403
+        assert client.post(f"{batch}/pause").status_code == 403
 
 
 def test_a_stranger_is_asked_for_a_token_and_led_on(farm: FarmWithPage) -> None:
