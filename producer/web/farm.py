@@ -12,6 +12,7 @@ from farm.schema import ensure_schema
 from producer.web.origins import Hosts
 from producer.web.pulse import Pulse
 from producer.web.rates import Rates
+from producer.web.shared_answers import SharedAnswers
 from schemas.settings import Settings
 
 #: answers are worked on by so many threads
@@ -33,6 +34,7 @@ class WebFarm:
     hosts: Hosts
     rates: Rates
     pulse: Pulse
+    shared: SharedAnswers
     submitting: BoundedSemaphore
     uploading: BoundedSemaphore
 
@@ -52,8 +54,9 @@ class WebFarm:
             database.close()
             raise
         rates = Rates(settings.web_requests_per_minute, time.monotonic)
-        pulse, submitting, uploading = Pulse(database, settings), BoundedSemaphore(_SUBMITTING), _UPLOADING
-        return cls(settings, database, hosts, rates, pulse, submitting, BoundedSemaphore(uploading))
+        pulse, shared = Pulse(database, settings), SharedAnswers(time.monotonic)
+        submitting, uploading = BoundedSemaphore(_SUBMITTING), BoundedSemaphore(_UPLOADING)
+        return cls(settings, database, hosts, rates, pulse, shared, submitting, uploading)
 
     def close(self) -> None:
         """Ends every stream of events."""

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from starlette.testclient import TestClient
 
 from farm import ledger
@@ -290,6 +290,15 @@ def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage
     assert page.post("/devices/undrain", data={"worker": "host/cpu"}).status_code == 303
     assert "draining" not in page.get("/devices/table").text
     assert page.post("/devices/drain", data={"worker": "nobody"}).status_code == 404
+
+
+def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(page: TestClient, farm: FarmWithPage) -> None:
+    asked: list[str] = []
+    event.listen(farm.page.database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    assert page.get("/devices").status_code == 200
+    num_of_one = len(asked)
+    assert {page.get("/devices/table").status_code for _ in range(50)} == {200}
+    assert 0 < num_of_one <= len(asked) <= 2 * num_of_one + 2
 
 
 # --- what changes something ------------------------------------------------------------------------------------------

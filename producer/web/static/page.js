@@ -98,15 +98,19 @@ async function lookAfter(awaiting, ended) {
 }
 
 let refreshing = false;
+let again = false;
 
+// At most every two seconds, and never under a reader's fingers: then later.
 async function refresh() {
   const holder = document.querySelector("[data-refreshed]");
-  if (!holder || refreshing || holder.contains(document.activeElement)) return;
+  if (!holder) return;
+  if (refreshing) { again = true; return; }
   refreshing = true;
+  again = holder.contains(document.activeElement);
   try {
-    holder.replaceChildren(await part(holder.dataset.refreshed));
+    if (!again) holder.replaceChildren(await part(holder.dataset.refreshed));
   } finally {
-    setTimeout(() => { refreshing = false; }, 2000);
+    setTimeout(() => { refreshing = false; if (again) refresh().catch(() => {}); }, 2000);
   }
 }
 
