@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from producer.web.app import web_app
 from schemas.token import Scope
@@ -30,8 +30,8 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
 
 def routes(farm: FarmWithPage) -> list[tuple[str, str]]:
     """(method, path) of all that can be asked."""
-    found = [route for route in web_app(farm.page).routes if isinstance(route, APIRoute)]
-    return sorted((method, route.path) for route in found for method in route.methods)
+    found = [one for one in iter_route_contexts(web_app(farm.page).routes) if isinstance(one.original_route, APIRoute)]
+    return sorted((method, str(one.path)) for one in found for method in one.methods or ())
 
 
 def needed(route: tuple[str, str]) -> Scope:
