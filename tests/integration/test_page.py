@@ -17,7 +17,7 @@ from farm.batches import create_batch, open_batch
 from producer.job_pages import job_of
 from producer.manifest import ReadOptions, Row, read_rows
 from producer.queries import batch_summary
-from producer.web.page import gallery
+from producer.web.page import gallery, templating
 from producer.web.page.forms import own_path
 from schemas.records import StagedJob
 from schemas.states import JobState
@@ -46,11 +46,11 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
         ]  # fmt: skip
         done_batch(farm.database, farm.page.settings.images_url, kinds)
         waiting = create_batch(farm.database, EVIL, "tiny", 5)
-        specs = [job_spec(n, prompt=f"cat {n}") for n in range(1, 151)]
+        specs = [job_spec(n, prompt=f"cat {n} {EVIL}") for n in range(1, 151)]
         rows = [StagedJob.of(n, WrittenSpec.of(spec), 0, {"Set": "a&b"}) for n, spec in enumerate(specs, 1)]
         ledger.stage_jobs(farm.database, waiting, rows)
         open_batch(farm.database, waiting)
-        failed = {"state": JobState.FAILED, "error": f"no such LoRA {EVIL}", "error_code": "lora", "attempts": 3}
+        failed = {"state": JobState.FAILED, "error": f"no such LoRA {EVIL}", "error_code": EVIL, "attempts": 3}
         with farm.database.begin() as tx:
             tx.execute(update(Job).where(Job.batch_id == 1, Job.number == 1).values(meta={EVIL: EVIL}))
             tx.execute(update(Job).where(Job.batch_id == 2, Job.number > 148).values(**failed, traceback=f"at {EVIL}"))
@@ -127,6 +127,13 @@ def test_a_strangers_words_stay_words(page: TestClient, path: str) -> None:
         assert not [name for name in attributes if name == "style" or name.startswith("on")]
         for name in ("src", "href", "action"):
             assert (attributes.get(name) or "/").startswith(("/", "#"))
+
+
+def test_no_template_takes_a_word_for_html() -> None:
+    folder = Path(templating.__file__).parents[1] / "templates"
+    texts = [path.read_text() for path in folder.iterdir()]
+    assert len(texts) > 15
+    assert [text for text in texts if re.search(r"\|\s*safe|autoescape|Markup", text)] == []
 
 
 def test_every_page_has_a_title_a_language_and_one_heading(page: TestClient) -> None:
