@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,15 +76,21 @@ def render(settings: Settings) -> None:
         foxes = client.submit(FOXES, name="foxes, with and without the refiner", sweep=SWEEP, defaults=size)
         client.wait(demo, WAIT_SECONDS)
         client.wait(foxes, WAIT_SECONDS)
-        row = {"prompt": "a {red|blue|green} {fox|owl|cat} __place__", "num_inference_steps": 12}
-        client.submit([row], name="book covers", templates="sample", count=3_000, priority=4, window="22:00-06:00 UTC",
-                      deadline="2099-01-01T07:00Z", wildcards={"place": ["by the sea", "in the snow"]})  # fmt: skip
+        row = {"prompt": "a {red|blue|green} {fox|owl|cat} __place__"}
+        client.submit([row], name="book covers", templates="sample", count=3_000, window=later_tonight(),
+                      wildcards={"place": ["by the sea", "in the snow"]})  # fmt: skip
         client.submit([{"prompt": "a poster of a jazz night"}], name="posters", pair="sdxl", count=40, priority=8)
         running = client.submit([row], name="thumbnails for the shop", templates="sample", count=2_000, priority=6,
                                 wildcards={"place": ["at noon", "at night"]},
                                 defaults={"width": 64, "height": 64, "num_inference_steps": 4})  # fmt: skip
         while client.status(running).num_done < 100:
             time.sleep(0.5)
+
+
+def later_tonight() -> str:
+    """A window that is closed just now."""
+    opens, closes = (datetime.now(UTC) + timedelta(hours=hours) for hours in (3, 11))
+    return f"{opens:%H}:00-{closes:%H}:00 UTC"
 
 
 def pictures() -> Mapping[str, tuple[str, dict[str, Any]]]:

@@ -17,6 +17,7 @@ from farm.batches import create_batch, open_batch
 from producer.job_pages import job_of
 from producer.manifest import ReadOptions, Row, read_rows
 from producer.queries import batch_summary
+from producer.web import shared_answers
 from producer.web.page import gallery, templating
 from producer.web.page.forms import own_path
 from schemas.records import StagedJob
@@ -47,7 +48,11 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
         done_batch(farm.database, farm.page.settings.images_url, kinds)
         waiting = create_batch(farm.database, EVIL, "tiny", 5)
         specs = [job_spec(n, prompt=f"cat {n} {EVIL}") for n in range(1, 151)]
-        rows = [StagedJob.of(n, WrittenSpec.of(spec), 0, {"Set": "a&b"}) for n, spec in enumerate(specs, 1)]
+        specs[9] = job_spec(10, prompt=f"cat 10 {EVIL}", scheduler="ddim", height=128)
+        meta = {10: {"Set": "c"}}
+        rows = [
+            StagedJob.of(n, WrittenSpec.of(spec), 0, meta.get(n, {"Set": "a&b"})) for n, spec in enumerate(specs, 1)
+        ]
         ledger.stage_jobs(farm.database, waiting, rows)
         open_batch(farm.database, waiting)
         failed = {"state": JobState.FAILED, "error": f"no such LoRA {EVIL}", "error_code": EVIL, "attempts": 3}
@@ -182,6 +187,11 @@ def test_a_gallery_begins_where_it_is_told_to(page: TestClient) -> None:
         ("column=Set&value=a%26b&text=cat 7", [7, *range(70, 80)]),
         ("size=256x256&scheduler=euler&text=cat 150", [150]),
         ("size=512×512", []),
+        ("size=256x128", [10]),
+        ("scheduler=ddim", [10]),
+        ("column=Set&value=c", [10]),
+        ('column=a"b&value=c', []),
+        ("state=failed&text=cat", [149, 150]),
         ("state=nonsense&text=cat 3&from=30", [*range(30, 40), *range(130, 140)][:10]),
     ],
 )
@@ -300,7 +310,11 @@ def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage
     assert page.post("/devices/drain", data={"worker": "nobody"}).status_code == 404
 
 
-def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(page: TestClient, farm: FarmWithPage) -> None:
+def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(
+    page: TestClient, farm: FarmWithPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_answers, "_SECONDS", 3600.0)  # else a slow machine takes longer than that
+    farm.page.shared.forget("devices")
     asked: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -311,7 +325,7 @@ def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(page: Test
     num_of_one = len(asked)
     assert {page.get("/devices/table").status_code for _ in range(50)} == {200}
     event.remove(farm.page.database.engine, "before_cursor_execute", note)
-    assert 0 < num_of_one < len(asked) <= 4 * num_of_one
+    assert 0 < num_of_one < len(asked) <= 2 * num_of_one
 
 
 # --- what changes something ------------------------------------------------------------------------------------------
