@@ -110,8 +110,10 @@ def pictures() -> Mapping[str, tuple[str, dict[str, Any]]]:
 def take(browser: Browser, url: str, path: Path, options: dict[str, Any]) -> None:
     with watched_page(browser, url, **options) as page:
         page.goto(url)
-        page.wait_for_timeout(3_000)  # for the first event, and the rate that it brings
+        if path.stem == "page-batches":
+            page.locator("[data-field=rate]:visible").first.wait_for()
         wait_for_images(page)
+        page.wait_for_timeout(500)  # for the fonts, and the parts that come later
         page.screenshot(path=path)
     shrink(path)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB", file=sys.stderr)

@@ -43,7 +43,8 @@ function showBatch(card, batch) {
   field("progress").max = batch.num_jobs || 1;
   field("progress").value = batch.num_done + batch.num_failed + batch.num_canceled;
   set(field("rate"), batch.images_per_second ? rate(batch.images_per_second) : "");
-  set(field("left"), batch.ends ? left(batch.ends) : "");
+  // Who begins to listen knows no rate yet; what the page said by the last minutes' is better than nothing.
+  if (batch.ends || batch.ended || batch.waits) set(field("left"), batch.ends ? left(batch.ends) : "");
   set(field("waits"), batch.waits ?? "");
   set(field("late"), batch.late ?? "");
   showNews(batch);
@@ -149,8 +150,7 @@ function slider() {
   const holder = document.querySelector("[data-slider]");
   const range = document.getElementById("split");
   if (!holder || !range) return;
-  const over = holder.querySelector(".over");
-  const show = () => { over.style.clipPath = `inset(0 0 0 ${range.value}%)`; };
+  const show = () => holder.style.setProperty("--split", `${range.value}%`);
   const follow = (event) => {
     const box = holder.getBoundingClientRect();
     range.value = String(Math.round((100 * (event.clientX - box.left)) / box.width));
