@@ -383,7 +383,8 @@ def test_a_stranger_is_asked_for_a_token_and_led_on(farm: FarmWithPage) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil", "javascript:1", "", "/a\nb"]
+    "given",
+    ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil", "javascript:1", "", "/a\nb", "/a\\b"],
 )
 def test_nobody_is_led_away_from_the_page(given: str) -> None:
     assert own_path(given) == "/"
