@@ -98,8 +98,8 @@ def pictures() -> Mapping[str, tuple[str, dict[str, Any]]]:
     return {
         "batches": ("/", DESK),
         "batch": ("/batches/1", DESK | DARK),
-        "job": ("/batches/2/jobs/1", DESK),
-        "compare": ("/compare?left=2/1&right=2/4", DESK),
+        "job": ("/batches/2/jobs/1", {**DESK, "viewport": {"width": 1040, "height": 1000}}),
+        "compare": ("/compare?left=2/1&right=2/4", {**DESK, "viewport": {"width": 1040, "height": 600}}),
         "grid": ("/batches/2/grid?job=1", DESK | DARK),
         "devices": ("/devices", {**DESK, "viewport": {"width": 1040, "height": 420}}),
         "try": ("/try?from=2/1", {**DESK, "viewport": {"width": 1040, "height": 600}}),

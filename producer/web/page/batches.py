@@ -1,5 +1,6 @@
 """The batches as a page: how far each is, and what may be done with it."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
@@ -78,10 +79,11 @@ def reprioritise(farm: Farm, caller: Operator, batch_id: BatchId, fields: Fields
     return lead_to(f"/batches/{batch_id}")
 
 
-def unserved(farm: WebFarm) -> list[str]:
-    """Pairs whose jobs wait and that no live worker pins."""
+def unserved(farm: WebFarm, among: Collection[str] | None = None) -> list[str]:
+    """Pairs whose jobs wait and that no live worker pins; of these, where some are named."""
     served = live_workers(farm.database, farm.settings.lease_seconds)
-    return sorted(waiting_pairs(farm.database) - served.keys())
+    waiting = waiting_pairs(farm.database) - served.keys()
+    return sorted(waiting if among is None else waiting & set(among))
 
 
 def _shape(farm: WebFarm, batch: BatchSummary) -> BatchShape:

@@ -16,6 +16,7 @@ from producer.web.api.batches import BatchId, cancelable
 from producer.web.api.shapes import BatchShape
 from producer.web.callers import Caller, Farm, Reader
 from producer.web.farm import WebFarm
+from producer.web.page.batches import unserved
 from producer.web.page.templating import page
 from producer.web.page.throughput_plot import plotted
 from schemas.schedulers import SCHEDULERS
@@ -75,7 +76,8 @@ def show_batch(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, firs
     shape = BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
     tiles = _tiles(farm, batch_id, look, first - 1)
     return page("batch.html", caller, batch=shape, look=look, first=first, schedulers=sorted(SCHEDULERS),
-                states=list(JobState), cancelable=cancelable(farm, caller, [batch_id]), **tiles)  # fmt: skip
+                states=list(JobState), cancelable=cancelable(farm, caller, [batch_id]),
+                unserved=unserved(farm, [] if batch.ended else [batch.pair]), **tiles)  # fmt: skip
 
 
 @router.get("/tiles")
@@ -88,18 +90,18 @@ def show_tiles(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, firs
 def show_failures(farm: Farm, caller: Reader, batch_id: BatchId, whole: Whole = False) -> Any:
     """Why jobs failed, the commonest reason first, with the traceback of the first of each."""
     told = {"batch_id": batch_id, "reasons": reasons(farm.database, batch_id)}
-    return _part(caller, "_failures.html", "Failures", whole, told)
+    return _part(caller, "_failures.html", whole, told)
 
 
 @router.get("/plot")
 def show_plot(farm: Farm, caller: Reader, batch_id: BatchId, whole: Whole = False) -> Any:
     """Images a second over time."""
     told = {"batch_id": batch_id, "plot": plotted(throughput(farm.database, batch_id))}
-    return _part(caller, "_plot.html", "Throughput", whole, told)
+    return _part(caller, "_plot.html", whole, told)
 
 
-def _part(caller: Caller, template: str, heading: str, whole: bool, told: Mapping[str, Any]) -> Any:
-    return page("part.html" if whole else template, caller, part=template, heading=heading, **told)
+def _part(caller: Caller, template: str, whole: bool, told: Mapping[str, Any]) -> Any:
+    return page("part.html" if whole else template, caller, part=template, **told)
 
 
 def _tiles(farm: WebFarm, batch_id: int, look: Look, after: int) -> dict[str, Any]:

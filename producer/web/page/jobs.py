@@ -44,7 +44,7 @@ def show_job(farm: Farm, caller: Reader, batch_id: BatchId, number: Number) -> A
                 like=like, row=_manifest_row(job),
                 refined=[other for other in like if _differs_by_refiner(job, other)],
                 awaited=awaited, waits=waits,
-                unserved=[pair for pair in unserved(farm) if pair == batch.pair] if awaited else [])  # fmt: skip
+                unserved=unserved(farm, [batch.pair] if awaited else []))  # fmt: skip
 
 
 @router.get("/batches/{batch_id}/jobs/{number}/thumbnail")
