@@ -21,11 +21,11 @@ class SharedAnswers:
     def get(self, name: str, ask: Callable[[], T]) -> T:
         """The answer of the last two seconds, or a new one. Raises what ``ask`` raises, and then knows nothing."""
         with self._lock:
-            asked_at, answer = self._known.get(name, (None, None))
-            if asked_at is None or self._clock() - asked_at >= _SECONDS:
+            known = self._known.get(name)
+            if known is None or self._clock() - known[0] >= _SECONDS:
                 answer = ask()
-                self._known[name] = (self._clock(), answer)
-            found: T = answer
+                known = self._known[name] = (self._clock(), answer)
+            found: T = known[1]
             return found
 
     def forget(self, name: str) -> None:
