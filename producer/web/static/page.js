@@ -85,17 +85,23 @@ function hear(batch) {
   for (const card of cards) showBatch(card, batch);
   if (!cards.length && document.querySelector("[data-takes-new]")) addCard(batch.id).catch(() => asked.delete(batch.id));
   const awaiting = document.querySelector(`[data-awaits="${batch.id}"]`);
-  if (awaiting) lookAfter(awaiting, batch.ended).catch(() => {});
+  if (awaiting) lookAfter(awaiting, batch.ended);
 }
 
 let lookedAfter = 0;
+let looking = null;
 
 // Its batch moves on: perhaps this job has ended, too. Asked every few seconds, and not after each image of a million.
-async function lookAfter(awaiting, ended) {
-  if (!ended && Date.now() - lookedAfter < 3000) return;
+function lookAfter(awaiting, ended) {
+  if (ended) location.reload();
+  else looking ??= setTimeout(() => askAfter(awaiting.dataset.job).catch(() => {}), lookedAfter + 3000 - Date.now());
+}
+
+async function askAfter(job) {
+  looking = null;
   lookedAfter = Date.now();
-  const answer = ended ? null : await (await fetch(awaiting.dataset.job)).json();
-  if (ended || ["done", "failed", "canceled"].includes(answer.state)) location.reload();
+  const { state } = await (await fetch(job)).json();
+  if (["done", "failed", "canceled"].includes(state)) location.reload();
 }
 
 let refreshing = false;
