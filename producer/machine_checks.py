@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,21 +26,37 @@ def gpus(settings: Settings) -> str:
         if settings.devices not in ("auto", "cpu"):
             raise NightshiftError(f"devices is {settings.devices}, and no NVIDIA driver is here; install one")
         return "no NVIDIA driver here; a worker on this machine would render on the CPU"
-    if not found.readings:
+    if not found.readings and not found.failed:
         raise NightshiftError(f"driver {found.driver_version} sees no GPU; nvidia-smi may say why")
+    if found.failed:
+        which = ", ".join(f"GPU {index} does not answer ({reason})" for index, reason in found.failed.items())
+        raise NightshiftError(f"{_told(found)}; {which}: reset it by nvidia-smi, or start this machine again")
     return _told(found)
 
 
 def _told(found: Gpus) -> str:
-    small = [gpu for gpu in found.readings if gpu.memory_total_bytes < _PAIR_BYTES]
-    advice = '; SDXL with its refiner does not fit there whole: set offload = "auto" in the pair' if small else ""
-    return f"driver {found.driver_version}; " + ", ".join(map(_gpu, found.readings)) + advice
+    return "; ".join([f"driver {found.driver_version}", ", ".join(map(_gpu, found.readings)), *_advice(found.readings)])
+
+
+def _advice(readings: Sequence[GpuReading]) -> Iterator[str]:
+    whole = {gpu.index.partition(":")[0] for gpu in readings if ":" in gpu.index}
+    if whole:
+        # A worker that is given a divided GPU by its index gets its first instance, and the others lie idle.
+        yield f"{' and '.join(sorted(whole))} divided (MIG): name the instances for workers in CUDA_VISIBLE_DEVICES"
+    used = [gpu for gpu in readings if gpu.index not in whole]
+    if any(gpu.memory_total_bytes is not None and gpu.memory_total_bytes < _PAIR_BYTES for gpu in used):
+        yield 'SDXL with its refiner does not fit there whole: set offload = "auto" in the pair'
 
 
 def _gpu(gpu: GpuReading) -> str:
-    used, total = gpu.memory_used_bytes / _GIB, gpu.memory_total_bytes / _GIB
     heat = "" if gpu.temperature_celsius is None else f", {gpu.temperature_celsius} °C"
-    return f"{gpu.index}: {gpu.name}, {used:.1f} of {total:.0f} GiB in use{heat}"
+    return f"{gpu.index}: {gpu.name}{_memory_in_use(gpu)}{heat}"
+
+
+def _memory_in_use(gpu: GpuReading) -> str:
+    if gpu.memory_used_bytes is None or gpu.memory_total_bytes is None:
+        return ""
+    return f", {gpu.memory_used_bytes / _GIB:.1f} of {gpu.memory_total_bytes / _GIB:.0f} GiB in use"
 
 
 def memory(_: Settings) -> str:
@@ -63,16 +80,20 @@ def _available_bytes() -> int:
 
 
 def disk(settings: Settings) -> str:
-    folder = local_path(settings.images_url)
-    if folder is None:
-        return "images go elsewhere"
+    """Of the images, and of the home: ledger, caches and logs. Often they are one."""
+    images = local_path(settings.images_url)
+    free = {folder: _free_bytes(folder) for folder in ([] if images is None else [images]) + [settings.home]}
+    said = " and ".join(f"{number / _GIB:.1f} GiB free at {folder}" for folder, number in free.items())
+    if min(free.values()) < _LOW_DISK_BYTES:
+        raise NightshiftError(f"{said}; make room, an image of 1024² takes 1.5 MB")
+    return said if images is not None else f"images go elsewhere; {said}"
+
+
+def _free_bytes(folder: Path) -> int:
     try:
-        free = shutil.disk_usage(_existing(folder)).free
+        return shutil.disk_usage(_existing(folder)).free
     except OSError as error:
         raise StorageError(f"cannot tell how much is free at {folder}: {error.strerror}") from error
-    if free < _LOW_DISK_BYTES:
-        raise NightshiftError(f"{free / _GIB:.1f} GiB free at {folder}; make room, an image of 1024² takes 1.5 MB")
-    return f"{free / _GIB:.0f} GiB free at {folder}"
 
 
 def _existing(folder: Path) -> Path:

@@ -48,7 +48,7 @@ EXPRESSIONS = [
 #: Prometheus' own
 ADDED = {"job", "instance"}
 STAGES: list[Stage] = ["prepare", "wait", "render", "finish", "record"]
-H200 = GpuReading(3, "NVIDIA H200", 2**30, 2**37, 0.75, 61, 412.5, "GPU-abc")
+H200 = GpuReading("3", "NVIDIA H200", 2**30, 2**37, 0.75, 61, 412.5, "GPU-abc")
 
 #: name → label → its values
 Told = dict[str, dict[str, set[str]]]
@@ -228,7 +228,7 @@ class SimpleProcess:
 
 
 def test_gpus_are_named_as_their_workers_and_what_one_does_not_measure_is_not_told() -> None:
-    old = GpuReading(0, "NVIDIA T4", 1, 2, None, None, None, "GPU-old")
+    old = GpuReading("0", "NVIDIA T4", 1, 2, None, None, None, "GPU-old")
     collector = GpuCollector([Seat(Device("cuda", "GPU-ab"), "tiny")], lambda: Gpus("580.1", (H200, old)))
     families = {family.name: family.samples for family in collector.collect()}
     used = families["nightshift_gpu_memory_used_bytes"]

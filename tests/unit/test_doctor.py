@@ -116,8 +116,8 @@ def test_a_disk_that_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
 
 
 def two_gpus(total_bytes: int) -> Gpus:
-    first = GpuReading(0, "NVIDIA H200", 2 * 1024**3, total_bytes, 0.5, 61, 412.5)
-    return Gpus("580.1", (first, GpuReading(1, "NVIDIA T4", 0, 16 * 1024**3, None, None, None)))
+    first = GpuReading("0", "NVIDIA H200", 2 * 1024**3, total_bytes, 0.5, 61, 412.5)
+    return Gpus("580.1", (first, GpuReading("1", "NVIDIA T4", 0, 16 * 1024**3, None, None, None)))
 
 
 def test_gpus_are_told_with_their_memory_and_heat(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
