@@ -9,7 +9,7 @@ from typing import Final
 from farm.gpus import GpuReading, Gpus, read_gpus
 from farm.image_store import local_path
 from schemas.errors import NightshiftError, StorageError
-from schemas.pair import SYNTHETIC, ModelPair, ModelSource
+from schemas.pair import SYNTHETIC, ModelPair
 from schemas.settings import Settings
 
 _GIB: Final = 1024**3
@@ -103,36 +103,36 @@ def _existing(folder: Path) -> Path:
 def model_files(settings: Settings) -> str:
     """The pair's, where a worker would look for them. A machine without a GPU may do without."""
     pair = settings.model_pair()
-    where = [_place(source) for source in _sources(pair)]
-    missing = [path for path in where if path is not None and not path.exists()]
+    named = list(_sources(pair))
+    missing = [source for source in named if source.startswith("/") and not Path(source).exists()]
     if missing and read_gpus().readings:
         raise NightshiftError(f"pair {pair.name}: {missing[0]} is missing here; copy it there, or name its place")
-    names = " and ".join(source.source for source in _sources(pair))
-    return f"{pair.name}: {names}{_not_here(pair, missing)}"
+    return f"{pair.name}: {' and '.join(named)}{_not_here(named, missing)}"
 
 
-def _not_here(pair: ModelPair, missing: list[Path]) -> str:
+def _not_here(named: list[str], missing: list[str]) -> str:
     if missing:
         return f"; {missing[0]} is not on this machine, which only its workers need"
-    absent = [source.source for source in _sources(pair) if _is_of_hub(source) and not _cached(source).exists()]
+    absent = [source for source in named if _is_of_hub(source) and not _cached(source).exists()]
     return f"; a worker here would fetch {' and '.join(absent)} from the hub first" if absent else ""
 
 
-def _sources(pair: ModelPair) -> list[ModelSource]:
-    return [source for source in (pair.base, pair.refiner, pair.vae) if source is not None]
+def _sources(pair: ModelPair) -> Iterator[str]:
+    """Files, folders and hub ids, as the pair names them."""
+    for model in (pair.base, pair.refiner, pair.vae):
+        if model is not None:
+            yield model.source
+            yield from filter(None, [model.config])
+    for inversion in pair.textual_inversions:
+        yield inversion.source
 
 
-def _place(source: ModelSource) -> Path | None:
-    """Of a file or folder; None for what is made here or comes from the hub."""
-    return Path(source.source) if source.source.startswith("/") else None
+def _is_of_hub(source: str) -> bool:
+    return not source.startswith(("/", SYNTHETIC))
 
 
-def _is_of_hub(source: ModelSource) -> bool:
-    return _place(source) is None and not source.source.startswith(SYNTHETIC)
-
-
-def _cached(source: ModelSource) -> Path:
+def _cached(source: str) -> Path:
     """Where the hub's client keeps it (huggingface_hub's HF_HUB_CACHE, HF_HOME)."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     cache = Path(os.environ.get("HF_HUB_CACHE", str(home / "hub")))
-    return cache / f"models--{source.source.replace('/', '--')}"
+    return cache / f"models--{source.replace('/', '--')}"
