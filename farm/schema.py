@@ -7,25 +7,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import OperationalError
 
 from farm.database import Database
-from schemas.errors import SchemaVersionError
+from schemas.errors import DatabaseUnavailableError, SchemaVersionError
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
+_LOCK_SECONDS: Final = 10.0
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def upgrade(database: Database) -> str:
-    """Brings the tables to this version of Nightshift. Returns the revision."""
+    """Brings the tables to this version of Nightshift. Returns the revision.
+
+    Raises:
+        DatabaseUnavailableError: somebody reads or writes a table for longer than a farm that runs should be held up.
+    """
     from alembic import command  # noqa: PLC0415
 
     config = _config()
     with database.begin() as tx:
         _lock(tx.connection)
         config.attributes["connection"] = tx.connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                raise DatabaseUnavailableError(
+                    f"a table of the ledger {database.safe_url} has been in somebody's use for {_LOCK_SECONDS:g} s, pg_dump's"
+                    " perhaps, and all others would wait behind us: nothing was changed; run it again after that"
+                ) from error
+            raise
     return head_revision()
 
 
@@ -77,6 +92,10 @@ def _config() -> "Config":
 
 
 def _lock(connection: Connection) -> None:
-    """Two upgrades at once wait for each other. SQLite's BEGIN IMMEDIATE does so by itself."""
+    """Two upgrades at once wait for each other. SQLite's BEGIN IMMEDIATE does so by itself.
+
+    Whoever wants a table for itself waits for those who use it, and all others wait behind it, the whole farm.
+    """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7155403)")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(_LOCK_SECONDS * 1000)}")

@@ -1,21 +1,28 @@
 """The migrations, on a real SQLite and a real PostgreSQL."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Inspector, StaticPool, create_engine, inspect, text
+from typer.testing import CliRunner
 
 import farm.schema
+import nightshift
 from farm import ledger
 from farm.database import Database
 from farm.schema import current_revision, ensure_schema, head_revision, upgrade
+from farm.workers import WorkerIdentity, note_seen, register_worker
 from producer.queries import batch_summaries
 from producer.schedule_queries import schedules
 from schemas.errors import DatabaseUnavailableError, SchemaVersionError, SettingsError, StorageError
@@ -69,6 +76,92 @@ def test_the_jobs_of_the_version_before_fewer_entries_go_on(database: Database) 
     ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
     claimed_pack(database, batch_id, worker_id, 2)
     assert states(database, batch_id) == {"done": 2, "running": 2}
+
+
+def test_a_farm_that_runs_goes_on_in_a_ledger_of_a_newer_version_and_no_process_of_it_starts(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/operations.md promises for an upgrade without stopping."""
+    upgrade(database)
+    batch_id, worker_id = open_batch(database, 6), new_worker(database)
+    held = claimed_pack(database, batch_id, worker_id, 2)
+    with database.begin() as tx:
+        for table in Table.metadata.tables:
+            tx.execute(text(f"ALTER TABLE {table} ADD COLUMN of_a_later_version TEXT"))
+        tx.execute(text("CREATE TABLE of_a_later_version (id INTEGER PRIMARY KEY)"))
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
+    claimed_pack(database, batch_id, worker_id, 2)
+    assert len(ledger.expire_leases(database, 3, worker_id)) == 1
+    register_worker(database, WorkerIdentity("e" * 32, "host", 1, "cpu", "tiny"))
+    assert note_seen(database, "e" * 32, {"memory_used_bytes": 1}) is False
+    ledger.finish_jobs(database, held := claimed_pack(database, batch_id, "e" * 32, 1), ENVIRONMENT, images_of(held))
+    open_batch(database, 2)
+    assert states(database, batch_id) == {"done": 3, "pending": 3}
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", database.engine.url.render_as_string(hide_password=False))
+    for command_name in ("worker", "dispatcher", "web"):
+        done = CliRunner().invoke(nightshift.app, [command_name])
+        assert isinstance(done.exception, SchemaVersionError), done.output
+        assert re.search(
+            r"^the ledger \S+ is of a newer version \(9999\) than this Nightshift \(\d+\); update Nightshift on this"
+            r" machine$", str(done.exception),
+        )  # fmt: skip
+
+
+def shape(connection: Connection) -> dict[str, dict[str, Any]]:
+    """table → column → what an INSERT that does not know it must know."""
+    found = inspect(connection)
+    return {
+        table: {column["name"]: column for column in found.get_columns(table)} | {"rules": _rules(found, table)}
+        for table in found.get_table_names()
+    }
+
+
+def _rules(found: Inspector, table: str) -> set[str]:
+    """What may refuse a row."""
+    unique = [index["name"] for index in found.get_indexes(table) if index["unique"]]
+    constraints = [*found.get_unique_constraints(table), *found.get_check_constraints(table)]
+    keys = [",".join(key["constrained_columns"]) for key in found.get_foreign_keys(table)]
+    return {*map(str, unique), *(str(one["name"]) for one in constraints), *keys}
+
+
+def test_each_migration_only_adds_so_that_a_farm_of_the_version_before_goes_on() -> None:
+    """No table or column goes away or becomes another; who does not know of a new one writes rows all the same."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(farm.schema.__file__).parent / "migrations"))
+    revisions = [*ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        before: dict[str, dict[str, Any]] = {}
+        for revision in revisions:
+            revision.module.upgrade()
+            after = shape(connection)
+            for table, columns in before.items():
+                assert after[table]["rules"] == columns["rules"], (revision.revision, table)
+                for name, column in columns.items():
+                    assert str(after[table][name]) == str(column), (revision.revision, table, name)
+                new = [column for name, column in after[table].items() if name not in columns]
+                assert all(column["nullable"] or column["default"] for column in new), (revision.revision, table)
+            before = after
+    engine.dispose()
+    assert len(revisions) >= 10
+
+
+def test_an_upgrade_does_not_hold_up_a_farm_behind_a_backup(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pg_dump keeps each table from being changed, and whoever came after an upgrade that waits would wait, too."""
+    monkeypatch.setattr(farm.schema, "_LOCK_SECONDS", 0.05)
+    with closing(Database(postgres_url)) as database:
+        upgrade(database)
+        with database.begin() as tx:
+            tx.execute(text("ALTER TABLE workers DROP COLUMN reading"))
+            tx.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+        with closing(Database(postgres_url)) as backup, backup.begin() as tx:
+            tx.execute(text("LOCK TABLE workers IN ACCESS SHARE MODE"))
+            with pytest.raises(DatabaseUnavailableError, match="pg_dump's perhaps.*nothing was changed"):
+                upgrade(database)
+        assert current_revision(database) == "0009"
 
 
 def test_an_upgrade_may_be_run_again_and_twice_at_once(database: Database) -> None:

@@ -12,7 +12,7 @@ import pytest
 from farm.database import Database
 from farm.gpus import GpuReading, Gpus
 from farm.schema import upgrade
-from farm.workers import WorkerIdentity, count_refused, note_worker, register_worker
+from farm.workers import WorkerIdentity, count_refused, note_fingerprint, note_worker, register_worker
 from producer import machine_checks, server_checks
 from producer.doctor import Finding, examine
 from producer.versions import redis_flaw, sqlite_flaw
@@ -76,6 +76,28 @@ def test_messages_that_a_worker_refused_are_told(settings: Settings) -> None:
     (finding,) = workers(settings)
     assert finding.ok
     assert "loading, messages refused: 3 " in finding.sentence
+
+
+def test_workers_of_a_pair_that_have_pinned_different_weights_are_named_by_host(settings: Settings) -> None:
+    def pinned() -> tuple[bool, str]:
+        found = finding(settings, "weights")
+        return found.ok, found.sentence
+
+    with closing(Database(settings.database_url)) as database:
+        upgrade(database)
+        for number, (host, fingerprint) in enumerate([("gpu1", "a"), ("gpu1", "a"), ("gpu2", "a")]):
+            register_worker(database, WorkerIdentity(str(number), host, 1, "cuda:0", "tiny"))
+            note_fingerprint(database, str(number), fingerprint * 64)
+        assert pinned() == (True, "the workers of pair tiny have pinned the same, on 2 hosts")
+        note_fingerprint(database, "2", "b" * 64)
+        said = (
+            "the workers of pair tiny have pinned different weights or options: aaaaaaaa on gpu1; bbbbbbbb on gpu2."
+            " Their images differ: copy the model files and the pair's settings from one, then start the others again"
+        )
+        assert pinned() == (True, said)  # another machine's matter
+        register_worker(database, WorkerIdentity("here", HERE, 1, "cuda:0", "tiny"))
+        note_fingerprint(database, "here", "a" * 64)
+        assert pinned() == (False, said.replace("on gpu1;", f"on {', '.join(sorted(['gpu1', HERE]))};"))
 
 
 def finding(settings: Settings, subject: str) -> Finding:
