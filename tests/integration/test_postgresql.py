@@ -1,5 +1,6 @@
 """What the ledger asks of a PostgreSQL session."""
 
+import time
 from contextlib import closing, suppress
 
 import pytest
