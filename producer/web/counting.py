@@ -46,9 +46,9 @@ class Counting:
 
 
 def _template(scope: dict[str, Any]) -> str:
-    """Of what no route is for, or what was refused before: "none"."""
+    """Of a folder of files: its own path. Of what no route is for, or what was refused before: "none"."""
     path = getattr(scope.get("route"), "path", None)
     if path is None:
-        return "none"
+        return scope.get("root_path") or "none"
     is_of_the_api = scope["path"].startswith(f"{API_PREFIX}/") and not path.startswith(API_PREFIX)
     return f"{API_PREFIX}{path}" if is_of_the_api else str(path)

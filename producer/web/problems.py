@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from farm.secrets import without_secrets
-from producer.web.farm import farm_of
+from producer.web.metrics import WebMetrics
 from schemas.errors import (
     InputError,
     LeaseLostError,
@@ -93,16 +93,17 @@ def problem_response(
 
 def answer_with_problems(app: FastAPI) -> None:
     """Every error of ours, of FastAPI and of Starlette becomes a problem."""
-    app.add_exception_handler(NightshiftError, _noted(_of_ours))
-    app.add_exception_handler(RequestValidationError, _noted(_of_validation))
-    app.add_exception_handler(HTTPException, _noted(_of_starlette))
-    app.add_exception_handler(Exception, _noted(_of_nobody))
+    metrics: WebMetrics = app.state.farm.metrics
+    app.add_exception_handler(NightshiftError, _noted(_of_ours, metrics))
+    app.add_exception_handler(RequestValidationError, _noted(_of_validation, metrics))
+    app.add_exception_handler(HTTPException, _noted(_of_starlette, metrics))
+    app.add_exception_handler(Exception, _noted(_of_nobody, metrics))
 
 
-def _noted(answer: Answer) -> Answer:
+def _noted(answer: Answer, metrics: WebMetrics) -> Answer:
     def noted(request: Request, error: Exception) -> ProblemResponse:
         problem = answer(request, error)
-        farm_of(request).metrics.refused(problem.code)
+        metrics.refused(problem.code)
         return problem
 
     return noted

@@ -21,6 +21,8 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parents[2] 
     "services"
 ]
 METRICS_PORTS = ("NIGHTSHIFT_METRICS_PORT", "NIGHTSHIFT_WORKER_METRICS_PORT", "NIGHTSHIFT_WEB_METRICS_PORT")
+#: not of the Compose file
+HEALTH_PORT = "NIGHTSHIFT_HEALTH_PORT"
 SERVERS = ("NIGHTSHIFT_DATABASE_URL", "NIGHTSHIFT_BROKER_URL", "NIGHTSHIFT_IMAGES_URL")
 #: by a dispatcher, a worker and the page, in this order
 TOLD = ("nightshift_ledger_up 1.0", 'nightshift_worker_processes{device="cpu",pair="tiny",state="ready"} 1.0',
@@ -41,7 +43,7 @@ def environment(farm: Farm, name: str) -> dict[str, str]:
         **given,
         "NIGHTSHIFT_PAIR": "tiny",
         "NIGHTSHIFT_IMAGES_URL": (farm.home / "images").as_uri(),
-        **{name: str(free_port(name)) for name in METRICS_PORTS},
+        **{name: str(free_port(name)) for name in (*METRICS_PORTS, HEALTH_PORT)},
     }
 
 
@@ -90,6 +92,9 @@ def test_the_services_start_are_well_render_and_stop_gently(
     for name, metric in zip(METRICS_PORTS, TOLD, strict=True):
         with urllib.request.urlopen(f"http://127.0.0.1:{free_port(name)}/metrics", timeout=30) as answer:
             assert metric in answer.read().decode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{free_port(HEALTH_PORT)}/readyz", timeout=30) as answer:
+        assert [device["state"] for device in json.load(answer)["devices"]] == ["ready"]
+    assert re.search(r"^\S+ \S+ cpu INFO ready: waiting for packs of tiny$", postgres_farm.log("worker"), re.M)
     wait_until(lambda: _num_connections(postgres_farm) <= KEPT_CONNECTIONS)
     for name, process in services.items():
         process.send_signal(signal.SIGTERM)

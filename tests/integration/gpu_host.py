@@ -22,7 +22,7 @@ from worker.gpu_watch import GpuWatch
 from worker.host_metrics import GpuCollector
 from worker.seat import Seat
 
-WATCHED = ("0", "1", "MIG-1g")
+WATCHED = ("0", "1", "MIG-1g-1")
 
 
 def doctor() -> tuple[bool, str]:
@@ -48,7 +48,7 @@ def watch(watches: dict[str, GpuWatch], heard: list[str]) -> Any:
 
 def metrics() -> dict[str, dict[str, float]]:
     """metric → device → value"""
-    seats = [Seat(Device("cuda", "MIG-1g"), "tiny")]
+    seats = [Seat(Device("cuda", "MIG-1g-1"), "tiny")]
     families = GpuCollector(seats, read_gpus).collect()
     return {
         family.name.removeprefix("nightshift_gpu_"): {

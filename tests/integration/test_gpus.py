@@ -157,9 +157,9 @@ def test_an_instance_of_a_divided_gpu_is_told_beside_the_whole(driver: Driver, h
     ok, said = host.asked("doctor")
     assert ok
     assert said.endswith("; 0 divided (MIG): name the instances for workers in CUDA_VISIBLE_DEVICES")
-    (_, watched) = host.asked("watch")["told"]["MIG-1g"]
+    (_, watched) = host.asked("watch")["told"]["MIG-1g-1"]
     assert (watched["memory_used_bytes"], watched["power_watts"]) == (GIB, None)
-    assert host.asked("metrics")["memory_used_bytes"]["cuda:MIG-1g"] == GIB
+    assert host.asked("metrics")["memory_used_bytes"]["cuda:MIG-1g-1"] == GIB
 
 
 def test_a_driver_that_fails_is_said(driver: Driver, host: Host) -> None:

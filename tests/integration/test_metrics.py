@@ -44,8 +44,7 @@ def test_the_farm_is_told_of_by_state_priority_and_pair(
     open_batch(on_sqlite, 7, priority=8)
     open_batch(on_sqlite, 3, priority=2, pair="sdxl")
     clock.advance(90)
-    for fingerprint in ("a", "a", "b"):
-        note_fingerprint(on_sqlite, new_worker(on_sqlite), fingerprint * 64)
+    note_fingerprint(on_sqlite, new_worker(on_sqlite), "a" * 64)
     registry = CollectorRegistry()
     registry.register(FarmCollector(on_sqlite, broker, settings))
     with closing(Dispatcher(on_sqlite, broker, settings)) as dispatcher:
@@ -58,8 +57,7 @@ def test_the_farm_is_told_of_by_state_priority_and_pair(
     assert told["jobs", ("2", "done")] == 0
     assert told["batches", ("open",)] == 2
     assert told["packs", ("tiny", "queued")] == told["queue_messages", ("tiny",)] == 2
-    assert told["workers", ("tiny", "loading")] == 3
-    assert told["pair_fingerprints", ("tiny",)] == 2
+    assert told["workers", ("tiny", "loading")] == told["pair_fingerprints", ("tiny",)] == 1
     assert told["oldest_pending_seconds", ("8",)] == 90
     assert told["unserved_pair", ("sdxl",)] == 1
     assert ("unserved_pair", ("tiny",)) not in told

@@ -1,6 +1,8 @@
 """The migrations, on a real SQLite and a real PostgreSQL."""
 
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -79,7 +81,7 @@ def test_the_jobs_of_the_version_before_fewer_entries_go_on(database: Database) 
 
 
 def test_a_farm_that_runs_goes_on_in_a_ledger_of_a_newer_version_and_no_process_of_it_starts(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As docs/operations.md promises for an upgrade without stopping."""
     upgrade(database)
@@ -92,13 +94,16 @@ def test_a_farm_that_runs_goes_on_in_a_ledger_of_a_newer_version_and_no_process_
         tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
     claimed_pack(database, batch_id, worker_id, 2)
-    assert len(ledger.expire_leases(database, 3, worker_id)) == 1
+    assert ledger.expire_leases(database, 3, worker_id) == 1
     register_worker(database, WorkerIdentity("e" * 32, "host", 1, "cpu", "tiny"))
     assert note_seen(database, "e" * 32, {"memory_used_bytes": 1}) is False
     ledger.finish_jobs(database, held := claimed_pack(database, batch_id, "e" * 32, 1), ENVIRONMENT, images_of(held))
     open_batch(database, 2)
     assert states(database, batch_id) == {"done": 3, "pending": 3}
     monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", database.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    for hooks in (sys, threading):  # which commands that log set
+        monkeypatch.setattr(hooks, "excepthook", hooks.excepthook)
     for command_name in ("worker", "dispatcher", "web"):
         done = CliRunner().invoke(nightshift.app, [command_name])
         assert isinstance(done.exception, SchemaVersionError), done.output

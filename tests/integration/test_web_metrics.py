@@ -95,7 +95,7 @@ def test_what_strangers_make_up_makes_no_new_series(here: TestClient, told: Told
     for path in ("/nowhere", "/api/v1/nowhere", "/wp-login.php"):
         here.get(path)
     here.request("BREW", "/nowhere")
-    assert told.requests() == {("none", "GET", "404"): 3, ("none", "other", "403"): 1}
+    assert told.requests() == {("none", "GET", "404"): 3, ("none", "other", "404"): 1}
 
 
 def test_refusals_are_told_by_reason_to_people_as_to_programs(farm: FarmWithPage, here: TestClient, told: Told) -> None:
