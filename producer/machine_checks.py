@@ -82,16 +82,18 @@ def _available_bytes() -> int:
 def disk(settings: Settings) -> str:
     """Of the images, and of the home: ledger, caches and logs. Often they are one."""
     images = local_path(settings.images_url)
-    free = {folder: _free_bytes(folder) for folder in ([] if images is None else [images]) + [settings.home]}
-    said = " and ".join(f"{number / _GIB:.1f} GiB free at {folder}" for folder, number in free.items())
-    if min(free.values()) < _LOW_DISK_BYTES:
+    disks = dict(_disk(folder) for folder in (settings.home, images) if folder is not None)
+    said = " and ".join(f"{free / _GIB:.1f} GiB free at {folder}" for folder, free in disks.values())
+    if min(free for _, free in disks.values()) < _LOW_DISK_BYTES:
         raise NightshiftError(f"{said}; make room, an image of 1024² takes 1.5 MB")
     return said if images is not None else f"images go elsewhere; {said}"
 
 
-def _free_bytes(folder: Path) -> int:
+def _disk(folder: Path) -> tuple[int, tuple[Path, int]]:
+    """Which one it is on; the folder, and the bytes that are free there."""
     try:
-        return shutil.disk_usage(_existing(folder)).free
+        place = _existing(folder)
+        return place.stat().st_dev, (folder, shutil.disk_usage(place).free)
     except OSError as error:
         raise StorageError(f"cannot tell how much is free at {folder}: {error.strerror}") from error
 

@@ -201,6 +201,28 @@ def test_a_clock_that_is_off_is_a_fault(
         server_checks.clock(settings)
 
 
+def test_servers_that_do_not_answer_are_said_once_each_with_what_to_do(tmp_path: Path) -> None:
+    settings = Settings(
+        home=tmp_path, database_url="postgresql://127.0.0.1:1/none", broker_url="redis://127.0.0.1:1/0",
+        images_url="file:///proc/nowhere",
+    )  # fmt: skip
+    found = {one.subject: one.sentence for one in examine(settings) if not one.ok}
+    assert found["ledger"].endswith("; start its server, or correct NIGHTSHIFT_DATABASE_URL")
+    assert found["redis"].endswith("Connection refused; start it, or correct NIGHTSHIFT_BROKER_URL")
+    assert found["image store"].endswith("; mend that, or correct NIGHTSHIFT_IMAGES_URL")
+    assert "redis version" not in found
+
+
+def test_the_disks_of_home_and_images_are_told_and_one_disk_once(tmp_path: Path) -> None:
+    together = finding(Settings(home=tmp_path), "disk").sentence
+    assert together.endswith(f" GiB free at {tmp_path / 'images'}")
+    assert together.count("free at") == 1
+    apart = machine_checks.disk(Settings(home=tmp_path, images_url="s3://bucket"))
+    assert apart.startswith("images go elsewhere; ")
+    with pytest.raises(NightshiftError, match=r"0\.0 GiB free at /proc/images; make room"):
+        machine_checks.disk(Settings(home=tmp_path, images_url="file:///proc/images"))
+
+
 def test_a_ledger_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, database_url="postgresql://127.0.0.1:1/none")
     assert [found.subject for found in examine(settings) if "127.0.0.1" in found.sentence] == ["ledger"]
