@@ -230,8 +230,8 @@ def _engine(url: str, keeps_connection: bool) -> Engine:
 
 
 def _postgresql_engine(url: URL, keeps_connection: bool) -> Engine:
-    # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask at the
-    # same moment; they get one of their own for that moment.
+    # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask at
+    # the same moment; they get one of their own for that moment.
     pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 3} if keeps_connection else {"poolclass": NullPool}
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),

@@ -41,12 +41,12 @@ def stop_draining(tx: Transaction, name: str) -> Sequence[Any]:
 
 @question
 def drained(tx: Transaction) -> Sequence[Any]:
-    """Rows (id, host, device, pair, state, draining_since) of the last workers of devices that are drained, or are being
-    so; by host and device."""
+    """Rows (id, host, device, pair, state, draining_since) of the last workers of devices that are drained or being
+    drained, by host and device."""
     return tx.execute(_drained().order_by(Worker.host, Worker.device)).all()
 
 
-def _drained() -> Select[Any]:
+def _drained() -> Select[*tuple[Any, ...]]:
     """One that began when it had ended is in its place; one beside it is of a CPU's several."""
     later = aliased(Worker)
     in_its_place = (later.host == Worker.host, later.device == Worker.device, later.started_at >= Worker.seen_at)

@@ -121,9 +121,7 @@ def _reading(pynvml: Any, index: str, device: Any) -> GpuReading:
         memory_used_bytes=memory and memory.used,
         memory_total_bytes=memory and memory.total,
         utilisation=None if utilisation is None else utilisation.gpu / 100,
-        temperature_celsius=_measured(
-            pynvml, pynvml.nvmlDeviceGetTemperature, device, pynvml.NVML_TEMPERATURE_GPU
-        ),
+        temperature_celsius=_measured(pynvml, pynvml.nvmlDeviceGetTemperature, device, pynvml.NVML_TEMPERATURE_GPU),
         power_watts=None if milliwatts is None else milliwatts / 1000,
         uuid=pynvml.nvmlDeviceGetUUID(device),
     )

@@ -37,8 +37,8 @@ def upgrade(database: Database) -> str:
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
                 raise DatabaseUnavailableError(
-                    f"a table of the ledger {database.safe_url} has been in somebody's use for {_LOCK_SECONDS:g} s, pg_dump's"
-                    " perhaps, and all others would wait behind us: nothing was changed; run it again after that"
+                    f"a table of the ledger {database.safe_url} has been in use for {_LOCK_SECONDS:g} s,"
+                    " by pg_dump perhaps, and all others would wait behind us: nothing was changed; run it again after that"
                 ) from error
             raise
     return head_revision()

@@ -62,7 +62,7 @@ class FarmCollector(Collector):
         yield from _families(figures)
         yield _gauge("unserved_pair", "1 for a pair whose jobs wait and that no live worker serves", ("pair",),
                      {(pair,): 1.0 for pair in unserved})  # fmt: skip
-        yield _gauge("pair_fingerprints", "different weights or options that a pair's live workers have pinned", ("pair",),
+        yield _gauge("pair_fingerprints", "different weights or options that live workers have pinned", ("pair",),
                      {(one.pair,): float(len(one.hosts)) for one in pinned})  # fmt: skip
         yield from self._of_the_broker({pair for pair, _ in (*figures.packs, *figures.workers)})
 

@@ -27,11 +27,13 @@ class PinnedWeights:
     def __str__(self) -> str:
         if self.agree:
             (hosts,) = self.hosts.values()
-            return f"the workers of pair {self.pair} have pinned the same, on {len(hosts)} host{'' if len(hosts) == 1 else 's'}"
+            where = "one host" if len(hosts) == 1 else f"{len(hosts)} hosts"
+            return f"the workers of pair {self.pair} have pinned the same, on {where}"
         parts = [f"{sha256[:_SHOWN_DIGITS]} on {', '.join(sorted(hosts))}" for sha256, hosts in self.hosts.items()]
         return (
             f"the workers of pair {self.pair} have pinned different weights or options: {'; '.join(sorted(parts))}."
-            " Their images differ: copy the model files and the pair's settings from one, then start the others again"
+            " Their images differ: copy the model files and the pair's settings from one,"
+            " then start the others again"
         )
 
 
@@ -42,6 +44,6 @@ def pinned_weights(tx: Transaction, seen_within_seconds: float) -> list[PinnedWe
     loaded = select(Worker.pair, Worker.pair_fingerprint, Worker.host).where(
         is_live(tx, seen_within_seconds), Worker.pair_fingerprint.is_not(None)
     )
-    for pair, fingerprint, host in tx.execute(loaded.distinct().order_by(Worker.pair)):
-        found.setdefault(pair, PinnedWeights(pair)).hosts[fingerprint].add(host)
+    for row in tx.execute(loaded.distinct().order_by(Worker.pair)):
+        found.setdefault(row.pair, PinnedWeights(row.pair)).hosts[str(row.pair_fingerprint)].add(row.host)
     return list(found.values())

@@ -24,8 +24,8 @@ def drain(
     undo: Annotated[bool, typer.Option("--undo", help="Let them take packs again.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let workers take no more packs: each ends after the packs in its hands, and no other starts on its device. Without
-    a name: list the devices that are drained.
+    """Let workers take no more packs: each ends after the packs in its hands, and no other starts on its device.
+    Without a name: list the devices that are drained.
 
     They hear of it within a third of a lease. Their supervisor stays, and gives the devices workers again after --undo,
     or when it is started anew.

@@ -1,7 +1,7 @@
-"""What stands before everything else: notes each request by its route's template, for paths have any number of names."""
+"""What stands before everything else: notes each request, by its route's template, for paths are without number."""
 
 import time
-from typing import Any, Final
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,10 +45,10 @@ class Counting:
             raise
 
 
-def _template(scope: dict[str, Any]) -> str:
+def _template(scope: Scope) -> str:
     """Of a folder of files: its own path. Of what no route is for, or what was refused before: "none"."""
     path = getattr(scope.get("route"), "path", None)
     if path is None:
-        return scope.get("root_path") or "none"
+        return str(scope.get("root_path") or "none")
     is_of_the_api = scope["path"].startswith(f"{API_PREFIX}/") and not path.startswith(API_PREFIX)
     return f"{API_PREFIX}{path}" if is_of_the_api else str(path)

@@ -27,7 +27,7 @@ SERVERS = ("NIGHTSHIFT_DATABASE_URL", "NIGHTSHIFT_BROKER_URL", "NIGHTSHIFT_IMAGE
 #: by a dispatcher, a worker and the page, in this order
 TOLD = ("nightshift_ledger_up 1.0", 'nightshift_worker_processes{device="cpu",pair="tiny",state="ready"} 1.0',
         'nightshift_web_requests_total{method="GET",route="/api/v1/health",status="200"}')  # fmt: skip
-#: of PostgreSQL's hundred: one of each of two dispatchers, the page, the worker process and this test; none of its supervisor
+#: of PostgreSQL's hundred: one each by two dispatchers, the page, the worker process and this test, no supervisor
 KEPT_CONNECTIONS = 5
 
 
@@ -36,7 +36,7 @@ def environment(farm: Farm, name: str) -> dict[str, str]:
     given = {key: value for key, value in SERVICES[name]["environment"].items() if key not in SERVERS}
     assert given == {
         "NIGHTSHIFT_PAIR": "${NIGHTSHIFT_PAIR:-sdxl}",
-        "NIGHTSHIFT_METRICS_HOST": "0.0.0.0",  # noqa: S104
+        "NIGHTSHIFT_METRICS_HOST": "0.0.0.0",
         **dict(zip(METRICS_PORTS, ("9464", "9465", "9466"), strict=True)),
     }
     return {
@@ -102,7 +102,9 @@ def test_the_services_start_are_well_render_and_stop_gently(
 
 
 def _num_connections(farm: Farm) -> int:
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nightshift'"
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nightshift'"
+    )
     return int(farm.rows(text(asked))[0][0])  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Which devices are drained, by the rows of their workers, also weeks later. What supervisors make of it: many devices."""
+"""Which devices are drained, by the rows of their workers, also weeks later. For supervisors: test_many_devices."""
 
 import json
 from collections.abc import Callable
@@ -32,9 +32,7 @@ def ids(rows: Any) -> list[str]:
     return [row.id for row in rows]
 
 
-def test_a_device_stays_drained_until_that_is_taken_back(
-    on_sqlite: Database, clock: TestClock, begins: Seat
-) -> None:
+def test_a_device_stays_drained_until_that_is_taken_back(on_sqlite: Database, clock: TestClock, begins: Seat) -> None:
     begins("old")
     drain(on_sqlite, "gpu7")
     clock.advance(10)

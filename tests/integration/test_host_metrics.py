@@ -124,7 +124,12 @@ def everything(database: Database, redis_url: str, counting: Path) -> Told:
         found = told(of_dispatcher)
     note_everything(new_metrics(counting))
     of_host = registry(host_of(database, counting), str(counting), lambda: Gpus("580.1", (H200,), {"4": "GPU is lost"}))
-    return {**found, **told(of_host), **told(of_web()), "up": {"job": {config["job_name"] for config in SCRAPED["scrape_configs"]}}}
+    return {
+        **found,
+        **told(of_host),
+        **told(of_web()),
+        "up": {"job": {config["job_name"] for config in SCRAPED["scrape_configs"]}},
+    }
 
 
 def parts(expression: Any, kind: type) -> list[Any]:
