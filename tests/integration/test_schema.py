@@ -1,11 +1,13 @@
 """The migrations, on a real SQLite and a real PostgreSQL."""
 
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Inspector, StaticPool, create_engine, inspect, text
+from sqlalchemy import Connection, Inspector, StaticPool, create_engine, inspect, text, update
 from typer.testing import CliRunner
 
 import farm.schema
@@ -28,7 +30,7 @@ from farm.workers import WorkerIdentity, note_seen, register_worker
 from producer.queries import batch_summaries
 from producer.schedule_queries import schedules
 from schemas.errors import DatabaseUnavailableError, SchemaVersionError, SettingsError, StorageError
-from schemas.tables import Table
+from schemas.tables import Pack, Table
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_worker, open_batch, states
 
 
@@ -113,43 +115,101 @@ def test_a_farm_that_runs_goes_on_in_a_ledger_of_a_newer_version_and_no_process_
         )  # fmt: skip
 
 
-def shape(connection: Connection) -> dict[str, dict[str, Any]]:
-    """table → column → what an INSERT that does not know it must know."""
+#: table → column → all that is known of it; the rules that may refuse a row stand beside them
+Shape = tuple[dict[str, dict[str, Any]], dict[str, set[str]]]
+
+
+def shape(connection: Connection) -> Shape:
     found = inspect(connection)
-    return {
-        table: {column["name"]: column for column in found.get_columns(table)} | {"rules": _rules(found, table)}
-        for table in found.get_table_names()
-    }
+    tables = found.get_table_names()
+    columns = {table: {column["name"]: column for column in found.get_columns(table)} for table in tables}
+    return columns, {table: _rules(found, table) for table in tables}
 
 
 def _rules(found: Inspector, table: str) -> set[str]:
-    """What may refuse a row."""
     unique = [index["name"] for index in found.get_indexes(table) if index["unique"]]
     constraints = [*found.get_unique_constraints(table), *found.get_check_constraints(table)]
     keys = [",".join(key["constrained_columns"]) for key in found.get_foreign_keys(table)]
     return {*map(str, unique), *(str(one["name"]) for one in constraints), *keys}
 
 
+def broken(before: Shape, after: Shape) -> list[str]:
+    """What was changed or taken away, and what refuses the rows of who does not know of it."""
+    wrong = []
+    for table, columns in before[0].items():
+        now = after[0].get(table, {})
+        wrong += [f"{table}.{name}" for name, column in columns.items() if str(now.get(name)) != str(column)]
+        new = [column for name, column in now.items() if name not in columns]
+        wrong += [f"{table}.{column['name']}" for column in new if not column["nullable"] and not column["default"]]
+        wrong += sorted(after[1].get(table, set()) - before[1][table])
+    return wrong
+
+
 def test_each_migration_only_adds_so_that_a_farm_of_the_version_before_goes_on() -> None:
-    """No table or column goes away or becomes another; who does not know of a new one writes rows all the same."""
+    """Or it says that it wants a stopped one."""
     config = Config()
     config.set_main_option("script_location", str(Path(farm.schema.__file__).parent / "migrations"))
     revisions = [*ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    found = {}
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
-        before: dict[str, dict[str, Any]] = {}
+        before = shape(connection)
         for revision in revisions:
             revision.module.upgrade()
             after = shape(connection)
-            for table, columns in before.items():
-                assert after[table]["rules"] == columns["rules"], (revision.revision, table)
-                for name, column in columns.items():
-                    assert str(after[table][name]) == str(column), (revision.revision, table, name)
-                new = [column for name, column in after[table].items() if name not in columns]
-                assert all(column["nullable"] or column["default"] for column in new), (revision.revision, table)
+            if not getattr(revision.module, "WANTS_A_STOPPED_FARM", False):
+                found[revision.revision] = broken(before, after)
             before = after
     engine.dispose()
     assert len(revisions) >= 10
+    assert {revision: wrong for revision, wrong in found.items() if wrong} == {}
+
+
+@pytest.fixture
+def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of the version after this one: it changes what rows mean."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(Path(farm.schema.__file__).parent / "migrations", folder)
+    head = head_revision()
+    (folder / "versions" / "9998_another_meaning.py").write_text(
+        f"revision, down_revision, WANTS_A_STOPPED_FARM = '9998', '{head}', True\n\n\ndef upgrade(): pass\n"
+    )
+    monkeypatch.setattr(farm.schema, "_MIGRATIONS", folder)
+    return head
+
+
+def test_a_migration_that_changes_what_rows_mean_waits_until_nobody_holds_a_pack(
+    database: Database, next_migration: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(farm.schema, "_MIGRATIONS", Path(farm.schema.__file__).parent / "migrations")
+        upgrade(database)
+    held = claimed_pack(database, open_batch(database, 2), new_worker(database), 2)
+    with pytest.raises(SchemaVersionError, match=r"hold packs of the ledger .+ \(1\).+: stop workers and dispatchers"):
+        upgrade(database)
+    assert current_revision(database) == next_migration
+    ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
+    assert upgrade(database) == current_revision(database) == "9998"
+
+
+def test_the_pack_of_a_worker_that_died_long_ago_is_nobodys(
+    database: Database, next_migration: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(farm.schema, "_MIGRATIONS", Path(farm.schema.__file__).parent / "migrations")
+        upgrade(database)
+    held = claimed_pack(database, open_batch(database, 2), new_worker(database), 2)
+    with database.begin() as tx:
+        tx.execute(update(Pack).where(Pack.id == held.id).values(lease_expires_at=tx.now - timedelta(seconds=1)))
+    assert upgrade(database) == "9998"
+
+
+def test_a_ledger_of_a_newer_version_is_not_upgraded(database: Database) -> None:
+    upgrade(database)
+    with database.begin() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaVersionError, match=r"newer version \(9999\).+update Nightshift"):
+        upgrade(database)
 
 
 def test_an_upgrade_does_not_hold_up_a_farm_behind_a_backup(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
