@@ -5,7 +5,7 @@ commits when it returns, rolls back when it raises, and is run again when the da
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, wraps
@@ -37,6 +37,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import NullPool
 
 from schemas.column_types import Utc
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
@@ -129,11 +130,15 @@ class _AgainError(Exception):
 
 
 class Database:
-    """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests. ``num_connections``:
-    to PostgreSQL, at the most: as many threads ask at a time, and the others wait."""
+    """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests.
 
-    def __init__(self, url: str, clock: Clock | None = None, *, num_connections: int = NUM_CONNECTIONS) -> None:
-        self.engine = _engine(url, num_connections)
+    ``keeps_connection``: False for a process that seldom asks: PostgreSQL has a hundred connections for the whole farm.
+    ``num_connections``: to PostgreSQL, at the most, where some are kept: the other threads wait for one.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None, *, keeps_connection: bool = True,
+                 num_connections: int = NUM_CONNECTIONS) -> None:  # fmt: skip
+        self.engine = _engine(url, _pool(num_connections) if keeps_connection else {"poolclass": NullPool})
         self._clock = clock
 
     @property
@@ -220,7 +225,13 @@ def _state(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
-def _engine(url: str, num_connections: int) -> Engine:
+def _pool(num_connections: int) -> dict[str, Any]:
+    """A quarter of them is kept; the others are closed when their moment is over."""
+    num_kept = num_connections // 4
+    return {"pool_size": num_kept, "max_overflow": num_connections - num_kept, "pool_timeout": _WAIT_SECONDS}
+
+
+def _engine(url: str, pool: Mapping[str, Any]) -> Engine:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the port
@@ -230,17 +241,15 @@ def _engine(url: str, num_connections: int) -> Engine:
     if parsed.get_backend_name() != "postgresql":
         raise SettingsError(f"the ledger is SQLite or PostgreSQL, not {parsed.get_backend_name()!r}")
     try:
-        return _postgresql_engine(parsed, num_connections)
+        return _postgresql_engine(parsed, pool)
     except (ImportError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None
 
 
-def _postgresql_engine(url: URL, num_connections: int) -> Engine:
+def _postgresql_engine(url: URL, pool: Mapping[str, Any]) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        pool_size=num_connections // 4,  # are kept; the others are closed when their moment is over
-        max_overflow=num_connections - num_connections // 4,
-        pool_timeout=_WAIT_SECONDS,
+        **pool,
         connect_args=_POSTGRESQL,
         hide_parameters=True,  # errors would quote them: prompts, names, and whatever else a row says
     )

@@ -1,5 +1,6 @@
 """What the ledger asks of a PostgreSQL session."""
 
+import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -155,3 +156,18 @@ def test_each_thread_of_the_web_page_has_a_connection_and_who_finds_none_is_told
         answer = client.get("/api/v1/batches")
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_supervisor_keeps_none_so_that_hosts_of_one_gpu_each_fit_too(postgres_url: str) -> None:
+    with closing(Database(postgres_url, keeps_connection=False)) as database, closing(Database(postgres_url)) as other:
+        with database.begin(read_only=True) as tx:
+            process_id = tx.connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        deadline = time.monotonic() + 30
+        while process_id in backends(other):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def backends(database: Database) -> set[int]:
+    with database.begin(read_only=True) as tx:
+        return set(tx.connection.exec_driver_sql("SELECT pid FROM pg_stat_activity").scalars())
