@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
-.PHONY: setup demo test chaos test-browser test-gpu check bench bench-gpu night clean
+.PHONY: setup demo screenshots test chaos test-browser test-gpu check bench bench-gpu night clean
 
 setup: $(READY)
 
@@ -31,6 +31,10 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	rm -rf .demo
 	NIGHTSHIFT_HOME=.demo/home $(BIN)/nightshift render examples/demo.tsv --pair tiny --out .demo/images
+
+# The pictures of docs/page.md, by Debian's Chromium. What the page looks like is looked at, and then committed.
+screenshots: setup
+	GOMP_SPINCOUNT=0 $(BIN)/python -m docs.screenshots
 
 # Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm, or
 # the fork server that their processes come from (tests/acceptance/conftest.py, tests/chaos), run in one process.

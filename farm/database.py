@@ -5,7 +5,7 @@ commits when it returns, rolls back when it raises, and is run again when the da
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, wraps
@@ -36,6 +36,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     ProgrammingError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
 from schemas.column_types import Utc
@@ -49,6 +50,11 @@ Clock = Callable[[], datetime]
 
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _BUSY_SECONDS: Final = 60
+#: how long a thread waits until another one of its process gives a connection back
+_WAIT_SECONDS: Final = 30.0
+#: Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask at the
+#: same moment; they get one of their own for that moment.
+NUM_CONNECTIONS: Final = 4
 _POSTGRESQL: Final = {
     "application_name": "nightshift",
     "connect_timeout": 10,
@@ -127,10 +133,12 @@ class Database:
     """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests.
 
     ``keeps_connection``: False for a process that seldom asks: PostgreSQL has a hundred connections for the whole farm.
+    ``num_connections``: to PostgreSQL, at the most, where some are kept: the other threads wait for one.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None, *, keeps_connection: bool = True) -> None:
-        self.engine = _engine(url, keeps_connection)
+    def __init__(self, url: str, clock: Clock | None = None, *, keeps_connection: bool = True,
+                 num_connections: int = NUM_CONNECTIONS) -> None:  # fmt: skip
+        self.engine = _engine(url, _pool(num_connections) if keeps_connection else {"poolclass": NullPool})
         self._clock = clock
 
     @property
@@ -147,7 +155,7 @@ class Database:
         what makes one statement that may safely be made twice.
 
         Raises:
-            DatabaseUnavailableError: the server does not answer, or the connection broke.
+            DatabaseUnavailableError: the server does not answer, the connection broke, or none was free.
             StorageError: the disk is full or read-only.
         """
         begun, options = False, {"read_only": read_only, "bare": read_only or repeatable}
@@ -155,6 +163,9 @@ class Database:
             with self.engine.connect().execution_options(**options) as connection, connection.begin():
                 begun = not options["bare"]
                 yield Transaction(connection, self._clock)
+        except PoolTimeoutError as error:
+            sentence = f"is asked by too many threads: no connection was free for {_WAIT_SECONDS:g} s"
+            raise DatabaseUnavailableError(f"the ledger {self.safe_url} {sentence}") from error
         except (IntegrityError, ProgrammingError, DataError):
             raise  # a mistake of ours, and not the database's state
         except DBAPIError as error:
@@ -214,7 +225,13 @@ def _state(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
-def _engine(url: str, keeps_connection: bool) -> Engine:
+def _pool(num_connections: int) -> dict[str, Any]:
+    """A quarter of them is kept; the others are closed when their moment is over."""
+    num_kept = num_connections // 4
+    return {"pool_size": num_kept, "max_overflow": num_connections - num_kept, "pool_timeout": _WAIT_SECONDS}
+
+
+def _engine(url: str, pool: Mapping[str, Any]) -> Engine:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the port
@@ -224,15 +241,12 @@ def _engine(url: str, keeps_connection: bool) -> Engine:
     if parsed.get_backend_name() != "postgresql":
         raise SettingsError(f"the ledger is SQLite or PostgreSQL, not {parsed.get_backend_name()!r}")
     try:
-        return _postgresql_engine(parsed, keeps_connection)
+        return _postgresql_engine(parsed, pool)
     except (ImportError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None
 
 
-def _postgresql_engine(url: URL, keeps_connection: bool) -> Engine:
-    # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask at
-    # the same moment; they get one of their own for that moment.
-    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 3} if keeps_connection else {"poolclass": NullPool}
+def _postgresql_engine(url: URL, pool: Mapping[str, Any]) -> Engine:
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         **pool,
@@ -261,7 +275,10 @@ def _sqlite_engine(path: str | None) -> Engine:
     except OSError as error:
         raise StorageError(f"cannot make the folder of the ledger {path}: {error.strerror}") from None
     engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None}, hide_parameters=True
+        f"sqlite:///{path}",
+        pool_timeout=_WAIT_SECONDS,
+        connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")

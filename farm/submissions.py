@@ -4,7 +4,7 @@ A row is made in the transaction that makes its batch, and removed with it (``ON
 staged and never opened leaves no key behind, however its process ended.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -55,6 +55,13 @@ def earlier_request(tx: Transaction, key_sha256: str) -> Earlier | None:
         return None
     answer = None if row.state == BatchState.STAGING else row.answer
     return Earlier(row.batch_id, row.request_sha256 or "", answer, row.staged_at, tx.now)
+
+
+@question
+def batches_of(tx: Transaction, token_id: int, among: Collection[int]) -> set[int]:
+    """Those of these batches that the token handed in."""
+    ours = select(SubmissionRow.batch_id).where(SubmissionRow.token_id == token_id, SubmissionRow.batch_id.in_(among))
+    return set(tx.execute(ours).scalars())
 
 
 @question

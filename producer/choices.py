@@ -93,13 +93,26 @@ class Choice:
         num = self.fewest + int(rand.random() * (self.most - self.fewest + 1))
         if num == 1:
             return self.options[_picked(self._cumulative_weights, rand)].drawn(rand)
-        places, weights = list(range(len(self.options))), list(self.weights)
+        chosen = self._chosen_alike(num, rand) if self._is_even else self._chosen(num, rand)
+        return self._joined([option.drawn(rand) for option in chosen])
+
+    def _chosen(self, num: int, rand: Random) -> list["Offer"]:
+        left, weights = list(self.options), list(self.weights)
         chosen = []
         for _ in range(num):
             place = _picked(list(accumulate(weights)), rand)
-            chosen.append(self.options[places.pop(place)])
+            chosen.append(left.pop(place))
             del weights[place]
-        return self._joined([option.drawn(rand) for option in chosen])
+        return chosen
+
+    def _chosen_alike(self, num: int, rand: Random) -> list["Offer"]:
+        """The same options where each weight is 1, as a wildcard's are: thousands of them are not added up."""
+        left = list(self.options)
+        return [left.pop(min(int(rand.random() * len(left)), len(left) - 1)) for _ in range(num)]
+
+    @cached_property
+    def _is_even(self) -> bool:
+        return set(self.weights) == {1.0}
 
     @cached_property
     def _cumulative_weights(self) -> list[float]:

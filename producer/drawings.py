@@ -6,7 +6,7 @@ row's line nor the library's own random state has a part in it.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from random import Random
@@ -54,11 +54,18 @@ class RowValues:
         return own, {name: texts.get(name, value) for name, value in self.defaults.items()}
 
 
-class Drawings:
-    """Finds a row's templates and draws from them. ``mode`` None: there are none."""
+def any_time() -> None:
+    """However long it takes."""
 
-    def __init__(self, mode: TemplateMode | None, templates: Templates, base_seed: int, repeats: Repeats) -> None:
+
+class Drawings:
+    """Finds a row's templates and draws from them. ``mode`` None: there are none. ``check_time``: before each reading
+    and drawing; it may raise."""
+
+    def __init__(self, mode: TemplateMode | None, templates: Templates, base_seed: int, repeats: Repeats,
+                 check_time: Callable[[], None]) -> None:  # fmt: skip
         self._mode = mode
+        self._check_time = check_time
         self._templates = templates
         self._base_seed = base_seed
         self._repeats = repeats
@@ -81,9 +88,11 @@ class Drawings:
             yield Drawing(row.own, row.defaults, range(count))
         elif self._mode is TemplateMode.ALL:
             for texts in _combinations(offers):
+                self._check_time()
                 yield Drawing(*row.replaced(texts), range(count), recorded)
         else:
             for copy in range(count):
+                self._check_time()
                 seed = self._seed(row.values)
                 rand = Random(seed)  # noqa: S311 it chooses words
                 texts = {name: offer.drawn(rand) for name, offer in offers.items()}
@@ -101,6 +110,7 @@ class Drawings:
         return found
 
     def _read(self, values: Mapping[str, object]) -> tuple[dict[str, Offer], list[FieldProblem]]:
+        self._check_time()
         found: dict[str, Offer] = {}
         problems = []
         for name in TEMPLATE_FIELDS:

@@ -148,8 +148,10 @@ class ExpandedRows:
     def _values(self, own: Mapping[str, object]) -> dict[str, object]:
         """What says something in the row or in any cell of it, less what the axes give."""
         values = with_defaults(own, self._defaults)
+        # More cells than may be made are not looked through: there may be any number of them, for each row.
+        axes = self._axes if self._axes and self._bound.has_room(self._axes.num_cells) else None
         for name, text in self._templates.items():
-            if name not in values and self._axes and any(name in self._with(own, cell) for cell in self._axes.cells):
+            if name not in values and axes and any(name in self._with(own, cell) for cell in axes.cells):
                 values[name] = text
         return {name: value for name, value in values.items() if name not in self._swept}
 

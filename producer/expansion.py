@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from producer.given_wildcards import GivenWildcards
 from producer.sweeps import Sweep
 from schemas.errors import InputError
 
@@ -24,10 +25,13 @@ class TemplateMode(StrEnum):
 
 @dataclass(frozen=True)
 class Expansion:
-    """What the options ask of every row. ``templates`` None: braces are text. ``count``: for rows without their own."""
+    """What the options ask of every row.
+
+    ``templates`` None: braces are text. ``wildcards``: a folder, or what was given. ``count``: for rows without one.
+    """
 
     templates: TemplateMode | None = None
-    wildcards: Path | None = None
+    wildcards: Path | GivenWildcards | None = None
     sweep: Sweep | None = None
     count: int = 1
 

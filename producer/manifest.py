@@ -5,7 +5,7 @@ when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every othe
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -15,10 +15,11 @@ from typing import Final
 from producer.axes import Axes, AxisValue, filled, without_replaced
 from producer.columns import Cells, Columns, field_mapping, field_values
 from producer.defaults import set_option
-from producer.drawings import Drawings
+from producer.drawings import Drawings, any_time
 from producer.expanded_rows import ExpandedRows
 from producer.expansion import NO_EXPANSION, Expansion
 from producer.firing_rows import with_placeholders
+from producer.given_wildcards import GivenWildcards
 from producer.inputs import Inputs
 from producer.job_bound import JobBound
 from producer.kinds import CheckedRow, Kinds
@@ -58,6 +59,8 @@ class ReadOptions:
     expansion: what else makes several rows of one: templates, sweeps, ``count``.
     max_jobs: more rows to render in all are refused; None: any number.
     placeholders: what stands for ``{date}`` and its like in the cells; none are replaced where there are no values.
+    check_time: called for each row whose templates are read, and before each text that is drawn from them; it raises
+        where a reading takes too long.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class ReadOptions:
     expansion: Expansion = NO_EXPANSION
     max_jobs: int | None = None
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    check_time: Callable[[], None] = any_time
 
 
 def read_manifest(manifest: Path | ManifestSource, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -123,8 +127,9 @@ def _made(
 
 
 def _expanded_rows(options: ReadOptions, defaults: dict[str, object], repeats: Repeats) -> ExpandedRows:
-    expansion = options.expansion
-    drawings = Drawings(expansion.templates, Templates(Wildcards(expansion.wildcards)), options.base_seed, repeats)
+    expansion, given = options.expansion, options.expansion.wildcards
+    templates = Templates(given if isinstance(given, GivenWildcards) else Wildcards(given))
+    drawings = Drawings(expansion.templates, templates, options.base_seed, repeats, options.check_time)
     if problems := drawings.flaws(defaults):
         wrong = (f"{_as_set(problem, defaults)}: {printable(problem.reason)}" for problem in problems)
         raise ManifestError("; ".join(wrong))

@@ -1,17 +1,22 @@
 """The keywords of ``Client.submit``: what `nightshift submit` has as options, with Python's types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, TypedDict, cast
+from pathlib import Path
+from typing import Final, Literal, TypedDict, cast
 
 from producer.batch_name import name_flaw, name_of_manifest
 from producer.columns import GROUPS, normal_name
+from producer.expansion import Expansion, TemplateMode
+from producer.given_wildcards import GivenWildcards
 from producer.inputs import Inputs
 from producer.manifest import ReadOptions
 from producer.manifest_source import ManifestSource
 from producer.rows import shown_value
 from producer.submit import BatchRequest
+from producer.sweeps import parsed_sweep
 from schemas.errors import InputError
+from schemas.fields import MAX_SEED
 from schemas.printable import printable
 from schemas.settings import Settings
 from schemas.submit_order import MAX_JOBS
@@ -51,6 +56,18 @@ class SubmitOptions(TypedDict, total=False):
     skip_invalid: bool
     #: render anew the images that exist already
     again: bool
+    #: read ``{red|blue}`` and ``__wildcard__`` in prompts: draw from them, or take each of their texts
+    templates: Literal["sample", "all"] | None
+    #: what wildcards there are: a folder of text files, or name → values
+    wildcards: Path | Mapping[str, Sequence[str]] | None
+    #: fields with the values that they take, as `--sweep` has them: ``["guidance_scale=4:8:1"]``
+    sweep: Sequence[str]
+    #: the first values of all sweeps, then the second ones, instead of all combinations: `--zip`
+    zipped: bool
+    #: so many images of each row that does not say it itself
+    count: int
+    #: goes into every seed that is not given; else the one of the settings
+    base_seed: int | None
 
 
 def given_options(options: SubmitOptions) -> SubmitOptions:
@@ -61,13 +78,14 @@ def given_options(options: SubmitOptions) -> SubmitOptions:
 
 
 def read_options(settings: Settings, options: SubmitOptions) -> ReadOptions:
-    """Raises InputError for a default that no field could have."""
+    """Raises InputError for a default that no field could have, and for templates or sweeps that cannot be."""
     return ReadOptions(
         columns=options.get("columns", {}),
         defaults=_as_text(options.get("defaults", {})),
         limit=options.get("limit"),
-        base_seed=settings.base_seed,
+        base_seed=_base_seed(options.get("base_seed", settings.base_seed)),
         inputs=Inputs(settings),
+        expansion=_expansion(options),
         max_jobs=options.get("max_jobs", MAX_JOBS),
     )
 
@@ -89,6 +107,21 @@ def batch_request(settings: Settings, manifest: ManifestSource | None, options: 
         timing=_timing(options),
         linked_in=None if anew else settings.images_url,
     )
+
+
+def _expansion(options: SubmitOptions) -> Expansion:
+    mode, wildcards = options.get("templates"), options.get("wildcards")
+    if mode is not None and mode not in list(TemplateMode):
+        raise InputError(f'templates "{shown_value(mode)}": it is sample or all')
+    given = GivenWildcards(wildcards) if isinstance(wildcards, Mapping) else wildcards
+    sweep = parsed_sweep(options.get("sweep", ()), zipped=options.get("zipped", False))
+    return Expansion(TemplateMode(mode) if mode else None, given, sweep, options.get("count", 1))
+
+
+def _base_seed(seed: int | None) -> int:
+    if seed is None or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"base_seed {seed}: it is a number from 0 to {MAX_SEED}")
+    return seed
 
 
 def _name(name: str | None, manifest: ManifestSource | None) -> str:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from producer.choices import Chain, Choice, Literal, Offer
+from producer.given_wildcards import GivenWildcards
 from producer.rows import shown_value
 from producer.wildcards import Wildcards
 from schemas.errors import TemplateError
@@ -50,7 +51,7 @@ def is_template(text: str) -> bool:
 class Templates:
     """Reads templates. Not for several threads."""
 
-    def __init__(self, wildcards: Wildcards) -> None:
+    def __init__(self, wildcards: Wildcards | GivenWildcards) -> None:
         self._wildcards = wildcards
         self._opened: list[str] = []
         self._choices: dict[str, Choice] = {}

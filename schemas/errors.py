@@ -4,7 +4,8 @@
     ├── InputError                  what the user gave is wrong                      exit 2
     │   ├── SpecError               a spec is out of bounds or contradicts itself
     │   ├── ManifestError           a manifest cannot be read, or has bad rows
-    │   │   └── MissingManifestError    there is no such file
+    │   │   ├── MissingManifestError    there is no such file
+    │   │   └── TooManyJobsError    it would be more jobs than were allowed
     │   ├── SettingsError           a setting is missing, unknown or malformed
     │   ├── PairError               a pair is unknown or does not load
     │   ├── InputFileError          a picture or LoRA that a job starts from is missing or broken
@@ -80,6 +81,16 @@ class ManifestError(InputError):
 
 class MissingManifestError(ManifestError):
     code = "missing_manifest"
+
+
+class TooManyJobsError(ManifestError):
+    """``would_be``: how many, and how many were allowed."""
+
+    code = "too_many_jobs"
+
+    def __init__(self, message: str, would_be: str) -> None:
+        super().__init__(message)
+        self.would_be = would_be
 
 
 class SettingsError(InputError):

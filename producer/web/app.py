@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 
 from producer.web.api import batches, events, images, jobs, session, submit
 from producer.web.counting import API_PREFIX, Counting
-from producer.web.farm import WebFarm
+from producer.web.farm import NUM_THREADS, WebFarm
 from producer.web.guard import Guard
 from producer.web.openapi import describe
 from producer.web.page import batches as page_batches
@@ -23,8 +23,6 @@ from producer.web.page import devices, gallery, grids, login, playground
 from producer.web.page import jobs as page_jobs
 from producer.web.page.errors import answer_with_pages
 
-#: they share the few connections that a process has to PostgreSQL, each for a moment
-_THREADS: Final = 12
 _PAGES: Final = (page_batches, gallery, page_jobs, grids, devices, playground, login)
 _STATIC: Final = Path(__file__).parent / "static"
 _ABOUT: Final = "Submit prompts, follow batches, take images. Errors are `application/problem+json`."
@@ -52,5 +50,5 @@ def web_app(farm: WebFarm) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    current_default_thread_limiter().total_tokens = _THREADS
+    current_default_thread_limiter().total_tokens = NUM_THREADS
     yield

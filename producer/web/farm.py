@@ -13,8 +13,13 @@ from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics
 from producer.web.origins import Hosts
 from producer.web.pulse import Pulse
 from producer.web.rates import Rates
+from producer.web.shared_answers import SharedAnswers
 from schemas.settings import Settings
 
+#: answers are worked on by so many threads
+NUM_THREADS: Final = 12
+#: each thread has its connection, and so does what looks for events: who shows a page waits for nobody who submits
+_NUM_CONNECTIONS: Final = NUM_THREADS + 1
 #: requests that write jobs into the ledger at a time: each holds a thread, and SQLite has one writer anyway
 _SUBMITTING: Final = 4
 #: manifests that lie in the temporary folder at a time
@@ -30,6 +35,7 @@ class WebFarm:
     hosts: Hosts
     rates: Rates
     pulse: Pulse
+    shared: SharedAnswers
     submitting: BoundedSemaphore
     uploading: BoundedSemaphore
     metrics: WebMetrics
@@ -43,15 +49,16 @@ class WebFarm:
             UnavailableError: the ledger does not answer, or is of another version.
         """
         hosts = Hosts.parse(settings.web_hosts, bound)
-        database = Database(settings.database_url)
+        database = Database(settings.database_url, num_connections=_NUM_CONNECTIONS)
         try:
             ensure_schema(database)
         except BaseException:
             database.close()
             raise
         rates = Rates(settings.web_requests_per_minute, time.monotonic)
+        pulse, shared = Pulse(database, settings), SharedAnswers(time.monotonic)
         submitting, uploading = BoundedSemaphore(_SUBMITTING), BoundedSemaphore(_UPLOADING)
-        return cls(settings, database, hosts, rates, Pulse(database, settings), submitting, uploading, metrics)
+        return cls(settings, database, hosts, rates, pulse, shared, submitting, uploading, metrics)
 
     def close(self) -> None:
         """Ends every stream of events."""

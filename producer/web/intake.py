@@ -17,7 +17,7 @@ from producer.web.api.shapes import AcceptedShape, WarnedShape
 from producer.web.callers import Caller
 from producer.web.farm import WebFarm
 from producer.web.problems import SHOWN_ERRORS, RefusedRowsError, Wrong
-from schemas.errors import ManifestError, NightshiftError, RequestError
+from schemas.errors import ManifestError, NightshiftError, RequestError, TooManyJobsError
 from schemas.records import Received
 
 log = logging.getLogger("nightshift.web")
@@ -109,6 +109,9 @@ class Intake:
         request = replace(request, received=self._received)
         try:
             submit(self._database, advised.passed(self._noted(rows)), request, before_opening)
+        except TooManyJobsError as error:
+            sentence = f"{error.would_be}: send fewer rows at a time, or ask for fewer images of each"
+            raise RequestError(413, "too_many_jobs", sentence) from error
         except ManifestError as error:
             first, is_of_rows = str(error).partition("\n")[0], self._num_wrong and request.invalid_folder is None
             sentence = f"wrong rows: {self._num_wrong:,}; nothing was enqueued" if is_of_rows else first

@@ -3,14 +3,19 @@
 import re
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from farm import ledger
+from farm.database import Database
+from farm.retries import Failure
 from tests.acceptance.browser import chromium, watched_page
 from tests.acceptance.conftest import SMALL, Farm, wait_until
+from tests.integration.ledger_farm import claimed_pack, new_worker
 
 pytestmark = pytest.mark.browser
 
@@ -65,11 +70,12 @@ def test_a_prompt_is_tried_seen_and_compared_with_and_without_the_refiner(page: 
     expect(page.get_by_role("table")).to_contain_text("refiner.mode")
     assert page.title().startswith(f"{without_refiner} and {with_refiner}")
     over = page.locator(".slider .over")
-    assert over.evaluate("image => image.style.clipPath") == "inset(0px 0px 0px 50%)"
+    shown = "image => getComputedStyle(image).clipPath"
+    assert over.evaluate(shown) == "inset(0px 0px 0px 50%)"
     split = page.get_by_label("Where the left image ends")
     split.focus()
     page.keyboard.press("End")
-    assert over.evaluate("image => image.style.clipPath") == "inset(0px 0px 0px 100%)"
+    assert over.evaluate(shown) == "inset(0px 0px 0px 100%)"
 
 
 def test_a_batch_is_followed_and_canceled_while_the_page_is_open(page: Page, warm_farm: Farm, manifest: Path) -> None:
@@ -87,6 +93,22 @@ def test_a_batch_is_followed_and_canceled_while_the_page_is_open(page: Page, war
     expect(page.locator(".state").first).to_have_text(re.compile("canceled|ended"))
 
 
+def test_who_waits_for_a_job_sees_its_end_before_that_of_its_batch(page: Page, warm_farm: Farm, manifest: Path) -> None:
+    later = ("--not-before", "2099-01-01T00:00Z")
+    batch_id = warm_farm.answer("submit", "--again", *later, manifest, *SMALL)["batch_id"]
+    batch = page.context.new_page()
+    batch.goto(f"/batches/{batch_id}")
+    page.goto(f"/batches/{batch_id}/jobs/1")
+    expect(page.locator("[data-awaits]")).to_contain_text("This job is pending: begins")
+    with closing(Database(warm_farm.environment["NIGHTSHIFT_DATABASE_URL"])) as database:
+        pack = claimed_pack(database, batch_id, new_worker(database), 1)
+        ledger.fail_jobs(
+            database, pack, [job.id for job in pack.jobs], Failure("render", "is black", retryable=False), 3
+        )
+    expect(page.locator(".notice.bad")).to_contain_text("is black", timeout=60_000)
+    expect(batch.locator("[data-news]")).to_contain_text("1 more job has ended.", timeout=60_000)
+
+
 def test_a_gallery_goes_on_as_it_is_scrolled(page: Page, warm_farm: Farm, tmp_path: Path) -> None:
     manifest = tmp_path / "many.txt"
     manifest.write_text("\n".join(f"cat {number}" for number in range(150)))
@@ -99,6 +121,7 @@ def test_a_gallery_goes_on_as_it_is_scrolled(page: Page, warm_farm: Farm, tmp_pa
         page.mouse.wheel(0, 4_000)
         page.wait_for_timeout(50)
     assert tiles.count() == 150
+    page.get_by_text("Look for some of them").click()
     page.get_by_label("Prompt has").fill("cat 14")
     page.get_by_role("button", name="Filter").click()
     expect(tiles).to_have_count(11)

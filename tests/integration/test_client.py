@@ -121,7 +121,23 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"defaults": {"wdth": 512}}, "there is no field 'wdth'"),
     ({"defaults": {"width": None}}, "default width: None: should be text"),
     ({"limit": 0}, "the limit is 1 or more"),
+    ({"templates": "some"}, 'templates "some": it is sample or all'),
+    ({"wildcards": {"a": ["b"]}}, "says nothing without"),
+    ({"sweep": ["nothing=1"]}, "there is no field"),
+    ({"count": 0}, "--count 0"),
+    ({"base_seed": -1}, "base_seed -1"),
 ]
+
+
+def test_a_row_becomes_many_as_with_the_command(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "animal.txt").write_text("cat\ndog\n")
+    for wildcards in (tmp_path, {"animal": ["cat", "dog"]}):
+        batch = client.submit([{"prompt": "a {red|blue} __animal__"}], templates="all", wildcards=wildcards,
+                              sweep=["width=512,640", "height=512,768"], zipped=True, count=2, base_seed=7)  # fmt: skip
+        specs = [job.spec for job in client.results(batch)]
+        assert len(specs) == 2 * 2 * 2 * 2
+        assert {(spec.width, spec.height) for spec in specs} == {(512, 512), (640, 768)}
+        assert {spec.prompt for spec in specs} == {"a red cat", "a blue cat", "a red dog", "a blue dog"}
 
 
 def test_more_jobs_than_may_be_are_refused_and_none_leaves_an_option_as_it_is(client: Client) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from starlette.testclient import TestClient
 
 from farm import ledger
@@ -16,7 +17,8 @@ from farm.batches import create_batch, open_batch
 from producer.job_pages import job_of
 from producer.manifest import ReadOptions, Row, read_rows
 from producer.queries import batch_summary
-from producer.web.page import gallery
+from producer.web import shared_answers
+from producer.web.page import gallery, templating
 from producer.web.page.forms import own_path
 from schemas.records import StagedJob
 from schemas.states import JobState
@@ -45,12 +47,17 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
         ]  # fmt: skip
         done_batch(farm.database, farm.page.settings.images_url, kinds)
         waiting = create_batch(farm.database, EVIL, "tiny", 5)
-        specs = [job_spec(n, prompt=f"cat {n}") for n in range(1, 151)]
-        rows = [StagedJob.of(n, WrittenSpec.of(spec), 0, {"Set": "a&b"}) for n, spec in enumerate(specs, 1)]
+        specs = [job_spec(n, prompt=f"cat {n} {EVIL}") for n in range(1, 151)]
+        specs[9] = job_spec(10, prompt=f"cat 10 {EVIL}", scheduler="ddim", height=128)
+        meta = {10: {"Set": "c"}}
+        rows = [
+            StagedJob.of(n, WrittenSpec.of(spec), 0, meta.get(n, {"Set": "a&b"})) for n, spec in enumerate(specs, 1)
+        ]
         ledger.stage_jobs(farm.database, waiting, rows)
         open_batch(farm.database, waiting)
-        failed = {"state": JobState.FAILED, "error": f"no such LoRA {EVIL}", "error_code": "lora", "attempts": 3}
+        failed = {"state": JobState.FAILED, "error": f"no such LoRA {EVIL}", "error_code": EVIL, "attempts": 3}
         with farm.database.begin() as tx:
+            tx.execute(update(Job).where(Job.batch_id == 1, Job.number == 1).values(meta={EVIL: EVIL}))
             tx.execute(update(Job).where(Job.batch_id == 2, Job.number > 148).values(**failed, traceback=f"at {EVIL}"))
         unserved = create_batch(farm.database, "dogs", "sdxl", 5)
         ledger.stage_jobs(farm.database, unserved, [staged(1)])
@@ -102,7 +109,9 @@ PAGES = (
         "/batches/2",
         "/batches/2/card",
         "/batches/2/failures",
+        "/batches/2/failures?whole=true",
         "/batches/1/plot",
+        "/batches/1/plot?whole=true",
         "/batches/1/jobs/1",
     ),
     *("/batches/2/jobs/149", "/batches/2/jobs/1", "/compare?left=1/1&right=1/3", "/batches/1/grid?job=1", "/devices"),
@@ -125,6 +134,13 @@ def test_a_strangers_words_stay_words(page: TestClient, path: str) -> None:
             assert (attributes.get(name) or "/").startswith(("/", "#"))
 
 
+def test_no_template_takes_a_word_for_html() -> None:
+    folder = Path(templating.__file__).parents[1] / "templates"
+    texts = [path.read_text() for path in folder.iterdir()]
+    assert len(texts) > 15
+    assert [text for text in texts if re.search(r"\|\s*safe|autoescape|Markup", text)] == []
+
+
 def test_every_page_has_a_title_a_language_and_one_heading(page: TestClient) -> None:
     for path in ("/", "/batches/1", "/batches/1/jobs/1", "/devices", "/try", "/login", "/nothing"):
         found = Found(page.get(path).text)
@@ -133,7 +149,7 @@ def test_every_page_has_a_title_a_language_and_one_heading(page: TestClient) -> 
 
 
 def test_a_queue_that_nobody_serves_is_shown_in_red(page: TestClient) -> None:
-    for path in ("/", "/devices"):
+    for path in ("/", "/devices", "/batches/3"):
         text = page.get(path).text
         assert 'class="alarm" role="alert">Nobody serves pair <strong>sdxl</strong>' in text
         assert "<strong>tiny</strong>" not in text
@@ -171,6 +187,11 @@ def test_a_gallery_begins_where_it_is_told_to(page: TestClient) -> None:
         ("column=Set&value=a%26b&text=cat 7", [7, *range(70, 80)]),
         ("size=256x256&scheduler=euler&text=cat 150", [150]),
         ("size=512×512", []),
+        ("size=256x128", [10]),
+        ("scheduler=ddim", [10]),
+        ("column=Set&value=c", [10]),
+        ('column=a"b&value=c', []),
+        ("state=failed&text=cat", [149, 150]),
         ("state=nonsense&text=cat 3&from=30", [*range(30, 40), *range(130, 140)][:10]),
     ],
 )
@@ -198,6 +219,36 @@ def test_a_job_can_be_copied_as_the_row_that_asks_for_it_again(page: TestClient,
     (read,) = read_rows([json.loads(unescape(found[1]))], ReadOptions())
     assert isinstance(read, Row)
     assert read.written.digest == job_of(farm.database, 1, 3).spec.digest
+
+
+def test_a_job_leads_to_those_beside_it_and_to_none_that_is_not_there(page: TestClient) -> None:
+    def led(path: str) -> list[str | None]:
+        return [link["href"] for link in Found(page.get(path).text).all("a") if link.get("rel") in ("prev", "next")]
+
+    assert led("/batches/1/jobs/1") == ["/batches/1/jobs/2"]
+    assert led(f"/batches/1/jobs/{NUM_DONE}") == [f"/batches/1/jobs/{NUM_DONE - 1}"]
+
+
+def test_a_job_that_waits_says_why(page: TestClient) -> None:
+    assert "Nobody serves pair <strong>sdxl</strong>" in page.get("/batches/3/jobs/1").text
+    assert "Nobody serves" not in page.get("/batches/2/jobs/1").text
+    page.post("/batches/2/pause")
+    assert "This job is pending: paused" in page.get("/batches/2/jobs/1").text
+    page.post("/batches/2/resume")
+
+
+def test_without_scripts_a_part_of_a_page_is_a_page(page: TestClient) -> None:
+    assert 'href="/batches/2/plot?whole=true"' in page.get("/batches/2").text
+    for part in ("plot", "failures"):
+        path = f"/batches/2/{part}"
+        assert len(Found(page.get(f"{path}?whole=true").text).all("h1")) == 1
+        assert "<html" not in page.get(path).text
+
+
+def test_the_page_that_is_open_is_marked(page: TestClient) -> None:
+    for path in ("/", "/devices", "/try"):
+        (here,) = [link for link in Found(page.get(path).text).all("a") if "aria-current" in link]
+        assert here["href"] == path
 
 
 def test_a_job_shows_its_siblings_and_what_it_is_without_the_refiner(page: TestClient) -> None:
@@ -259,6 +310,24 @@ def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage
     assert page.post("/devices/drain", data={"worker": "nobody"}).status_code == 404
 
 
+def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(
+    page: TestClient, farm: FarmWithPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_answers, "_SECONDS", 3600.0)  # else a slow machine takes longer than that
+    farm.page.shared.forget("devices")
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    event.listen(farm.page.database.engine, "before_cursor_execute", note)
+    assert page.get("/devices").status_code == 200
+    num_of_one = len(asked)
+    assert {page.get("/devices/table").status_code for _ in range(50)} == {200}
+    event.remove(farm.page.database.engine, "before_cursor_execute", note)
+    assert 0 < num_of_one < len(asked) <= 2 * num_of_one
+
+
 # --- what changes something ------------------------------------------------------------------------------------------
 
 
@@ -285,6 +354,19 @@ def test_who_may_only_read_is_offered_nothing_else(farm: FarmWithPage) -> None:
         assert "Your token is not for submitting" in client.get("/try").text
 
 
+def test_who_may_submit_is_offered_to_cancel_what_it_submitted(farm: FarmWithPage) -> None:
+    with farm.client(farm.token(Scope.READ, Scope.SUBMIT)) as client:
+        client.follow_redirects = False
+        led = client.post("/try", data={"prompt": "mine", "pair": "tiny"}).headers["location"]
+        batch = led.removesuffix("/jobs/1")
+        offered = re.findall(r'popovertarget="(\w+)-(\d+)"', client.get("/").text)
+        assert {name for name, number in offered} == {"cancel"}
+        assert {f"/batches/{number}" for _, number in offered} == {batch}
+        assert client.post(f"{batch}/cancel").headers["location"] == batch
+        assert client.post("/batches/3/cancel").status_code == 403
+        assert client.post(f"{batch}/pause").status_code == 403
+
+
 def test_a_stranger_is_asked_for_a_token_and_led_on(farm: FarmWithPage) -> None:
     with farm.client() as client:
         client.follow_redirects = False
@@ -301,7 +383,8 @@ def test_a_stranger_is_asked_for_a_token_and_led_on(farm: FarmWithPage) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil", "javascript:1", "", "/a\nb"]
+    "given",
+    ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil", "javascript:1", "", "/a\nb", "/a\\b"],
 )
 def test_nobody_is_led_away_from_the_page(given: str) -> None:
     assert own_path(given) == "/"
@@ -319,6 +402,14 @@ def test_a_prompt_is_tried_before_everything_else(page: TestClient, farm: FarmWi
     text = page.get(led.headers["location"]).text
     assert f'data-awaits="{batch.id}"' in text
     assert "&#34;mode&#34;: &#34;off&#34;" in text  # the box was not ticked
+
+
+def test_a_prompt_is_tried_no_higher_than_the_token_may(farm: FarmWithPage) -> None:
+    with farm.client(farm.token(Scope.SUBMIT, max_priority=3)) as client:
+        client.follow_redirects = False
+        found = re.fullmatch(r"/batches/(\d+)/jobs/1", client.post("/try", data={"prompt": "low"}).headers["location"])
+    assert found is not None
+    assert batch_summary(farm.database, int(found[1])).priority == 3
 
 
 def test_a_prompt_that_cannot_be_rendered_comes_back_with_the_reason(page: TestClient) -> None:

@@ -1,17 +1,22 @@
 """What the ledger asks of a PostgreSQL session."""
 
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import pytest
 from sqlalchemy import QueuePool, text
 
+from farm import database as farm_database
 from farm import ledger, packs
 from farm.claims import claim
 from farm.database import Database, Transaction, question, transaction
 from farm.schema import upgrade
+from producer.web.farm import NUM_THREADS, WebFarm
 from schemas.errors import DatabaseUnavailableError
+from schemas.settings import Settings
 from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, release_pack
+from tests.integration.web_client import web_client
 
 
 def test_the_server_ends_a_transaction_whose_client_vanished(postgres_url: str) -> None:
@@ -121,6 +126,36 @@ def test_a_process_keeps_one_connection_so_that_fifty_workers_fit_into_a_hundred
         assert pool.checkedout() == 3
     assert (pool.checkedout(), pool.checkedin()) == (0, 1)
     database.close()
+
+
+def test_who_waits_too_long_for_a_connection_of_its_process_is_told_so(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence, as of a ledger that does not answer: it may be tried again."""
+    monkeypatch.setattr(farm_database, "_WAIT_SECONDS", 0.05)
+    with closing(Database(postgres_url)) as database:
+        with ExitStack() as held:
+            for _ in range(farm_database.NUM_CONNECTIONS):
+                held.enter_context(database.begin())
+            with pytest.raises(DatabaseUnavailableError, match=r"no connection was free for 0\.05 s"):
+                one(database)
+        assert one(database) == 1
+
+
+def test_each_thread_of_the_web_page_has_a_connection_and_who_finds_none_is_told_to_come_again(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_database, "_WAIT_SECONDS", 0.05)
+    new_ledger(postgres_url).close()
+    settings = Settings(home=tmp_path, database_url=postgres_url, images_url=str(tmp_path / "images"))
+    with closing(WebFarm.open(settings)) as farm, web_client(farm) as client, ExitStack() as held:
+        for _ in range(NUM_THREADS):
+            held.enter_context(farm.database.begin())
+        assert client.get("/api/v1/batches").status_code == 200
+        held.enter_context(farm.database.begin())  # what looks for events has one, too
+        answer = client.get("/api/v1/batches")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_supervisor_keeps_none_so_that_hosts_of_one_gpu_each_fit_too(postgres_url: str) -> None:

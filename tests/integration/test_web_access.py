@@ -57,6 +57,19 @@ def test_a_token_may_what_its_scopes_say_and_nothing_else(farm: FarmWithPage) ->
             assert client.get("/api/v1/caller").json()["scopes"] == [scope]
 
 
+def test_who_may_submit_may_cancel_what_it_submitted_and_nothing_else(farm: FarmWithPage) -> None:
+    theirs, order = open_batch(farm.database, 1), {"rows": [{"prompt": "mine"}]}
+    with farm.client(farm.token(Scope.SUBMIT)) as other:
+        others = other.post("/api/v1/batches", json=order).json()["batch_id"]
+    with farm.client(farm.token(Scope.SUBMIT)) as client:
+        mine = client.post("/api/v1/batches", json=order).json()["batch_id"]
+        for batch_id, status in ((theirs, 403), (others, 403), (999_999, 403), (mine, 200)):
+            assert client.post(f"/api/v1/batches/{batch_id}/cancel").status_code == status
+            assert client.post(f"/api/v1/batches/{batch_id}/pause").status_code == 403
+    with farm.client(farm.token(Scope.READ)) as client:
+        assert client.post(f"/api/v1/batches/{others}/cancel").json()["code"] == "scope"
+
+
 def test_a_revoked_token_is_worth_nothing(farm: FarmWithPage) -> None:
     with farm.client(farm.token()) as client:
         name = client.get("/api/v1/caller").json()["name"]
@@ -173,6 +186,9 @@ def test_every_answer_tells_browsers_to_run_and_frame_nothing_of_others(farm: Fa
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"] == policy["img-src"] == policy["style-src"] == "'self'"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-opener-policy"] == headers["referrer-policy"] == "same-origin"
     assert "unsafe" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"

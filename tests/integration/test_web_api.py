@@ -16,6 +16,7 @@ from farm.database import Database
 from farm.image_store import ImageStore, local_path
 from farm.retries import Failure
 from producer import job_pages
+from producer.batch_throughput import throughput
 from producer.web.farm import WebFarm
 from schemas.settings import Settings
 from schemas.tables import Image
@@ -201,6 +202,16 @@ def test_prompts_and_errors_are_data_and_never_a_page(client: TestClient, mixed:
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "script-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_throughput_is_of_images_and_not_of_packs_that_failed(database: Database, store: ImageStore) -> None:
+    batch_id = open_batch(database, 3, guidance_scale=6.0)
+    fail_one(database, batch_id)
+    assert throughput(database, batch_id) is None
+    render(database, store, batch_id, 2)
+    found = throughput(database, batch_id)
+    assert found is not None
+    assert sum(found.nums) == 2
 
 
 # --- images ----------------------------------------------------------------------------------------------------------

@@ -45,6 +45,6 @@ class FarmWithPage:
 
 @contextmanager
 def farm_with_page(folder: Path, metrics: WebMetrics = TOLD_TO_NOBODY, **settings: Any) -> Iterator[FarmWithPage]:
-    given = Settings(home=folder / "home", images_url=str(folder / "images"), **settings)
+    given = Settings(**{"home": folder / "home", "images_url": str(folder / "images"), **settings})
     with closing(new_ledger(given.database_url)) as database, closing(WebFarm.open(given, metrics=metrics)) as page:
         yield FarmWithPage(page, database)

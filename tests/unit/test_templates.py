@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.choices import MOST, Choice, Literal
+from producer.given_wildcards import GivenWildcards
 from producer.templates import MAX_NESTING, Templates
 from producer.wildcards import Wildcards
 from schemas.errors import InputError, TemplateError
@@ -279,3 +280,38 @@ def test_whatever_stands_in_a_template_it_is_read_or_refused_in_one_sentence(tem
     except TemplateError:
         return
     assert len(list(islice(offer.texts(), 20))) == min(offer.num_texts, 20)
+
+
+# Wildcards that come with the rows
+
+
+def test_wildcards_may_be_given_with_the_rows_and_name_each_other() -> None:
+    given = GivenWildcards(
+        {"cats/small": ["lion cub", "{old|young} tiger", "lion cub"], "pet": ["__cats/small__", "dog"]}
+    )
+    offered = ["lion cub", "old tiger", "young tiger", "dog"]
+    assert list(Templates(given).offer("__pet__").texts()) == offered
+
+
+@pytest.mark.parametrize("name", ["none", "*", "cats/*", "../cats", "/etc/passwd"])
+def test_a_wildcard_that_was_not_given_is_refused_and_those_that_were_are_named(name: str) -> None:
+    with pytest.raises(TemplateError, match="which was not given; there are cats, dogs"):
+        Templates(GivenWildcards({"cats": ["a"], "dogs": ["b"]})).offer(f"__{name}__")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"": ["a"]}, {"a*": ["a"]}, {"a__b": ["a"]}, {"_a": ["a"]}, {"a ": ["a"]}, {"a{": ["a"]}, {"x" * 201: ["a"]},
+     {"a": []}, {"a": [" "]}, {"a": "text"}, {"a": [1]}, {str(n): ["a"] for n in range(1_001)}, {"a": ["a"] * 100_001}],
+)  # fmt: skip
+def test_what_no_template_could_name_or_is_too_much_is_refused(given: dict[str, list[str]]) -> None:
+    with pytest.raises(InputError, match="wildcard"):
+        GivenWildcards(given)
+
+
+def test_options_of_weight_1_are_drawn_as_any_of_equal_weights_are() -> None:
+    """They have a quicker way; manifests that were drawn before it must stay as they were."""
+    options = tuple(Literal(str(number)) for number in range(12))
+    once, twice = (Choice(options, (weight,) * 12, 2, 12) for weight in (1.0, 2.0))
+    for seed in range(200):
+        assert once.drawn(Random(seed)) == twice.drawn(Random(seed))

@@ -1,6 +1,6 @@
 """Batches over HTTP: listed, seen, paused, resumed, canceled, tried again, put in another order."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
@@ -8,17 +8,20 @@ from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm import ledger
+from farm.submissions import batches_of
 from producer import changes
 from producer.batch_pages import batches_before
 from producer.outlook import outlook
 from producer.queries import batch_summary
 from producer.web.api.orders import WHOLE
 from producer.web.api.shapes import BatchPage, BatchShape
-from producer.web.callers import Farm, Operator, Reader
+from producer.web.callers import Caller, Farm, Known, Operator, Reader
 from producer.web.cursors import MAX_CHARACTERS, after_cursor, cursor
+from producer.web.farm import WebFarm
 from producer.web.problems import problems
 from schemas.errors import NotFoundError, RequestError
 from schemas.states import BatchState
+from schemas.token import Scope
 
 router = APIRouter(prefix="/batches", tags=["batches"], responses=problems(400, 401, 403, 421, 422, 429, 503))
 
@@ -73,6 +76,15 @@ def conflicts() -> Iterator[None]:
         raise RequestError(409, "state", str(error)) from error
 
 
+def cancelable(farm: WebFarm, caller: Caller, batch_ids: Collection[int]) -> Collection[int]:
+    """Those of them that the caller may cancel: any, or those that its own token handed in."""
+    if Scope.OPERATE in caller.rights.scopes:
+        return batch_ids
+    if Scope.SUBMIT not in caller.rights.scopes or caller.token_id is None:
+        return ()
+    return batches_of(farm.database, caller.token_id, batch_ids)
+
+
 @router.get("", response_model=BatchPage)
 def list_batches(
     farm: Farm,
@@ -115,9 +127,13 @@ def resume_batch(farm: Farm, _caller: Operator, batch_id: BatchId) -> Any:
 
 @router.post("/{batch_id}/cancel", response_model=Canceled, responses=problems(404, 413))
 def cancel_batch(
-    farm: Farm, _caller: Operator, batch_id: BatchId, how: Annotated[Cancellation | None, Body()] = None
+    farm: Farm, caller: Known, batch_id: BatchId, how: Annotated[Cancellation | None, Body()] = None
 ) -> Any:
-    """Cancels what waits, at once; what renders is finished, unless `now`. Images stay."""
+    """Cancels what waits, at once; what renders is finished, unless `now`. Images stay. Who submitted the batch may do
+    it without the scope `operate`."""
+    if batch_id not in cancelable(farm, caller, [batch_id]):
+        sentence = "this token is not for that: it lacks the scope operate, and has not submitted the batch itself"
+        raise RequestError(403, "scope", sentence)
     batch = batch_summary(farm.database, batch_id)
     left = changes.cancel(farm.database, batch, now=how.now if how else False)
     return Canceled(batch=BatchShape.of(left) if left else None)

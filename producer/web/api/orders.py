@@ -4,8 +4,10 @@ from typing import Annotated, Final, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from producer.expansion import MAX_COUNT
 from producer.submit_options import SubmitOptions
 from schemas.errors import InputError
+from schemas.fields import MAX_SEED
 from schemas.printable import shown
 
 Text = Annotated[str, Field(max_length=200)]
@@ -19,6 +21,21 @@ def _whole(value: object) -> object:
 #: goes last in an ``Annotated``, or the description would lose the bounds
 WHOLE: Final = BeforeValidator(_whole)
 MAX_ROWS: Final = 10_000_000
+#: each is checked with its ten thousand values before anything is made of them
+_MAX_SWEEPS: Final = 8
+
+#: a number, or its digits: JavaScript would round it
+Seed = Annotated[
+    Annotated[int, Field(ge=0, le=MAX_SEED)] | Annotated[str, Field(pattern=r"^[0-9]{1,20}$")] | None,
+    Field(description="Goes into every seed that is not given.", examples=["7"]),
+    WHOLE,
+]
+SweepText = Annotated[str, Field(min_length=1, max_length=10_000)]
+Sweeps = Annotated[
+    list[SweepText],
+    Field(max_length=_MAX_SWEEPS, description="FIELD=VALUES: every row with each of them; of several, with all"
+          " combinations.", examples=[["guidance_scale=4:8:1"]]),
+]  # fmt: skip
 
 
 class Treatment(BaseModel):
@@ -37,11 +54,19 @@ class Treatment(BaseModel):
     max_jobs: Annotated[int | None, Field(ge=1, le=MAX_ROWS, description="More are refused."), WHOLE] = None
     skip_invalid: Annotated[bool, Field(description="Leave bad rows out instead of refusing all.")] = False
     again: Annotated[bool, Field(description="Render anew the images that exist already.")] = False
+    templates: Annotated[
+        Literal["sample", "all"] | None,
+        Field(description="Read {red|blue} in prompts as a choice: draw from it, or take each."),
+    ] = None
+    sweep: Sweeps = []
+    zipped: Annotated[bool, Field(description="Walk all of `sweep` side by side.")] = False
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT, description="So many images of each row."), WHOLE] = 1
+    base_seed: Seed = None
 
     def options(self) -> SubmitOptions:
         """As ``Client.submit`` takes them."""
         own = {name: getattr(self, name) for name in Treatment.model_fields}
-        return cast(SubmitOptions, own)
+        return cast(SubmitOptions, {**own, "base_seed": None if self.base_seed is None else int(self.base_seed)})
 
 
 class RowsOrder(Treatment):
@@ -53,6 +78,8 @@ class RowsOrder(Treatment):
             "examples": [
                 {"rows": [{"prompt": "a lighthouse in a storm", "seed": 7, "refiner": {"start": 0.9}}],
                  "name": "lighthouses", "pair": "tiny", "defaults": {"width": 512, "height": 512}},
+                {"rows": [{"prompt": "a {red|blue} __animal__ at {dawn|night}"}], "templates": "sample", "count": 4,
+                 "wildcards": {"animal": ["fox", "owl"]}, "sweep": ["guidance_scale=4:8:2"], "base_seed": "7"},
             ]
         },
     )  # fmt: skip
@@ -61,8 +88,12 @@ class RowsOrder(Treatment):
     defaults: Annotated[dict[str, JsonValue], Field(description="Field → value for rows without one.")] = {}
     columns: Annotated[dict[str, str], Field(description="Column → field, for columns of other names.")] = {}
 
+    wildcards: Annotated[dict[str, list[str]] | None,
+                         Field(description="Name → values, for `templates`.")] = None  # fmt: skip
+
     def options(self) -> SubmitOptions:
-        return {**super().options(), "defaults": self.defaults, "columns": self.columns}
+        own: SubmitOptions = {"defaults": self.defaults, "columns": self.columns, "wildcards": self.wildcards}
+        return {**super().options(), **own}
 
 
 class UploadOrder(Treatment):

@@ -12,14 +12,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from producer.batch_name import name_flaw
-from producer.manifest import BadRow, Row, read_manifest, read_rows
+from producer.manifest import BadRow, ReadOptions, Row, read_manifest, read_rows
 from producer.manifest_format import without_suffixes
 from producer.manifest_source import ManifestSource, place_name
 from producer.submit_options import SubmitOptions, batch_request, given_options, read_options
-from producer.web.api.orders import MAX_ROWS, RowsOrder, Treatment, UploadOrder
+from producer.web.api.orders import RowsOrder, Treatment, UploadOrder
 from producer.web.api.shapes import AcceptedShape
 from producer.web.body import Upload, body_in_memory, uploaded
 from producer.web.callers import Caller, Farm, Submitter
+from producer.web.drawing_time import DrawingTime
 from producer.web.farm import WebFarm
 from producer.web.intake import Asked, Intake
 from producer.web.problems import problems
@@ -76,8 +77,8 @@ def _take_rows(farm: WebFarm, caller: Caller, key: str | None, content: bytes) -
     intake = Intake(farm, Asked(caller, key, hashlib.sha256(content).hexdigest()))
     if earlier := intake.earlier_answer():
         return earlier
-    options = _options(caller, order)
-    rows = read_rows(order.rows, read_options(farm.settings, options))
+    options = _options(farm, caller, order)
+    rows = read_rows(order.rows, _reading(farm, options))
     return intake.accept(rows, batch_request(farm.settings, None, options))
 
 
@@ -86,18 +87,22 @@ def _take_upload(farm: WebFarm, caller: Caller, key: str | None, order: UploadOr
     intake = Intake(farm, Asked(caller, key, asked))
     if earlier := intake.earlier_answer():
         return earlier
-    options = _options(caller, order)
+    options = _options(farm, caller, order)
     source = ManifestSource(upload.path, order.format)
-    rows = _called(order.file, upload, read_manifest(source, read_options(farm.settings, options)))
+    rows = _called(order.file, upload, read_manifest(source, _reading(farm, options)))
     name = order.name or _batch_name(order.file)
     return intake.accept(rows, batch_request(farm.settings, source, {**options, "name": name}))
 
 
-def _options(caller: Caller, order: Treatment) -> SubmitOptions:
-    """As `Client.submit` takes them, within what the caller may."""
-    options = given_options(order.options())
-    max_jobs = options.get("max_jobs", MAX_ROWS)  # of more than the farm takes `Intake` says so
+def _options(farm: WebFarm, caller: Caller, order: Treatment) -> SubmitOptions:
+    """As `Client.submit` takes them, within what the caller and the farm may."""
+    options, most = given_options(order.options()), farm.settings.web_max_jobs
+    max_jobs = min(options.get("max_jobs", most), most)
     return {**options, "priority": caller.priority(order.priority), "max_jobs": max_jobs}
+
+
+def _reading(farm: WebFarm, options: SubmitOptions) -> ReadOptions:
+    return replace(read_options(farm.settings, options), check_time=DrawingTime().check)
 
 
 def _batch_name(file_name: str) -> str:

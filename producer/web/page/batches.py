@@ -1,5 +1,6 @@
 """The batches as a page: how far each is, and what may be done with it."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
@@ -9,9 +10,9 @@ from producer.batch_pages import batches_before
 from producer.outlook import outlook
 from producer.queries import BatchSummary, batch_summary, waiting_pairs
 from producer.web.api import batches as api
-from producer.web.api.batches import BatchId
+from producer.web.api.batches import BatchId, cancelable
 from producer.web.api.shapes import BatchShape
-from producer.web.callers import Farm, Operator, Reader
+from producer.web.callers import Farm, Known, Operator, Reader
 from producer.web.farm import WebFarm
 from producer.web.page.forms import Fields, lead_to
 from producer.web.page.templating import page
@@ -28,13 +29,16 @@ def show_batches(farm: Farm, caller: Reader, before: Annotated[int | None, Query
     found = batches_before(farm.database, before, [], _SHOWN + 1)
     shapes = [_shape(farm, batch) for batch in found[:_SHOWN]]
     older = found[_SHOWN - 1].id if len(found) > _SHOWN else None
-    return page("batches.html", caller, batches=shapes, older=older, is_first=before is None, unserved=unserved(farm))
+    ours = cancelable(farm, caller, [shape.id for shape in shapes])
+    return page("batches.html", caller, batches=shapes, older=older, is_first=before is None, cancelable=ours,
+                unserved=unserved(farm))  # fmt: skip
 
 
 @router.get("/batches/{batch_id}/card")
 def show_card(farm: Farm, caller: Reader, batch_id: BatchId) -> Any:
     """One batch as it stands among the others: for a page that hears of a new one."""
-    return page("_card.html", caller, batch=_shape(farm, batch_summary(farm.database, batch_id)))
+    shape = _shape(farm, batch_summary(farm.database, batch_id))
+    return page("_card.html", caller, batch=shape, cancelable=cancelable(farm, caller, [batch_id]))
 
 
 @router.post("/batches/{batch_id}/pause")
@@ -52,7 +56,7 @@ def resume(farm: Farm, caller: Operator, batch_id: BatchId) -> Any:
 
 
 @router.post("/batches/{batch_id}/cancel")
-def cancel(farm: Farm, caller: Operator, batch_id: BatchId, fields: Fields) -> Any:
+def cancel(farm: Farm, caller: Known, batch_id: BatchId, fields: Fields) -> Any:
     """What waits; with ``now`` also what renders."""
     left = api.cancel_batch(farm, caller, batch_id, api.Cancellation(now="now" in fields))
     return lead_to(f"/batches/{batch_id}" if left.batch else "/")
@@ -75,10 +79,11 @@ def reprioritise(farm: Farm, caller: Operator, batch_id: BatchId, fields: Fields
     return lead_to(f"/batches/{batch_id}")
 
 
-def unserved(farm: WebFarm) -> list[str]:
-    """Pairs whose jobs wait and that no live worker pins."""
+def unserved(farm: WebFarm, among: Collection[str] | None = None) -> list[str]:
+    """Pairs whose jobs wait and that no live worker pins; of these, where some are named."""
     served = live_workers(farm.database, farm.settings.lease_seconds)
-    return sorted(waiting_pairs(farm.database) - served.keys())
+    waiting = waiting_pairs(farm.database) - served.keys()
+    return sorted(waiting if among is None else waiting & set(among))
 
 
 def _shape(farm: WebFarm, batch: BatchSummary) -> BatchShape:

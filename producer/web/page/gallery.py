@@ -12,10 +12,11 @@ from producer.job_search import Wanted, found_jobs
 from producer.outlook import outlook
 from producer.queries import batch_summary
 from producer.report_figures import reasons
-from producer.web.api.batches import BatchId
+from producer.web.api.batches import BatchId, cancelable
 from producer.web.api.shapes import BatchShape
-from producer.web.callers import Farm, Reader
+from producer.web.callers import Caller, Farm, Reader
 from producer.web.farm import WebFarm
+from producer.web.page.batches import unserved
 from producer.web.page.templating import page
 from producer.web.page.throughput_plot import plotted
 from schemas.schedulers import SCHEDULERS
@@ -63,6 +64,8 @@ def _look(
 
 
 From = Annotated[int, Query(alias="from", ge=1, le=2**53 - 1)]
+#: for who has no JavaScript: the part as a page of its own
+Whole = Annotated[bool, Query()]
 Looked = Annotated[Look, Depends(_look)]
 
 
@@ -73,7 +76,8 @@ def show_batch(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, firs
     shape = BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
     tiles = _tiles(farm, batch_id, look, first - 1)
     return page("batch.html", caller, batch=shape, look=look, first=first, schedulers=sorted(SCHEDULERS),
-                states=list(JobState), **tiles)  # fmt: skip
+                states=list(JobState), cancelable=cancelable(farm, caller, [batch_id]),
+                unserved=unserved(farm, [] if batch.ended else [batch.pair]), **tiles)  # fmt: skip
 
 
 @router.get("/tiles")
@@ -83,15 +87,21 @@ def show_tiles(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, firs
 
 
 @router.get("/failures")
-def show_failures(farm: Farm, caller: Reader, batch_id: BatchId) -> Any:
+def show_failures(farm: Farm, caller: Reader, batch_id: BatchId, whole: Whole = False) -> Any:
     """Why jobs failed, the commonest reason first, with the traceback of the first of each."""
-    return page("_failures.html", caller, batch_id=batch_id, reasons=reasons(farm.database, batch_id))
+    told = {"batch_id": batch_id, "reasons": reasons(farm.database, batch_id)}
+    return _part(caller, "_failures.html", whole, told)
 
 
 @router.get("/plot")
-def show_plot(farm: Farm, caller: Reader, batch_id: BatchId) -> Any:
+def show_plot(farm: Farm, caller: Reader, batch_id: BatchId, whole: Whole = False) -> Any:
     """Images a second over time."""
-    return page("_plot.html", caller, plot=plotted(throughput(farm.database, batch_id)))
+    told = {"batch_id": batch_id, "plot": plotted(throughput(farm.database, batch_id))}
+    return _part(caller, "_plot.html", whole, told)
+
+
+def _part(caller: Caller, template: str, whole: bool, told: Mapping[str, Any]) -> Any:
+    return page("part.html" if whole else template, caller, part=template, **told)
 
 
 def _tiles(farm: WebFarm, batch_id: int, look: Look, after: int) -> dict[str, Any]:

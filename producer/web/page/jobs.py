@@ -12,10 +12,13 @@ from farm.thumbnails import thumbnail
 from producer.job_pages import job_of
 from producer.job_results import JobResult
 from producer.like_jobs import flat_fields, like_jobs, varied_fields
+from producer.outlook import outlook
+from producer.queries import batch_summary
 from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
 from producer.web.callers import Farm, Reader
 from producer.web.farm import WebFarm
+from producer.web.page.batches import unserved
 from producer.web.page.templating import page
 from schemas.errors import NotFoundError, RequestError
 from schemas.printable import json_printable
@@ -34,11 +37,14 @@ def show_job(farm: Farm, caller: Reader, batch_id: BatchId, number: Number) -> A
     """The image of a job, or why there is none; how it was made; what is like it."""
     job = job_of(farm.database, batch_id, number)
     recorded = recorded_job(farm.database, batch_id, number) if job.uri is not None else None
-    like = like_jobs(farm.database, job)
-    return page("job.html", caller, job=job, spec=job.spec, fields=flat_fields(job), recorded=recorded, like=like,
-                row=_manifest_row(job),
+    like, batch = like_jobs(farm.database, job), batch_summary(farm.database, batch_id)
+    awaited = job.state not in (JobState.DONE, JobState.FAILED, JobState.CANCELED)
+    waits = outlook(farm.database, batch, farm.settings.window).waits if awaited else None
+    return page("job.html", caller, job=job, batch=batch, spec=job.spec, fields=flat_fields(job), recorded=recorded,
+                like=like, row=_manifest_row(job),
                 refined=[other for other in like if _differs_by_refiner(job, other)],
-                awaited=job.state not in (JobState.DONE, JobState.FAILED, JobState.CANCELED))  # fmt: skip
+                awaited=awaited, waits=waits,
+                unserved=unserved(farm, [batch.pair] if awaited else []))  # fmt: skip
 
 
 @router.get("/batches/{batch_id}/jobs/{number}/thumbnail")

@@ -12,7 +12,10 @@ HEIGHT: Final = 170
 _MARGIN_TOP: Final = 10
 _MARGIN_LEFT: Final = 44
 _MARGIN_BOTTOM: Final = 20
-_STEPS: Final = (1, 2, 2.5, 5, 10)
+#: tops that four lines divide into round numbers
+_STEPS: Final = (1, 2, 4, 6, 8, 10)
+#: of a shorter stretch minutes would say nothing
+_SECONDS_SHOWN: Final = 600
 _LINES: Final = 4
 _TIMES: Final = 4
 
@@ -36,6 +39,7 @@ class Plot:
     lines: tuple[tuple[float, str], ...]
     times: tuple[tuple[float, datetime], ...]
     told: str
+    has_seconds: bool
     width: int = WIDTH
     height: int = HEIGHT
     left: int = _MARGIN_LEFT
@@ -53,7 +57,7 @@ def plotted(found: Throughput | None) -> Plot | None:
         (round(_MARGIN_TOP + ground * (1 - n / _LINES), 1), f"{top * n / _LINES:g}") for n in range(_LINES + 1)
     )
     told = f"images a second over time: {max(rates):.3g} at the most, {sum(rates) / len(rates):.3g} on average"
-    return Plot(bars, lines, _times(found, step), told)
+    return Plot(bars, lines, _times(found, step), told, found.seconds * len(rates) < _SECONDS_SHOWN)
 
 
 def _bar(found: Throughput, place: int, step: float, scale: float) -> Bar:

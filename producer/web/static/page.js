@@ -3,6 +3,7 @@
 const number = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const second = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const COUNTS = ["num_done", "num_jobs", "num_failed", "num_canceled", "priority"];
 
 function rate(perSecond) {
@@ -19,7 +20,9 @@ function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     time.textContent = "until" in time.dataset ? left(time.dateTime) : date.format(new Date(time.dateTime));
   }
-  for (const text of root.querySelectorAll("[data-time]")) text.textContent = clock.format(new Date(text.dataset.time));
+  for (const text of root.querySelectorAll("[data-time]")) {
+    text.textContent = ("seconds" in text.dataset ? second : clock).format(new Date(text.dataset.time));
+  }
 }
 
 function set(field, text) {
@@ -40,9 +43,20 @@ function showBatch(card, batch) {
   field("progress").max = batch.num_jobs || 1;
   field("progress").value = batch.num_done + batch.num_failed + batch.num_canceled;
   set(field("rate"), batch.images_per_second ? rate(batch.images_per_second) : "");
-  set(field("left"), batch.ends ? left(batch.ends) : "");
+  // Who begins to listen knows no rate yet; what the page said by the last minutes' is better than nothing.
+  if (batch.ends || batch.ended || batch.waits) set(field("left"), batch.ends ? left(batch.ends) : "");
   set(field("waits"), batch.waits ?? "");
   set(field("late"), batch.late ?? "");
+  showNews(batch);
+}
+
+// Jobs that ended since the page was opened: it is not exchanged under who looks at it.
+function showNews(batch) {
+  const news = document.querySelector("[data-news]");
+  const num = news ? batch.num_done + batch.num_failed + batch.num_canceled - Number(news.dataset.news) : 0;
+  if (num <= 0) return;
+  news.querySelector("span").textContent = `${number.format(num)} more ${num === 1 ? "job has" : "jobs have"} ended.`;
+  news.hidden = false;
 }
 
 async function part(path) {
@@ -71,19 +85,39 @@ function hear(batch) {
   for (const card of cards) showBatch(card, batch);
   if (!cards.length && document.querySelector("[data-takes-new]")) addCard(batch.id).catch(() => asked.delete(batch.id));
   const awaiting = document.querySelector(`[data-awaits="${batch.id}"]`);
-  if (awaiting && batch.ended) location.reload();
+  if (awaiting) lookAfter(awaiting, batch.ended);
+}
+
+let lookedAfter = 0;
+let looking = null;
+
+// Its batch moves on: perhaps this job has ended, too. Asked every few seconds, and not after each image of a million.
+function lookAfter(awaiting, ended) {
+  if (ended) location.reload();
+  else looking ??= setTimeout(() => askAfter(awaiting.dataset.job).catch(() => {}), lookedAfter + 3000 - Date.now());
+}
+
+async function askAfter(job) {
+  looking = null;
+  lookedAfter = Date.now();
+  const { state } = await (await fetch(job)).json();
+  if (["done", "failed", "canceled"].includes(state)) location.reload();
 }
 
 let refreshing = false;
+let again = false;
 
+// At most every two seconds, and never under a reader's fingers: then later.
 async function refresh() {
   const holder = document.querySelector("[data-refreshed]");
-  if (!holder || refreshing || holder.contains(document.activeElement)) return;
+  if (!holder) return;
+  if (refreshing) { again = true; return; }
   refreshing = true;
+  again = holder.contains(document.activeElement);
   try {
-    holder.replaceChildren(await part(holder.dataset.refreshed));
+    if (!again) holder.replaceChildren(await part(holder.dataset.refreshed));
   } finally {
-    setTimeout(() => { refreshing = false; }, 2000);
+    setTimeout(() => { refreshing = false; if (again) refresh().catch(() => {}); }, 2000);
   }
 }
 
@@ -122,8 +156,7 @@ function slider() {
   const holder = document.querySelector("[data-slider]");
   const range = document.getElementById("split");
   if (!holder || !range) return;
-  const over = holder.querySelector(".over");
-  const show = () => { over.style.clipPath = `inset(0 0 0 ${range.value}%)`; };
+  const show = () => holder.style.setProperty("--split", `${range.value}%`);
   const follow = (event) => {
     const box = holder.getBoundingClientRect();
     range.value = String(Math.round((100 * (event.clientX - box.left)) / box.width));
