@@ -26,6 +26,7 @@ from producer.cli.expansion_options import (
 )
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     MapOption,
     NameOption,
@@ -85,6 +86,7 @@ def add(
     fields: SetOption = None,
     columns: MapOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     templates: TemplatesOption = None,
     wildcards: WildcardsOption = None,
     sweep: SweepOption = None,
@@ -105,9 +107,10 @@ def add(
     """Submit a manifest again and again, by a cron line. It fires while `nightshift up` or `dispatcher` runs."""
     line = CronLine.parse(cron, tz)
     order = given_order(
-        manifest, fields, columns, pair=pair, limit=limit, name=batch_name, base_seed=base_seed, priority=priority,
-        weight=weight, window=window, not_before=not_before, deadline=deadline, again=again, skip_invalid=skip_invalid,
-        templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped, count=count, max_jobs=max_jobs,
+        manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format, name=batch_name,
+        base_seed=base_seed, priority=priority, weight=weight, window=window, not_before=not_before, deadline=deadline,
+        again=again, skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped,
+        count=count, max_jobs=max_jobs,
     )  # fmt: skip
     with open_session() as session:
         times = line.next_times(ledger_time(session.database), _SHOWN_TIMES)

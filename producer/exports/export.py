@@ -12,7 +12,7 @@ from typing import Any, Final
 from farm.database import Database
 from producer.exports.card import Card
 from producer.exports.done_jobs import environment_contents, jobs_again
-from producer.exports.held_plan import hold_plan
+from producer.exports.held_plan import check_held, hold_plan
 from producer.exports.options import ExportOptions
 from producer.exports.reading_ahead import read_ahead
 from producer.exports.selection import Choosing, Selection, Tell
@@ -57,6 +57,7 @@ class Export:
         """
         with ExitStack() as stack:
             versions = _versions(self._options)
+            check_held(self._target, self._options.as_json(), versions)
             chosen = Choosing(self._database, self._options, self._tell).choose(versions, stack)
             environments = environment_contents(self._database, {digest for digest, *_ in chosen.tally.made_by})
             judge(chosen.tally, environments)

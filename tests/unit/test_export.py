@@ -227,6 +227,19 @@ def test_another_export_is_not_mixed_into_a_folder(farm: ExportFarm, tmp_path: P
     assert tree(tmp_path / "set") == before
 
 
+def test_a_folder_that_cannot_be_had_is_said_before_the_images_are_looked_through(
+    farm: ExportFarm, tmp_path: Path
+) -> None:
+    farm.batch([{"prompt": "a cat"}])
+    farm.export(1, "--format", "csv", "--to", tmp_path / "set")
+    without_captions = (1, "--format", "csv", "--caption", "negative_prompt", "--to")
+    with pytest.raises(InputError, match="holds another export: its --caption is"):
+        farm.export(*without_captions, tmp_path / "set")
+    with pytest.raises(InputError, match="has no caption"):
+        farm.export(*without_captions, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_place_of_no_known_kind_is_named_as_the_option_that_it_is(farm: ExportFarm) -> None:
     farm.batch([{"prompt": "cat"}])
     with pytest.raises(SettingsError, match=r"^--to nope://… cannot be used"):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from nightshift import app
@@ -47,6 +48,17 @@ def test_a_schedule_says_when_it_fires_and_is_kept_with_what_this_machine_knows(
     order = listed()["nightly"]["order"]
     assert (order["manifest"], order["pair"], order["name"]) == (str(home / "cats.tsv"), "tiny", "nightly {date}")
     assert (order["deadline"], order["fields"]) == ("07:00", {"width": "512"})
+
+
+def test_whatever_submit_takes_a_schedule_takes_as_well(home: Path) -> None:
+    submitting, adding = (
+        {name for option in command.params for name in option.opts}
+        for command in (get_command(app).commands["submit"], get_command(app).commands["schedule"].commands["add"])
+    )
+    assert submitting <= adding
+    (home / "list").write_text('{"prompt": "a cat on {date}"}\n')
+    assert schedule("add", "nightly", "list", *NIGHTLY, "--format", "jsonl").exit_code == 0
+    assert schedule("run", "nightly").stdout == "batch 1: 1 job accepted (schedule nightly)\n"
 
 
 @pytest.mark.parametrize(
