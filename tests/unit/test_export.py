@@ -151,6 +151,18 @@ def test_images_are_linked_and_take_no_second_disk(farm: ExportFarm, tmp_path: P
     assert tree(tmp_path / "linked" / "train") == tree(tmp_path / "copied" / "train")
 
 
+def test_a_symbolic_link_in_the_store_is_copied_and_not_linked_to(farm: ExportFarm, tmp_path: Path) -> None:
+    farm.batch([{"prompt": "a cat"}])
+    stored, moved = image_path(farm.database, 1), tmp_path / "elsewhere.png"
+    stored.rename(moved)
+    stored.symlink_to(moved)
+    farm.export(1, "--format", "imagefolder", "--to", tmp_path / "set")
+    placed = tmp_path / "set" / "train" / "00000" / "000000000.png"
+    assert not placed.is_symlink()
+    assert not placed.samefile(moved)
+    assert placed.read_bytes() == moved.read_bytes()
+
+
 def test_a_column_is_a_csv_cell_and_the_image_a_uri(farm: ExportFarm, tmp_path: Path) -> None:
     farm.batch([{"prompt": 'say "hi",\nfox', "seed": 2**64 - 1}])
     farm.export(1, "--format", "csv", "--to", tmp_path / "set")

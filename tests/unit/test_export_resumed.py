@@ -77,11 +77,14 @@ def test_what_is_lost_or_cut_off_is_written_again_and_nothing_else(farm: ExportF
     assert tree(tmp_path / "set") == before
 
 
-def test_an_image_of_another_size_is_placed_again(farm: ExportFarm, tmp_path: Path) -> None:
-    command = ("1", "--format", "imagefolder", "--to", tmp_path / "set", "--copy")
+@pytest.mark.parametrize("options", [["--copy"], []])
+def test_an_image_of_another_size_is_placed_again(farm: ExportFarm, tmp_path: Path, options: list[str]) -> None:
+    command = ("1", "--format", "imagefolder", "--to", tmp_path / "set", *options)
     farm.export(*command)
     before = tree(tmp_path / "set")
     path = tmp_path / "set" / "train" / "00000" / "000000003.png"
+    path.unlink()
     path.write_bytes(b"")
     farm.export(*command)
     assert tree(tmp_path / "set") == before
+    assert path.stat().st_nlink == (1 if options else 2)
