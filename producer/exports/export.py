@@ -94,7 +94,8 @@ class Export:
 
     def _write_shard(self, writer: ShardWriter, shard: Shard, samples: Iterator[Sample]) -> None:
         with writer.writing(shard) as add:
-            for sample, prepared in read_ahead(samples, writer.prepare, _size_bytes):
+            held_bytes = _size_bytes if writer.holds_images else _nothing
+            for sample, prepared in read_ahead(samples, writer.prepare, held_bytes):
                 add(sample, prepared)
                 self._num_written += 1
                 self._tell("written", self._num_written)
@@ -115,6 +116,10 @@ class Export:
 def _size_bytes(sample: Sample) -> int:
     size: int = sample.job.row.size_bytes
     return size
+
+
+def _nothing(_sample: Sample) -> int:
+    return 0
 
 
 def _versions(options: ExportOptions) -> dict[str, str]:

@@ -28,6 +28,7 @@ class Imagefolder:
     """``folder_size``: images in one folder. ``reads_all``: a file that is linked is read and hashed, too."""
 
     shard_size: int | None = None
+    holds_images = False
 
     def __init__(self, target: Target, columns: tuple[Column, ...], folder_size: int, *, copies: bool,
                  reads_all: bool) -> None:  # fmt: skip
