@@ -209,10 +209,11 @@ class _Teller:
         self._clock = clock
         self._next = clock() + _TOLD_SECONDS
 
-    def __call__(self, done: str, num_images: int) -> None:
+    def __call__(self, done: str, num_images: int, num_in_all: int | None) -> None:
         if (now := self._clock()) >= self._next:
             self._next = now + _TOLD_SECONDS
-            print(f"exporting: {num_images:,} images {done} so far", file=sys.stderr, flush=True)
+            so_far = f"{num_images:,} images" if num_in_all is None else f"{num_images:,} of {num_in_all:,} images"
+            print(f"exporting: {so_far} {done} so far", file=sys.stderr, flush=True)
 
 
 def _report(exported: Exported, to: str, as_json: bool) -> None:

@@ -45,7 +45,7 @@ from schemas.cron import CronLine
 from schemas.errors import NightshiftError
 from schemas.printable import printable
 from schemas.schedule import Missed, Schedule
-from schemas.states import FiringState
+from schemas.states import BatchState, FiringState
 from schemas.submit_order import MAX_JOBS
 from schemas.wall_clock import wall_at, zone_named
 
@@ -129,6 +129,9 @@ def list_all(as_json: JsonOption = False) -> None:
         found = schedules(session.database)
     if as_json:
         print_json([_as_json(one, last) for one, last in found])
+        return
+    if not found:
+        print("no schedules yet; `nightshift schedule add` makes one")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("schedule", "cron line", "next", "last firing"):
@@ -218,7 +221,8 @@ def _as_json(one: Schedule, last: LastFiring | None) -> dict[str, Any]:
 
 def _came_of(one: Schedule, last: LastFiring) -> str:
     """``Mon 2026-11-23 22:00: batch 7 (open)``, or why there is none."""
-    made = f"batch {last.batch_id} ({last.batch_state})" if last.batch_id else "its batch is gone"
+    state = "ended" if last.batch_ended and last.batch_state == BatchState.OPEN else last.batch_state
+    made = f"batch {last.batch_id} ({state})" if last.batch_id else "its batch is gone"
     what = {
         FiringState.DONE: made,
         FiringState.SKIPPED: "skipped: it was missed",

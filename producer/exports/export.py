@@ -38,7 +38,7 @@ class Exported:
 
 
 class Export:
-    """One run. ``tell`` is called again and again with what is being done and how many images it was done for."""
+    """One run. ``tell`` is called again and again."""
 
     def __init__(self, database: Database, options: ExportOptions, target: Target, tell: Tell) -> None:
         self._database = database
@@ -46,7 +46,9 @@ class Export:
         self._target = target
         self._tell = tell
         self._num_shards = 0
+        self._num_there = 0
         self._num_written = 0
+        self._num_images = 0
 
     def run(self, make_writer: MakeWriter, judge: Judge) -> Exported:
         """``judge`` sees what was chosen before anything is written, and may raise.
@@ -61,6 +63,7 @@ class Export:
             chosen = Choosing(self._database, self._options, self._tell).choose(versions, stack)
             environments = environment_contents(self._database, {digest for digest, *_ in chosen.tally.made_by})
             judge(chosen.tally, environments)
+            self._num_images = chosen.tally.num_images
             stack.enter_context(self._target.held())
             hold_plan(self._target, self._plan(chosen, versions))
             writer = make_writer(self._target, chosen.tally.columns, environments)
@@ -88,6 +91,7 @@ class Export:
             ids = islice(job_ids, shard.num_samples)
             if writer.is_whole(shard):
                 deque(ids, 0)
+                self._num_there += shard.num_samples
             else:
                 self._write_shard(writer, shard, self._samples(shard, ids, number * size))
             self._num_shards += 1
@@ -98,7 +102,7 @@ class Export:
             for sample, prepared in read_ahead(samples, writer.prepare, held_bytes):
                 add(sample, prepared)
                 self._num_written += 1
-                self._tell("written", self._num_written)
+                self._tell("written", self._num_there + self._num_written, self._num_images)
 
     def _samples(self, shard: Shard, job_ids: Iterator[int], first: int) -> Iterator[Sample]:
         for place, job in enumerate(jobs_again(self._database, job_ids), first):

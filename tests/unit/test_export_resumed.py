@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from nightshift import app
 from tests.unit.export_farm import ExportFarm, tree
@@ -88,3 +89,16 @@ def test_an_image_of_another_size_is_placed_again(farm: ExportFarm, tmp_path: Pa
     farm.export(*command)
     assert tree(tmp_path / "set") == before
     assert path.stat().st_nlink == (1 if options else 2)
+
+
+def test_every_ten_seconds_it_says_how_far_it_is_and_what_was_there_counts(
+    farm: ExportFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("1", "--format", "webdataset", "--shard-size", 50, "--to", tmp_path / "set")
+    farm.export(*command)
+    (tmp_path / "set" / "00001_stats.json").unlink()
+    monkeypatch.setattr("producer.cli.export._TOLD_SECONDS", 0.0)
+    command = ["export", *map(str, command)]
+    said = CliRunner().invoke(app, command, env=farm.variables()).stderr.splitlines()
+    assert said[0] == "exporting: 0 images chosen so far"
+    assert said[-1] == "exporting: 100 of 120 images written so far"

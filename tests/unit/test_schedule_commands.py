@@ -9,10 +9,11 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from farm import ledger
 from nightshift import app
 from producer.queries import batch_summaries
 from schemas.errors import InputError, NightshiftError
-from tests.integration.ledger_farm import new_ledger
+from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_ledger, new_worker
 
 NIGHTLY = ("--cron", "0 22 * * 1-5", "--tz", "Europe/Berlin")
 
@@ -123,6 +124,17 @@ def test_a_firing_by_hand_makes_a_batch_of_this_moment_beside_the_line(home: Pat
     assert batch.origin is not None
     assert batch.name == f"nightly {batch.origin['order']['placeholders']['date']}"
     assert "batch 1 (open)" in " ".join(schedule("list").stdout.split())
+
+
+def test_the_list_says_when_there_is_none_and_when_the_last_batch_has_ended(home: Path) -> None:
+    assert schedule("list").stdout == "no schedules yet; `nightshift schedule add` makes one\n"
+    schedule("add", "nightly", "cats.tsv", *NIGHTLY)
+    schedule("run", "nightly")
+    with closing(new_ledger(f"sqlite:///{home / 'home' / 'ledger.sqlite3'}")) as database:
+        pack = claimed_pack(database, 1, new_worker(database))
+        ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert "batch 1 (ended)" in " ".join(schedule("list").stdout.split())
+    assert listed()["nightly"]["last_firing"]["batch_ended"] is True
 
 
 def test_a_firing_by_hand_that_fails_says_why_and_is_not_tried_again(home: Path) -> None:
