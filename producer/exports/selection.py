@@ -86,7 +86,8 @@ class Choosing:
 
     def _wanted(self) -> Iterator[DoneJob]:
         for job in done_jobs(self._database, self._options.batch_ids):
-            self._unseen -= {column for column in self._unseen if meta_value(job.meta, column) is not None}
+            if self._unseen:
+                self._unseen -= {column for column in self._unseen if meta_value(job.meta, column) is not None}
             if all(where.holds(job.values, job.meta) for where in self._options.where):
                 yield job
 

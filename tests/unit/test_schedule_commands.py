@@ -53,8 +53,7 @@ def test_a_schedule_says_when_it_fires_and_is_kept_with_what_this_machine_knows(
 
 def test_whatever_submit_takes_a_schedule_takes_as_well(home: Path) -> None:
     submitting, adding = (
-        {name for option in command.params for name in option.opts}
-        for command in (get_command(app).commands["submit"], get_command(app).commands["schedule"].commands["add"])
+        {name for option in get_command(module.app).params for name in option.opts} for module in (submit, add_alone)
     )
     assert submitting <= adding
     (home / "list").write_text('{"prompt": "a cat on {date}"}\n')
