@@ -35,7 +35,7 @@ from benchmarks.finished_farm import Stored, finished_farm
 _FEW_FILES = 1_000
 _CHECK_SECONDS = 2.0
 #: of one image beside its file's own: rows and indexes; a name; samples of a shard; a line of metadata
-_LEDGER_BYTES, _NAME_BYTES, _SAMPLE_BYTES, _LINE_BYTES = 2_200, 400, 4_600, 1_700
+_LEDGER_BYTES, _NAME_BYTES, _SAMPLE_BYTES, _LINE_BYTES = 1_700, 400, 4_600, 1_700
 _BLOCK_BYTES = 4_096
 
 
@@ -94,7 +94,7 @@ def _require_space(options: argparse.Namespace) -> None:
     folder = options.folder or tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if free < needed:
-        sys.exit(f"{folder} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} are needed; --folder names another disk")
+        sys.exit(f"{folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} are needed; --folder names another disk")
     tell(f"takes up to {needed / 1e9:.1f} GB of {folder} meanwhile")
 
 
@@ -117,7 +117,8 @@ def _export(stored: Stored, file_format: str, options: argparse.Namespace) -> di
     target = stored.home.parent / file_format
     _settle(stored, options)
     told = stored.home.parent / "told"
-    num_right = _run(stored, ["--format", file_format, "--to", str(target)], told, target if options.small_disk else None)
+    emptied = target if options.small_disk else None
+    num_right = _run(stored, ["--format", file_format, "--to", str(target)], told, emptied)
     seconds, processor_seconds, peak_kb = map(float, told.read_text().split()[-3:])
     tell(f"{file_format} took {seconds:,.0f} s")
     num_right += sum(_num_right(path) for path in sorted(target.glob("*.tar")))
@@ -128,8 +129,8 @@ def _export(stored: Stored, file_format: str, options: argparse.Namespace) -> di
 
 
 def _run(stored: Stored, options: list[str], told: Path, emptied: Path | None) -> int:
-    """``told``: gets what is said on stderr. ``emptied``: a folder whose shards are checked and removed meanwhile; returns
-    how many of their images were right."""
+    """``told``: gets what is said on stderr. ``emptied``: a folder whose shards are checked and removed meanwhile;
+    returns how many of their images were right."""
     environment = {**os.environ, "NIGHTSHIFT_HOME": str(stored.home)}
     command = [sys.executable, "-c", _MEASURED, "export", "1", *options, "--json"]
     with ThreadPoolExecutor(1) as pool, told.open("w") as stream:

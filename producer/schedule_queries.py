@@ -19,8 +19,8 @@ _COLUMNS: Final = tuple(getattr(ScheduleRow, name) for name in Schedule.__datacl
 
 @dataclass(frozen=True)
 class LastFiring:
-    """What came of a schedule's last time. ``batch_state``, ``batch_ended``: of the batch that it made, where that is there
-    still."""
+    """What came of a schedule's last time. ``batch_state``, ``batch_ended``: of the batch that it made, where that is
+    there still."""
 
     due_at: datetime
     state: str

@@ -135,7 +135,7 @@ def list_all(as_json: JsonOption = False) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("schedule", "cron line", "next", "last firing"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # a path is not cut off
     for one, last in found:
         coming = "paused" if one.paused else _local(one, one.next_due_at)
         texts = (one.name, f"{one.cron} {one.timezone}", coming, _came_of(one, last) if last else "none yet")

@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from farm import ledger
-from nightshift import app
+from nightshift import app, loaded
 from producer.queries import batch_summaries
 from schemas.errors import InputError, NightshiftError
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_ledger, new_worker
@@ -53,7 +52,8 @@ def test_a_schedule_says_when_it_fires_and_is_kept_with_what_this_machine_knows(
 
 def test_whatever_submit_takes_a_schedule_takes_as_well(home: Path) -> None:
     submitting, adding = (
-        {name for option in get_command(module.app).params for name in option.opts} for module in (submit, add_alone)
+        {name for option in command.params for name in option.opts}
+        for command in (loaded("submit"), loaded("schedule").commands["add"])
     )
     assert submitting <= adding
     (home / "list").write_text('{"prompt": "a cat on {date}"}\n')
