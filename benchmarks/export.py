@@ -194,13 +194,17 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 def _settle(stored: Stored, options: argparse.Namespace) -> None:
     """The files in the page cache, or out of it."""
     os.sync()
-    for folder, _, names in os.walk(stored.files):
-        for name in names:
-            with open(os.path.join(folder, name), "rb", buffering=0) as stream:
-                if options.cold:
-                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                else:
-                    stream.read()
+    for path in _files(stored.files):
+        with open(path, "rb", buffering=0) as stream:
+            if options.cold:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                stream.read()
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        yield from (os.path.join(parent, name) for name in names)
 
 
 def _append(record: str, stored: Stored, found: dict[str, dict[str, float]], share: float) -> None:

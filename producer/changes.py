@@ -19,7 +19,8 @@ _SWEEP_SECONDS: Final = 1.0
 def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> BatchSummary | None:
     """The batch afterwards; None where it was one that a killed submit left behind, and is gone now. What renders is
     finished, unless ``now``: then it is stopped within a third of a lease. Nothing begins any more; of a large
-    batch the dispatcher marks the rest of the jobs. One that has ended stays as it is: its failed jobs may be retried."""
+    batch the dispatcher marks the rest of the jobs. One that has ended stays as it is, and its failed jobs may be tried
+    again."""
     if batch.ended:
         return batch
     if batch.state == BatchState.STAGING:

@@ -222,9 +222,9 @@ def _report(exported: Exported, to: str, as_json: bool) -> None:
     if as_json:
         print_json({"to": to, "num_images": tally.num_images, "num_bytes": tally.num_bytes,
                     "num_shards": exported.num_shards, "num_written": exported.num_written,
-                    "splits": dict(tally.of_split), "left_out": left_out, "plan": exported.plan})  # fmt: skip
+                    "splits": exported.splits, "left_out": left_out, "plan": exported.plan})  # fmt: skip
         return
-    splits = ", ".join(f"{name} {num:,}" for name, num in tally.of_split.items())
+    splits = ", ".join(f"{name} {num:,}" for name, num in exported.splits.items())
     print(f"{tally.num_images:,} images ({splits}) are in {printable(to)}")
     for reason, num in left_out.items():
         print(f"left out: {num:,} {reason}; left_out.jsonl names them")

@@ -29,9 +29,11 @@ Judge = Callable[[Tally, Environments], None]
 
 @dataclass(frozen=True)
 class Exported:
-    """What there is now. ``num_written``: images of the shards that this run wrote, the others were there."""
+    """What there is now. ``splits``: images of each that was asked for, 0 too. ``num_written``: images of the shards
+    that this run wrote, the others were there."""
 
     tally: Tally
+    splits: dict[str, int]
     plan: str
     num_shards: int
     num_written: int
@@ -74,7 +76,8 @@ class Export:
             data_files = {split: writer.data_files(split) for split in splits}
             card = Card(self._options, chosen.tally, environments, data_files, versions, chosen.digest)
             put(self._target, "README.md", card.text().encode())
-            return Exported(chosen.tally, chosen.digest, self._num_shards, self._num_written)
+            of_split = {name: chosen.tally.of_split[name] for name in self._options.splits.names}
+            return Exported(chosen.tally, of_split, chosen.digest, self._num_shards, self._num_written)
 
     def _plan(self, chosen: Selection, versions: dict[str, str]) -> dict[str, Any]:
         num_images, options = chosen.tally.num_images, self._options.as_json()

@@ -239,6 +239,13 @@ def test_another_export_is_not_mixed_into_a_folder(farm: ExportFarm, tmp_path: P
     assert tree(tmp_path / "set") == before
 
 
+def test_a_split_that_got_nothing_is_said_to_be_empty(farm: ExportFarm, tmp_path: Path) -> None:
+    farm.batch([{"prompt": "a cat"}])
+    answer = farm.export(1, "--format", "csv", "--to", tmp_path / "set", "--split", "train=0.5,test=0.5")
+    assert sorted(answer["splits"].values()) == [0, 1]
+    assert len(list((tmp_path / "set" / "data").iterdir())) == 1
+
+
 def test_a_folder_that_cannot_be_had_is_said_before_the_images_are_looked_through(
     farm: ExportFarm, tmp_path: Path
 ) -> None:
