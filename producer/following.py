@@ -26,17 +26,19 @@ from schemas.tables import Job, Pack
 
 _POLL_SECONDS: Final = 0.5
 _RATE_SECONDS: Final = 60.0
-#: so long the second pack may take
+#: so long the second pack may take; what is longer is no gap between packs
 _FIRST_SECONDS: Final = 600.0
 #: images that come so many times as late as those before them have stopped coming
 _LATE: Final = 3.0
+#: so many are remembered, that one of them is between two packs whose images come one by one
+_GAPS: Final = 32
 #: a transaction that failed a job may have begun so long before it was committed
 _COMMITTED_WITHIN: Final = timedelta(seconds=60)
 _MOST_FAILURES: Final = 1000
 
 
 class Rate:
-    """Images a second over the last minute, and over the last two moments at which images came where that is longer.
+    """Images a second over the last minute, and since the last image before it: packs may take longer.
 
     The clock starts when the first images are there: loading and the first pack's own time are not counted, nor its
     images. It starts anew after a standstill: hours in which the batch waited would be counted as slow ones.
@@ -47,23 +49,25 @@ class Rate:
     def __init__(self, before: float | None = None) -> None:
         self._before = before
         self._before_from: float | None = None
-        self._num_ended: int | None = None
+        self._num_tried: int | None = None
+        self._now = 0.0
         self._came: deque[tuple[float, int]] = deque()
+        self._came_at: float | None = None
+        self._gaps: deque[float] = deque([0.0], maxlen=_GAPS)
         self._rests = False
 
-    def note(self, at_seconds: float, num_ended: int, *, waits: bool = False) -> None:
+    def note(self, at_seconds: float, num_tried: int, *, waits: bool = False) -> None:
         """``waits``: nothing of the batch may begin now."""
-        last, self._num_ended = self._num_ended, num_ended
-        came = last is not None and num_ended > last
+        last, self._num_tried, self._now = self._num_tried, num_tried, at_seconds
+        came = last is not None and num_tried > last
         self._rests = waits and not came
         if came:
-            self._came.append((at_seconds, num_ended))
-            while at_seconds - self._came[0][0] > _RATE_SECONDS and len(self._came) > 2:
-                self._came.popleft()
+            self._note_images(num_tried)
         elif waits:
             self._before, self._before_from = self.expected, at_seconds
+            self._came_at = None
             self._came.clear()
-        elif num_ended < (last or 0) or self._stands_still(at_seconds):  # the first: failed jobs are tried again
+        elif num_tried < (last or 0) or self._stands_still():  # the first: failed jobs are tried again
             self._came.clear()
         if self._before_from is None:
             self._before_from = at_seconds
@@ -81,13 +85,19 @@ class Rate:
         if len(self._came) < 2:
             return self._before
         (began, first), (ended, last) = self._came[0], self._came[-1]
-        return (last - first) / (ended - began)
+        return (last - first) / (max(ended, self._now - max(self._gaps)) - began)
 
-    def _stands_still(self, at_seconds: float) -> bool:
-        if len(self._came) < 2:
-            return bool(self._came) and at_seconds - self._came[0][0] > _FIRST_SECONDS
-        mean = (self._came[-1][0] - self._came[0][0]) / (len(self._came) - 1)
-        return at_seconds - self._came[-1][0] > max(_RATE_SECONDS, _LATE * mean)
+    def _note_images(self, num_tried: int) -> None:
+        if self._came_at is not None and (gap := self._now - self._came_at) < _FIRST_SECONDS:
+            self._gaps.append(gap)
+        self._came_at = self._now
+        self._came.append((self._now, num_tried))
+        while len(self._came) > 2 and self._now - self._came[1][0] > _RATE_SECONDS:
+            self._came.popleft()
+
+    def _stands_still(self) -> bool:
+        patience = max(_RATE_SECONDS, _LATE * max(self._gaps)) if len(self._came) > 1 else _FIRST_SECONDS
+        return bool(self._came) and self._now - self._came[-1][0] > patience
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,8 @@ class _Looks:
 
     def _sight(self, batch: BatchSummary, num_workers: int, now: datetime) -> Sight:
         rate, farm_window = self._rates[batch.id], self._settings.window
-        rate.note(time.monotonic(), batch.num_ended, waits=waits(now, batch, farm_window) is not None)
+        num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, farm_window) is not None)
         ahead = outlook_at(now, batch, farm_window, rate.expected)
         seconds_left = (ahead.ends - now).total_seconds() if ahead.ends else None
         return Sight(batch, num_workers, self._tended, ahead, rate.per_second, seconds_left)

@@ -69,7 +69,8 @@ class Happenings:
 
     def _batch(self, batch: BatchSummary, now: datetime) -> dict[str, Any]:
         rate = self._rates.setdefault(batch.id, Rate())
-        rate.note(time.monotonic(), batch.num_ended, waits=waits(now, batch, self._farm_window) is not None)
+        num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, self._farm_window) is not None)
         ahead = outlook_at(now, batch, self._farm_window, rate.expected)
         shape = BatchShape.of(batch, ahead).model_dump(mode="json")
         return {**shape, "images_per_second": None if batch.ended else rate.per_second}

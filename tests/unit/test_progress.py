@@ -176,6 +176,36 @@ def test_packs_that_take_minutes_have_a_rate_and_what_stands_still_has_none() ->
     assert rate.per_second == 0.8
 
 
+def test_images_of_a_pack_that_come_at_once_are_not_as_fast_as_that_for_long() -> None:
+    rate, seconds, num_images = Rate(), 0.0, 0
+    rate.note(seconds, num_images)
+    for _ in range(4):
+        for _ in range(8):
+            num_images += 1
+            seconds += 0.5
+            rate.note(seconds, num_images)
+        for _ in range(140):
+            seconds += 0.5
+            rate.note(seconds, num_images)
+    assert rate.per_second == pytest.approx(8 / 74, rel=0.15)
+    seconds += 300
+    rate.note(seconds, num_images)
+    assert rate.per_second is None
+
+
+def test_jobs_that_are_canceled_are_no_images(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farm.ledger.SWEEP_CHUNK", 2)
+    monkeypatch.setattr("producer.following._POLL_SECONDS", 0.01)
+    batch_id = open_batch(database, 9)
+    claimed_pack(database, batch_id, new_worker(database), size=1)
+    moments = follow(database, [batch_id], SETTINGS)
+    batches.cancel_batch(database, batch_id)
+    for num_canceled in (0, 2, 4, 6):
+        (sight,) = next(moments).sights
+        assert (sight.batch.num_canceled, sight.images_per_second) == (num_canceled, None)
+        ledger.sweep_canceled(database, batch_id)
+
+
 # --- several batches, and their failures ----------------------------------------------------------------------------
 
 
