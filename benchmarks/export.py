@@ -5,7 +5,11 @@ unless it is asked to look). Then, in turns: `tar` of the image store, and the e
 imagefolder of links, Parquet, and CSV. Each writes to the same disk, ends with a sync, and is begun with the files in
 the page cache or (--cold) dropped from it. What was exported is checked: every image of every shard has its sha256.
 
-Bias: the rows are alike; `tar` has only the images, the shards their captions, records and tables as well.
+A million images of 2 kB: --images 1000000 --kilobytes 2 --rounds 1 --small-disk. Everything lies in a temporary folder
+that is removed at the end, also after Ctrl-C or SIGTERM.
+
+Bias: the rows are alike; `tar` has only the images, the shards their captions, records and tables as well. With
+--small-disk a thousand files have many names, and the shards are checked beside the export, with what it leaves idle.
 """
 
 import argparse
@@ -13,67 +17,59 @@ import hashlib
 import json
 import os
 import platform
-import random
+import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from sqlalchemy import insert
+from benchmarks.finished_farm import Stored, finished_farm
 
-from farm.database import Database
-from farm.schema import upgrade
-from schemas.digest import sha256_hex
-from schemas.spec import JobSpec
-from schemas.states import BatchState, JobState, PackState
-from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result, Worker
-
-_CHUNK = 5_000
-_ENVIRONMENT = {
-    "pair": "sdxl", "pair_fingerprint": "f" * 64, "base": "stabilityai/stable-diffusion-xl-base-1.0",
-    "base_revision": None, "base_hash": "b" * 10, "refiner": None, "refiner_revision": None, "refiner_hash": None,
-    "license": "CreativeML Open RAIL++-M", "versions": {"nightshift": "0"}, "device": "cpu", "dtype": "float32",
-    "attention_backend": "sdpa",
-}  # fmt: skip
-_PROVENANCE = {
-    "handoff": "none", "forward_pass_size": 1, "base_steps": 40, "refiner_steps": 0, "handoff_sigma": None,
-    "prompt_chunks": 1, "refiner_prompt_chunks": 0, "watermark_bits": 48, "vae_float32_retry": False,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A farm of so many images. ``files``: the image store."""
-
-    home: Path
-    files: Path
-    num_images: int
-    num_bytes: int
+#: with --small-disk: so many files, and links to them
+_FEW_FILES = 1_000
+_CHECK_SECONDS = 2.0
+#: of one image beside its file's own: rows and indexes; a name; samples of a shard; a line of metadata
+_LEDGER_BYTES, _NAME_BYTES, _SAMPLE_BYTES, _LINE_BYTES = 1_700, 400, 4_600, 1_700
+_BLOCK_BYTES = 4_096
 
 
 def main() -> None:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the folder is removed on the way
+    _require_space(options)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="nightshift-bench-") as folder:
-        stored = finished_farm(Path(folder), options.images, options.kilobytes * 1000)
+        num_files = _FEW_FILES if options.small_disk else None
+        stored = finished_farm(Path(folder), options.images, options.kilobytes * 1000, num_files=num_files)
+        tell(f"{stored.num_images:,} images are in the ledger and in the store")
         turns = [(_tar(stored, options), _export(stored, "webdataset", options)) for _ in range(options.rounds)]
         others = {name: _export(stored, name, options) for name in ("imagefolder", "parquet", "csv")}
     shares = sorted(tar["seconds"] / ours["seconds"] for tar, ours in turns)
     best = [min(runs, key=lambda run: run["seconds"]) for runs in zip(*turns, strict=True)]
     found = {"tar": best[0], "webdataset": best[1], **others}
-    print(f"{'':12} {'seconds':>8} {'processor':>9} {'images/s':>9} {'MB/s':>7} {'peak MB':>8}")
-    for name, run in found.items():
-        rates = stored.num_images / run["seconds"], stored.num_bytes / run["seconds"] / 1e6
-        print(f"{name:12} {run['seconds']:>8.2f} {run['processor_seconds']:>9.2f} {rates[0]:>9,.0f} {rates[1]:>7,.0f}"
-              f" {run.get('peak_mb', ''):>8}")  # fmt: skip
+    _print(stored, found)
     share = shares[len(shares) // 2]
     _append(options.record, stored, found, share)
     print(f"{share:.0%} of tar's rate (median of {len(shares)}); appended to {options.record}")
     sys.exit(0 if share >= options.goal else 1)
+
+
+def _print(stored: Stored, found: dict[str, dict[str, float]]) -> None:
+    print(f"{'':12} {'seconds':>8} {'processor':>9} {'ms/image':>9} {'images/s':>9} {'MB/s':>7} {'peak MB':>8}")
+    for name, run in found.items():
+        rates = stored.num_images / run["seconds"], stored.num_bytes / run["seconds"] / 1e6
+        each = run["processor_seconds"] / stored.num_images * 1000
+        print(f"{name:12} {run['seconds']:>8.2f} {run['processor_seconds']:>9.2f} {each:>9.3f} {rates[0]:>9,.0f}"
+              f" {rates[1]:>7,.0f} {run.get('peak_mb', ''):>8}")  # fmt: skip
+
+
+def tell(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {what}", file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -83,62 +79,23 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--goal", type=float, default=0.5, help="the least share of tar's rate")
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before each run")
+    parser.add_argument("--small-disk", action="store_true", help="few files with many names; no shard is kept")
     parser.add_argument("--folder", default=None, help="where to work; else the temporary folder")
     parser.add_argument("--record", default="benchmarks.jsonl")
     return parser.parse_args()
 
 
-def finished_farm(folder: Path, num_images: int, image_bytes: int, prompt: str = "a photo of a red fox") -> Stored:
-    """A ledger with one finished batch, and its files of random bytes: in ``home`` below the folder."""
-    home, store = folder / "home", folder / "home" / "images"
-    database = Database(f"sqlite:///{home / 'ledger.sqlite3'}")
-    upgrade(database)
-    _write_beginning(database, num_images)
-    for first in range(0, num_images, _CHUNK):
-        numbers = range(first + 1, min(first + _CHUNK, num_images) + 1)
-        _write_rows(database, store, [JobSpec(prompt=f"{prompt} {n}", seed=n) for n in numbers], image_bytes)
-    database.close()
-    return Stored(home, store, num_images, num_images * image_bytes)
-
-
-def _write_beginning(database: Database, num_images: int) -> None:
-    with database.begin() as tx:
-        counters = {f"num_{state}": 0 for state in JobState} | {"num_done": num_images}
-        tx.execute(insert(Batch), {"id": 1, "name": "bench", "pair": "sdxl", "state": BatchState.OPEN, "priority": 5,
-                                   "created_at": tx.now, **counters})  # fmt: skip
-        tx.execute(insert(EnvironmentRow), {"digest": "e" * 64, "content": _ENVIRONMENT})
-        tx.execute(insert(Worker), {"id": "w" * 32, "host": "bench", "process_id": 1, "device": "cpu", "pair": "sdxl",
-                                    "state": "stopped", "started_at": tx.now, "seen_at": tx.now})  # fmt: skip
-        tx.execute(insert(Pack), {"id": "p" * 32, "batch_id": 1, "pair": "sdxl", "pack_key": "k",
-                                  "state": PackState.FINISHED, "num_jobs": 1, "released_at": tx.now})  # fmt: skip
-
-
-def _write_rows(database: Database, store: Path, specs: list[JobSpec], num_bytes: int) -> None:
-    """The seeds are the jobs' numbers, and their ids."""
-    images = [_image(store, spec, num_bytes) for spec in specs]
-    jobs = [{"id": spec.seed, "batch_id": 1, "number": spec.seed, "spec": spec.canonical, "spec_digest": spec.digest,
-             "repeat": 0, "pack_key": spec.pack_key, "meta": {"category": "animals"}, "state": JobState.DONE}
-            for spec in specs]  # fmt: skip
-    made = {"environment_digest": "e" * 64, "provenance": _PROVENANCE, "worker_id": "w" * 32, "pack_id": "p" * 32,
-            "attempt": 1, "render_seconds": 1.0, "finish_seconds": 0.1}  # fmt: skip
-    with database.begin() as tx:
-        tx.execute(insert(Job), jobs)
-        tx.execute(insert(Image), [{**image, "created_at": tx.now} for image in images])
-        tx.execute(
-            insert(Result),
-            [{**made, "job_id": n, "image_id": n, "finished_at": tx.now} for n in (spec.seed for spec in specs)],
-        )
-
-
-def _image(store: Path, spec: JobSpec, num_bytes: int) -> dict[str, object]:
-    content = random.Random(spec.seed).randbytes(num_bytes)
-    sha256 = hashlib.sha256(content).hexdigest()
-    path = store / sha256[:2] / sha256[2:4] / f"{sha256}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return {"id": spec.seed, "uri": path.as_uri(), "sha256": sha256, "pixel_sha256": sha256_hex(sha256),
-            "size_bytes": num_bytes, "width": spec.width, "height": spec.height, "format": "png",
-            "spec_digest": spec.digest, "pair_fingerprint": "f" * 64}  # fmt: skip
+def _require_space(options: argparse.Namespace) -> None:
+    """What it takes at the most, beside what is there; known beforehand, and not after an hour."""
+    blocks = -(-options.kilobytes * 1000 // _BLOCK_BYTES) * _BLOCK_BYTES
+    kept = (_FEW_FILES if options.small_disk else options.images) * blocks
+    shards = options.kilobytes * 1000 + (_LINE_BYTES if options.small_disk else _SAMPLE_BYTES)
+    needed = kept + options.images * (_LEDGER_BYTES + _NAME_BYTES + shards)
+    folder = options.folder or tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        sys.exit(f"{folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} are needed; --folder names another disk")
+    tell(f"takes up to {needed / 1e9:.1f} GB of {folder} meanwhile")
 
 
 def _tar(stored: Stored, options: argparse.Namespace) -> dict[str, float]:
@@ -147,7 +104,7 @@ def _tar(stored: Stored, options: argparse.Namespace) -> dict[str, float]:
     _settle(stored, options)
     started = time.perf_counter()
     before = os.times()
-    subprocess.run(["tar", "-cf", archive, "-C", stored.files, "."], check=True)
+    subprocess.run(["tar", "--hard-dereference", "-cf", archive, "-C", stored.files, "."], check=True)
     after = os.times()
     os.sync()
     seconds = time.perf_counter() - started
@@ -158,17 +115,48 @@ def _tar(stored: Stored, options: argparse.Namespace) -> dict[str, float]:
 
 def _export(stored: Stored, file_format: str, options: argparse.Namespace) -> dict[str, float]:
     target = stored.home.parent / file_format
-    command = [sys.executable, "-c", _MEASURED, "export", "1", "--format", file_format, "--to", str(target), "--json"]
     _settle(stored, options)
-    answer = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, "NIGHTSHIFT_HOME": str(stored.home)}
-    )
-    seconds, processor_seconds, peak_kb = map(float, answer.stderr.split()[-3:])
-    if file_format == "webdataset":
-        num_right = sum(1 for _ in _right_images(target))
-        assert num_right == stored.num_images, f"{num_right:,} of {stored.num_images:,} images are in the shards"
+    told = stored.home.parent / "told"
+    emptied = target if options.small_disk else None
+    num_right = _run(stored, ["--format", file_format, "--to", str(target)], told, emptied)
+    seconds, processor_seconds, peak_kb = map(float, told.read_text().split()[-3:])
+    tell(f"{file_format} took {seconds:,.0f} s")
+    num_right += sum(_num_right(path) for path in sorted(target.glob("*.tar")))
+    wanted = stored.num_images if file_format == "webdataset" else 0
+    assert num_right == wanted, f"{num_right:,} of {wanted:,} images are in the shards"
     subprocess.run(["rm", "-rf", target], check=True)
     return {"seconds": seconds, "processor_seconds": processor_seconds, "peak_mb": round(peak_kb / 1000)}
+
+
+def _run(stored: Stored, options: list[str], told: Path, emptied: Path | None) -> int:
+    """``told``: gets what is said on stderr. ``emptied``: a folder whose shards are checked and removed meanwhile;
+    returns how many of their images were right."""
+    environment = {**os.environ, "NIGHTSHIFT_HOME": str(stored.home)}
+    command = [sys.executable, "-c", _MEASURED, "export", "1", *options, "--json"]
+    with ThreadPoolExecutor(1) as pool, told.open("w") as stream:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stream, env=environment)
+        taken = pool.submit(_taken_away, emptied, process) if emptied else None
+        try:
+            process.wait()
+        finally:
+            process.kill()
+        assert process.returncode == 0, told.read_text()
+        return taken.result() if taken else 0
+
+
+def _taken_away(target: Path, process: "subprocess.Popen[bytes]") -> int:
+    """Checks and removes shards while the next ones are written. Returns how many of their images were right. In a
+    thread of its own, which has what is left of the processors."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    num_right = 0
+    while process.poll() is None:
+        time.sleep(_CHECK_SECONDS)
+        for whole in target.glob("*_stats.json"):
+            path = whole.with_name(whole.name.replace("_stats.json", ".tar"))
+            if path.exists():
+                num_right += _num_right(path)
+                path.unlink()
+    return num_right
 
 
 #: the real command, which says at its end how long it took from when it was loaded to when all was on the disk, how
@@ -185,15 +173,15 @@ finally:
 """
 
 
-def _right_images(target: Path) -> Iterator[str]:
-    """Names of the shards' samples whose image has the sha256 of their record."""
-    for path in sorted(target.glob("*.tar")):
-        image = b""
-        for name, content in _members(path):
-            if name.endswith(".png"):
-                image = content
-            elif name.endswith(".json") and json.loads(content)["sha256"] == hashlib.sha256(image).hexdigest():
-                yield name
+def _num_right(shard: Path) -> int:
+    """How many of its samples have an image with the sha256 of their record."""
+    image, num_right = b"", 0
+    for name, content in _members(shard):
+        if name.endswith(".png"):
+            image = content
+        elif name.endswith(".json"):
+            num_right += json.loads(content)["sha256"] == hashlib.sha256(image).hexdigest()
+    return num_right
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -206,12 +194,17 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 def _settle(stored: Stored, options: argparse.Namespace) -> None:
     """The files in the page cache, or out of it."""
     os.sync()
-    for path in stored.files.rglob("*.png"):
-        with path.open("rb") as stream:
+    for path in _files(stored.files):
+        with open(path, "rb", buffering=0) as stream:
             if options.cold:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             else:
                 stream.read()
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        yield from (os.path.join(parent, name) for name in names)
 
 
 def _append(record: str, stored: Stored, found: dict[str, dict[str, float]], share: float) -> None:

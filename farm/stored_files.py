@@ -156,13 +156,23 @@ def read_at_most(uri: str, num_bytes: int) -> bytes:
     """The file's first bytes. Raises OSError: FileNotFoundError where there is no such file."""
     path = local_path(uri)
     if path is not None:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise OSError("it is no file")
-        with path.open("rb") as stream:
-            return stream.read(num_bytes)
+        return _local_bytes(path, num_bytes)
     with os_errors_alone(), filesystem(uri).open(uri, "rb") as stream:
         content: bytes = stream.read(num_bytes)
     return content
+
+
+def _local_bytes(path: Path, num_bytes: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a pipe would be waited for
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no file")
+        content = os.read(descriptor, num_bytes)
+        while len(content) < num_bytes and (more := os.read(descriptor, num_bytes - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def check_has_files(uri: str) -> None:

@@ -19,7 +19,10 @@ _SWEEP_SECONDS: Final = 1.0
 def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> BatchSummary | None:
     """The batch afterwards; None where it was one that a killed submit left behind, and is gone now. What renders is
     finished, unless ``now``: then it is stopped within a third of a lease. Nothing begins any more; of a large
-    batch the dispatcher marks the rest of the jobs."""
+    batch the dispatcher marks the rest of the jobs. One that has ended stays as it is, and its failed jobs may be tried
+    again."""
+    if batch.ended:
+        return batch
     if batch.state == BatchState.STAGING:
         batches.discard_batch(database, batch.id)
         try:
@@ -37,7 +40,13 @@ def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> Bat
 
 
 def pause(database: Database, batch_id: int) -> BatchSummary:
-    """Nothing more of it begins; what renders is finished. Raises NotFoundError for a batch that is not open."""
+    """Nothing more of it begins; what renders is finished. One that has ended stays as it is.
+
+    Raises NotFoundError for a batch that is not open.
+    """
+    batch = batch_summary(database, batch_id)
+    if batch.ended and batch.state == BatchState.OPEN:
+        return batch
     batches.pause_batch(database, batch_id)
     ledger.return_queued(database)
     return batch_summary(database, batch_id)

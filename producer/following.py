@@ -16,7 +16,7 @@ from sqlalchemy import Row, Select, select, union_all
 from farm.database import Database, Transaction, question
 from farm.leases import ledger_time
 from farm.workers import live_workers
-from producer.outlook import GOES_ON, Outlook, outlook_at
+from producer.outlook import GOES_ON, Outlook, outlook_at, waits
 from producer.queries import BatchSummary, summaries_of
 from producer.rate import images_per_second
 from schemas.errors import UnavailableError
@@ -26,43 +26,78 @@ from schemas.tables import Job, Pack
 
 _POLL_SECONDS: Final = 0.5
 _RATE_SECONDS: Final = 60.0
+#: so long the second pack may take; what is longer is no gap between packs
+_FIRST_SECONDS: Final = 600.0
+#: images that come so many times as late as those before them have stopped coming
+_LATE: Final = 3.0
+#: so many are remembered, that one of them is between two packs whose images come one by one
+_GAPS: Final = 32
 #: a transaction that failed a job may have begun so long before it was committed
 _COMMITTED_WITHIN: Final = timedelta(seconds=60)
 _MOST_FAILURES: Final = 1000
 
 
 class Rate:
-    """Images a second over the last minute. The clock starts when the first images are there: loading and the first
-    pack's own time are not counted, nor its images. ``before``: what it was before anybody looked; it stands for the
-    first minute, until something is seen.
+    """Images a second over the last minute, and since the last image before it: packs may take longer.
+
+    The clock starts when the first images are there: loading and the first pack's own time are not counted, nor its
+    images. It starts anew after a standstill: hours in which the batch waited would be counted as slow ones.
+    ``before``: what it was before anybody looked; it stands for the first minute, until something is seen, and so does
+    what was measured before the batch waited.
     """
 
     def __init__(self, before: float | None = None) -> None:
         self._before = before
-        self._seen: deque[tuple[float, int]] = deque()
-        self._first: tuple[float, int] | None = None
+        self._before_from: float | None = None
+        self._num_tried: int | None = None
+        self._now = 0.0
+        self._came: deque[tuple[float, int]] = deque()
+        self._came_at: float | None = None
+        self._gaps: deque[float] = deque([0.0], maxlen=_GAPS)
+        self._rests = False
 
-    def note(self, at_seconds: float, num_ended: int) -> None:
-        if self._seen and num_ended < self._seen[-1][1]:  # failed jobs are tried again
-            self._seen.clear()
-            self._first = None
-        if self._first is None:
-            self._first = at_seconds, num_ended
-        if at_seconds - self._first[0] > _RATE_SECONDS:
+    def note(self, at_seconds: float, num_tried: int, *, waits: bool = False) -> None:
+        """``waits``: nothing of the batch may begin now."""
+        last, self._num_tried, self._now = self._num_tried, num_tried, at_seconds
+        came = last is not None and num_tried > last
+        self._rests = waits and not came
+        if came:
+            self._note_images(num_tried)
+        elif waits:
+            self._before, self._before_from = self.expected, at_seconds
+            self._came_at = None
+            self._came.clear()
+        elif num_tried < (last or 0) or self._stands_still():  # the first: failed jobs are tried again
+            self._came.clear()
+        if self._before_from is None:
+            self._before_from = at_seconds
+        if at_seconds - self._before_from > _RATE_SECONDS:
             self._before = None
-        if num_ended == self._first[1]:
-            return
-        self._seen.append((at_seconds, num_ended))
-        while at_seconds - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 2:
-            self._seen.popleft()
 
     @property
     def per_second(self) -> float | None:
-        """None before two samples differ."""
-        if not self._seen or self._seen[0][1] == self._seen[-1][1]:
+        """None before two moments are known, and while the batch waits."""
+        return None if self._rests else self.expected
+
+    @property
+    def expected(self) -> float | None:
+        """The same, and while the batch waits what it was before: it goes on so, if nothing has changed."""
+        if len(self._came) < 2:
             return self._before
-        (began, first), (ended, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (ended - began)
+        (began, first), (ended, last) = self._came[0], self._came[-1]
+        return (last - first) / (max(ended, self._now - max(self._gaps)) - began)
+
+    def _note_images(self, num_tried: int) -> None:
+        if self._came_at is not None and (gap := self._now - self._came_at) < _FIRST_SECONDS:
+            self._gaps.append(gap)
+        self._came_at = self._now
+        self._came.append((self._now, num_tried))
+        while len(self._came) > 2 and self._now - self._came[1][0] > _RATE_SECONDS:
+            self._came.popleft()
+
+    def _stands_still(self) -> bool:
+        patience = max(_RATE_SECONDS, _LATE * max(self._gaps)) if len(self._came) > 1 else _FIRST_SECONDS
+        return bool(self._came) and self._now - self._came[-1][0] > patience
 
 
 @dataclass(frozen=True)
@@ -144,9 +179,10 @@ class _Looks:
         return Moment(tuple(self._sight(batch, workers.get(batch.pair, 0), now) for batch in batches), failures)
 
     def _sight(self, batch: BatchSummary, num_workers: int, now: datetime) -> Sight:
-        rate = self._rates[batch.id]
-        rate.note(time.monotonic(), batch.num_ended)
-        ahead = outlook_at(now, batch, self._settings.window, rate.per_second)
+        rate, farm_window = self._rates[batch.id], self._settings.window
+        num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, farm_window) is not None)
+        ahead = outlook_at(now, batch, farm_window, rate.expected)
         seconds_left = (ahead.ends - now).total_seconds() if ahead.ends else None
         return Sight(batch, num_workers, self._tended, ahead, rate.per_second, seconds_left)
 

@@ -11,7 +11,7 @@ from farm.database import Database, Transaction, question
 from farm.workers import Standing, live_workers, seated_workers
 from producer.outlook import Outlook, outlook
 from producer.queries import SUMMARY, BatchSummary, waiting_pairs
-from producer.rate import recent_results
+from producer.rate import rendered_per_second
 from schemas.settings import Settings
 from schemas.states import JobState
 from schemas.tables import Batch, Job, Pack, Result
@@ -111,12 +111,7 @@ def night_began(now: datetime, farm_window: str) -> datetime:
 @question
 def _rendered(tx: Transaction, since: datetime) -> Rendered:
     done = select(func.count()).where(Result.attempt > 0, Result.finished_at >= since)
-    num_images = tx.execute(done).scalar_one()
-    lately = recent_results(tx).c
-    rate = select(func.count().label("num"), func.min(lately.finished_at).label("first")).where(lately.attempt > 0)
-    recent = tx.execute(rate).one()
-    seconds = (tx.now - recent.first).total_seconds() if recent.num else 0.0
-    return Rendered(num_images, recent.num / seconds if seconds > 0 else None)
+    return Rendered(tx.execute(done).scalar_one(), rendered_per_second(tx))
 
 
 @question

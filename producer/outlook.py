@@ -44,10 +44,19 @@ def outlook_at(now: datetime, batch: BatchSummary, farm_window: str, per_second:
     """``per_second``: images a second of this batch lately; None where there were none."""
     if batch.ended:
         return GOES_ON
-    windows = [Window.parse(text) for text in (batch.window, farm_window) if text]
+    windows = _windows(batch, farm_window)
     ends = _ends(batch, windows, now, per_second) if per_second else None
     late = None if batch.deadline is None else _late(batch.deadline, windows, now, per_second, ends)
     return Outlook(_waits(batch, windows, now), late, ends)
+
+
+def waits(now: datetime, batch: BatchSummary, farm_window: str) -> str | None:
+    """Why nothing of the batch may begin at ``now``; None where it may, or has ended."""
+    return None if batch.ended else _waits(batch, _windows(batch, farm_window), now)
+
+
+def _windows(batch: BatchSummary, farm_window: str) -> list[Window]:
+    return [Window.parse(text) for text in (batch.window, farm_window) if text]
 
 
 def _waits(batch: BatchSummary, windows: Sequence[Window], now: datetime) -> str | None:

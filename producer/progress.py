@@ -109,7 +109,8 @@ class _Failures:
         if self._is_first:
             self._is_first = False
             for batch in (sight.batch for sight in moment.sights if sight.batch.num_failed):
-                self._say(f"{batch.num_failed} jobs of batch {batch.id} have failed already; {_listed(batch.id)}")
+                num = f"{batch.num_failed:,} job{'' if batch.num_failed == 1 else 's'} of batch {batch.id}"
+                self._say(f"{num} failed already; {_listed(batch.id)}")
         for failed in moment.failures[: _SHOWN_FAILURES - self._num_said]:
             reason = printable_start(failed.reason, _REASON_CHARACTERS)
             self._say(f"job {failed.batch_id}/{failed.number} failed: {reason}")
@@ -136,7 +137,7 @@ def status_line(sight: Sight) -> str:
     if sight.outlook.late:
         parts.append(sight.outlook.late)
     if batch.num_failed:
-        parts.append(f"{batch.num_failed} failed")
+        parts.append(f"{batch.num_failed:,} failed")
     return ", ".join(parts)
 
 

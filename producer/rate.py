@@ -1,4 +1,4 @@
-"""How many images a second are done lately. Nothing here changes a row."""
+"""How many images a second are rendered lately. Nothing here changes a row."""
 
 from datetime import timedelta
 from typing import Final
@@ -6,7 +6,8 @@ from typing import Final
 from sqlalchemy import Subquery, func, select
 
 from farm.database import Transaction, question
-from schemas.tables import Job, Result
+from schemas.column_types import Utc
+from schemas.tables import Pack, Result
 
 _SECONDS: Final = 600.0
 #: ten minutes of sixty devices, twenty seconds of a thousand
@@ -16,7 +17,7 @@ _RESULTS: Final = 5_000
 def recent_results(tx: Transaction) -> Subquery:
     """The results of the last ten minutes, whatever their batch; of a large farm the last thousands of them, so that a
     rate costs the same however many devices there are."""
-    lately = select(Result.job_id, Result.attempt, Result.finished_at).where(
+    lately = select(Result.job_id, Result.attempt, Result.finished_at, Result.pack_id).where(
         Result.finished_at > tx.now - timedelta(seconds=_SECONDS)
     )
     return lately.order_by(Result.finished_at.desc()).limit(_RESULTS).subquery()
@@ -24,9 +25,26 @@ def recent_results(tx: Transaction) -> Subquery:
 
 @question
 def images_per_second(tx: Transaction, batch_id: int) -> float | None:
-    """Of this batch lately (``recent_results``); None where nothing of it was done then."""
+    """Of this batch lately (``rendered_per_second``); None where nothing of it was rendered then."""
+    return rendered_per_second(tx, batch_id)
+
+
+def rendered_per_second(tx: Transaction, batch_id: int | None = None) -> float | None:
+    """Of the batch, or of all; images that were linked to are not counted. None where there were none lately.
+
+    From when the first of their packs began: from its images on, they would count for the time of one pack too few. To
+    the last image, or longer, if the next should have come by now.
+    """
     lately = recent_results(tx)
-    done = select(func.count().label("num"), func.min(lately.c.finished_at).label("first"))
-    row = tx.execute(done.join_from(lately, Job, Job.id == lately.c.job_id).where(Job.batch_id + 0 == batch_id)).one()
-    seconds = (tx.now - row.first).total_seconds() if row.num else 0.0
+    began = func.coalesce(Pack.rendering_at, Pack.claimed_at, Pack.released_at, type_=Utc)
+    sums = (func.count().label("num"), func.count(func.distinct(Pack.id)).label("num_packs"),
+            func.min(began).label("began"), func.max(lately.c.finished_at).label("last"))  # fmt: skip
+    rendered = select(*sums).join_from(lately, Pack, Pack.id == lately.c.pack_id).where(lately.c.attempt > 0)
+    # + 0: else a database might begin with all packs of the batch
+    row = tx.execute(rendered if batch_id is None else rendered.where(Pack.batch_id + 0 == batch_id)).one()
+    if not row.num:
+        return None
+    whole = tx.execute(select(func.count().label("num"), func.min(lately.c.finished_at).label("oldest"))).one()
+    first = max(row.began, whole.oldest) if whole.num == _RESULTS else row.began
+    seconds = (max(row.last, tx.now - (row.last - first) / row.num_packs) - first).total_seconds()
     return row.num / seconds if seconds > 0 else None

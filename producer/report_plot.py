@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 from producer.markup import as_html
@@ -68,17 +68,19 @@ def _rate_step(largest: float) -> float:
 
 
 def _times(throughput: Throughput, zone: tzinfo | None) -> Iterator[tuple[float, str]]:
-    """Round times of the zone's clock, and where they stand in hundredths of the width."""
+    """Round times of the zone's clock, and where they stand in hundredths of the width: where the bars of these moments
+    are, also in a night in which the clock is set."""
     span = throughput.seconds * len(throughput.nums)
     step = next((step for step in _STEPS if span / step <= _MOST_TIMES), span)
     begins = throughput.begins.astimezone(zone)
     midnight = begins.replace(hour=0, minute=0, second=0, microsecond=0)
-    first = math.ceil((begins - midnight).total_seconds() / step)
+    first, last = math.ceil((begins - midnight).total_seconds() / step), 0.0
     for number in range(first, first + _MOST_TIMES + 1):
-        time = midnight + timedelta(seconds=number * step)
-        left = 100 * (time - begins).total_seconds() / span
-        if _MARGIN <= left <= 100 - _MARGIN:
-            yield left, _written(time, step, span)
+        moment = (midnight + timedelta(seconds=number * step)).astimezone(UTC)
+        left = 100 * (moment - throughput.begins).total_seconds() / span
+        if max(last, _MARGIN) <= left <= 100 - _MARGIN:
+            yield left, _written(moment.astimezone(zone), step, span)
+            last = left + _MARGIN  # two times of which one is jumped over are the same moment
 
 
 def _written(time: datetime, exact_seconds: float, span_seconds: float) -> str:

@@ -11,6 +11,7 @@ from schemas.errors import NotFoundError
 from schemas.fields import text_flaw
 from schemas.printable import shown
 from schemas.schedule import Schedule
+from schemas.states import BatchState
 from schemas.tables import Batch, Firing, ScheduleRow
 
 _COLUMNS: Final = tuple(getattr(ScheduleRow, name) for name in Schedule.__dataclass_fields__)
@@ -18,7 +19,8 @@ _COLUMNS: Final = tuple(getattr(ScheduleRow, name) for name in Schedule.__datacl
 
 @dataclass(frozen=True)
 class LastFiring:
-    """What came of a schedule's last time. ``batch_state``: of the batch that it made, where that is there still."""
+    """What came of a schedule's last time. ``batch_state``, ``batch_ended``: of the batch that it made, where that is
+    there still."""
 
     due_at: datetime
     state: str
@@ -27,6 +29,7 @@ class LastFiring:
     error: str | None
     batch_id: int | None
     batch_state: str | None
+    batch_ended: bool
 
     def as_json(self) -> dict[str, Any]:
         retry_at = self.retry_at.isoformat() if self.retry_at else None
@@ -65,8 +68,12 @@ def _last_firings(tx: Transaction) -> dict[int, LastFiring]:
     names = ("due_at", "state", "tries", "retry_at", "error", "batch_id")
     columns: tuple[Any, ...] = tuple(getattr(Firing, name) for name in names)
     same = (Firing.schedule_id == last.c.schedule_id) & (Firing.due_at == last.c.due_at)
-    found = select(Firing.schedule_id, *columns, Batch.state.label("batch_state")).join(last, same)
+    left = (Batch.num_pending + Batch.num_queued + Batch.num_running).label("left")
+    found = select(Firing.schedule_id, *columns, Batch.state.label("batch_state"), left).join(last, same)
     return {
-        row.schedule_id: LastFiring(**{name: row._mapping[name] for name in (*names, "batch_state")})
+        row.schedule_id: LastFiring(
+            **{name: row._mapping[name] for name in (*names, "batch_state")},
+            batch_ended=row.left == 0 and row.batch_state != BatchState.STAGING,
+        )
         for row in tx.execute(found.outerjoin(Batch, Batch.id == Firing.batch_id))
     }

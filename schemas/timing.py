@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final, Self
 
 from schemas.errors import InputError, SettingsError
-from schemas.wall_clock import zone_named
+from schemas.wall_clock import shown_at, zone_named
 from schemas.windows import Window
 
 _CLOCK: Final = re.compile(r"(?P<wall>\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?) (?P<zone>[A-Za-z]\S*)")
@@ -48,7 +48,7 @@ def instant(text: str) -> datetime:
     except ValueError:
         raise ValueError("is no time; such as 2026-11-22T22:00+01:00 or '2026-11-22 22:00 Europe/Berlin'") from None
     if named:
-        found = found.replace(tzinfo=zone_named(named["zone"]))
+        return shown_at(found, zone_named(named["zone"]))
     if found.tzinfo is None:
         raise ValueError(f"names no time zone; such as '{text.strip()} Europe/Berlin'")
     return found.astimezone(UTC)

@@ -26,6 +26,8 @@ def cancel(batch: BatchArgument, now: NowOption = False, as_json: JsonOption = F
         summary = changes.cancel(session.database, found, now=now)
         if as_json:
             print_json(summary.as_json() if summary else {**found.as_json(), "state": "discarded"})
+        elif found.ended:
+            print(f"batch {found.id} has ended; there is nothing left to cancel")
         elif summary:
             running = f"; {summary.num_running:,} are {'stopping' if now else 'being finished'}"
             running = running if summary.num_running else ""

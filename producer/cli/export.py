@@ -209,10 +209,11 @@ class _Teller:
         self._clock = clock
         self._next = clock() + _TOLD_SECONDS
 
-    def __call__(self, done: str, num_images: int) -> None:
+    def __call__(self, done: str, num_images: int, num_in_all: int | None) -> None:
         if (now := self._clock()) >= self._next:
             self._next = now + _TOLD_SECONDS
-            print(f"exporting: {num_images:,} images {done} so far", file=sys.stderr, flush=True)
+            so_far = f"{num_images:,} images" if num_in_all is None else f"{num_images:,} of {num_in_all:,} images"
+            print(f"exporting: {so_far} {done} so far", file=sys.stderr, flush=True)
 
 
 def _report(exported: Exported, to: str, as_json: bool) -> None:
@@ -221,9 +222,9 @@ def _report(exported: Exported, to: str, as_json: bool) -> None:
     if as_json:
         print_json({"to": to, "num_images": tally.num_images, "num_bytes": tally.num_bytes,
                     "num_shards": exported.num_shards, "num_written": exported.num_written,
-                    "splits": dict(tally.of_split), "left_out": left_out, "plan": exported.plan})  # fmt: skip
+                    "splits": exported.splits, "left_out": left_out, "plan": exported.plan})  # fmt: skip
         return
-    splits = ", ".join(f"{name} {num:,}" for name, num in tally.of_split.items())
+    splits = ", ".join(f"{name} {num:,}" for name, num in exported.splits.items())
     print(f"{tally.num_images:,} images ({splits}) are in {printable(to)}")
     for reason, num in left_out.items():
         print(f"left out: {num:,} {reason}; left_out.jsonl names them")

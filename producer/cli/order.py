@@ -23,6 +23,8 @@ def pause(batch: BatchArgument, as_json: JsonOption = False) -> None:
         summary = changes.pause(session.database, found.id)
         if as_json:
             print_json(summary.as_json())
+        elif summary.ended:
+            print(f"batch {summary.id} has ended; there is nothing left to pause")
         else:
             running = f"; {summary.num_running:,} are being finished" if summary.num_running else ""
             print(f"batch {summary.id} is paused with {so_many(summary.num_pending, 'job')}{running}")

@@ -26,6 +26,7 @@ from producer.cli.expansion_options import (
 )
 from producer.cli.manifest_options import (
     AgainOption,
+    FormatOption,
     LimitOption,
     MapOption,
     NameOption,
@@ -44,7 +45,7 @@ from schemas.cron import CronLine
 from schemas.errors import NightshiftError
 from schemas.printable import printable
 from schemas.schedule import Missed, Schedule
-from schemas.states import FiringState
+from schemas.states import BatchState, FiringState
 from schemas.submit_order import MAX_JOBS
 from schemas.wall_clock import wall_at, zone_named
 
@@ -85,6 +86,7 @@ def add(
     fields: SetOption = None,
     columns: MapOption = None,
     limit: LimitOption = None,
+    manifest_format: FormatOption = None,
     templates: TemplatesOption = None,
     wildcards: WildcardsOption = None,
     sweep: SweepOption = None,
@@ -105,9 +107,10 @@ def add(
     """Submit a manifest again and again, by a cron line. It fires while `nightshift up` or `dispatcher` runs."""
     line = CronLine.parse(cron, tz)
     order = given_order(
-        manifest, fields, columns, pair=pair, limit=limit, name=batch_name, base_seed=base_seed, priority=priority,
-        weight=weight, window=window, not_before=not_before, deadline=deadline, again=again, skip_invalid=skip_invalid,
-        templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped, count=count, max_jobs=max_jobs,
+        manifest, fields, columns, pair=pair, limit=limit, manifest_format=manifest_format, name=batch_name,
+        base_seed=base_seed, priority=priority, weight=weight, window=window, not_before=not_before, deadline=deadline,
+        again=again, skip_invalid=skip_invalid, templates=templates, wildcards=wildcards, sweep=sweep, zipped=zipped,
+        count=count, max_jobs=max_jobs,
     )  # fmt: skip
     with open_session() as session:
         times = line.next_times(ledger_time(session.database), _SHOWN_TIMES)
@@ -127,9 +130,12 @@ def list_all(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([_as_json(one, last) for one, last in found])
         return
+    if not found:
+        print("no schedules yet; `nightshift schedule add` makes one")
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("schedule", "cron line", "next", "last firing"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # a path is not cut off
     for one, last in found:
         coming = "paused" if one.paused else _local(one, one.next_due_at)
         texts = (one.name, f"{one.cron} {one.timezone}", coming, _came_of(one, last) if last else "none yet")
@@ -215,7 +221,8 @@ def _as_json(one: Schedule, last: LastFiring | None) -> dict[str, Any]:
 
 def _came_of(one: Schedule, last: LastFiring) -> str:
     """``Mon 2026-11-23 22:00: batch 7 (open)``, or why there is none."""
-    made = f"batch {last.batch_id} ({last.batch_state})" if last.batch_id else "its batch is gone"
+    state = "ended" if last.batch_ended and last.batch_state == BatchState.OPEN else last.batch_state
+    made = f"batch {last.batch_id} ({state})" if last.batch_id else "its batch is gone"
     what = {
         FiringState.DONE: made,
         FiringState.SKIPPED: "skipped: it was missed",

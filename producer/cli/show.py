@@ -41,7 +41,7 @@ def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
     for sentence in filter(None, (ahead.waits, ahead.late)):
         print(f"  {sentence}")
     for reason, num in failures(session.database, summary.id, _SHOWN_FAILURES):
-        print(f"  {num} failed: {printable(reason)}")
+        print(f"  {num:,} failed: {printable(reason)}")
 
 
 def batch_as_json(session: Session, summary: BatchSummary) -> dict[str, Any]:

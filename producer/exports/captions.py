@@ -51,7 +51,7 @@ class Caption:
 
     def of(self, values: Mapping[str, Value], meta: Mapping[str, str]) -> str:
         """On one line. Raises InputError where nothing is left, with the job's name."""
-        text = "".join(literal + (self._value(name, values, meta) if name else "") for literal, name in self.parts)
+        text = "".join([literal + (self._value(name, values, meta) if name else "") for literal, name in self.parts])
         line = " ".join(text.split())
         if not line:
             names = " and ".join(sorted(self.columns))

@@ -11,6 +11,8 @@ from producer.exports.targets import Target
 
 
 class CsvRows:
+    holds_images = False
+
     def __init__(self, target: Target, columns: tuple[Column, ...], shard_size: int) -> None:
         self.shard_size: int | None = shard_size
         self._target = target

@@ -12,7 +12,7 @@ from typing import Any, Final
 from farm.database import Database
 from producer.exports.card import Card
 from producer.exports.done_jobs import environment_contents, jobs_again
-from producer.exports.held_plan import hold_plan
+from producer.exports.held_plan import check_held, hold_plan
 from producer.exports.options import ExportOptions
 from producer.exports.reading_ahead import read_ahead
 from producer.exports.selection import Choosing, Selection, Tell
@@ -29,16 +29,18 @@ Judge = Callable[[Tally, Environments], None]
 
 @dataclass(frozen=True)
 class Exported:
-    """What there is now. ``num_written``: images of the shards that this run wrote, the others were there."""
+    """What there is now. ``splits``: images of each that was asked for, 0 too. ``num_written``: images of the shards
+    that this run wrote, the others were there."""
 
     tally: Tally
+    splits: dict[str, int]
     plan: str
     num_shards: int
     num_written: int
 
 
 class Export:
-    """One run. ``tell`` is called again and again with what is being done and how many images it was done for."""
+    """One run. ``tell`` is called again and again."""
 
     def __init__(self, database: Database, options: ExportOptions, target: Target, tell: Tell) -> None:
         self._database = database
@@ -46,7 +48,9 @@ class Export:
         self._target = target
         self._tell = tell
         self._num_shards = 0
+        self._num_there = 0
         self._num_written = 0
+        self._num_images = 0
 
     def run(self, make_writer: MakeWriter, judge: Judge) -> Exported:
         """``judge`` sees what was chosen before anything is written, and may raise.
@@ -57,9 +61,11 @@ class Export:
         """
         with ExitStack() as stack:
             versions = _versions(self._options)
+            check_held(self._target, self._options.as_json(), versions)
             chosen = Choosing(self._database, self._options, self._tell).choose(versions, stack)
             environments = environment_contents(self._database, {digest for digest, *_ in chosen.tally.made_by})
             judge(chosen.tally, environments)
+            self._num_images = chosen.tally.num_images
             stack.enter_context(self._target.held())
             hold_plan(self._target, self._plan(chosen, versions))
             writer = make_writer(self._target, chosen.tally.columns, environments)
@@ -70,7 +76,8 @@ class Export:
             data_files = {split: writer.data_files(split) for split in splits}
             card = Card(self._options, chosen.tally, environments, data_files, versions, chosen.digest)
             put(self._target, "README.md", card.text().encode())
-            return Exported(chosen.tally, chosen.digest, self._num_shards, self._num_written)
+            of_split = {name: chosen.tally.of_split[name] for name in self._options.splits.names}
+            return Exported(chosen.tally, of_split, chosen.digest, self._num_shards, self._num_written)
 
     def _plan(self, chosen: Selection, versions: dict[str, str]) -> dict[str, Any]:
         num_images, options = chosen.tally.num_images, self._options.as_json()
@@ -87,16 +94,18 @@ class Export:
             ids = islice(job_ids, shard.num_samples)
             if writer.is_whole(shard):
                 deque(ids, 0)
+                self._num_there += shard.num_samples
             else:
                 self._write_shard(writer, shard, self._samples(shard, ids, number * size))
             self._num_shards += 1
 
     def _write_shard(self, writer: ShardWriter, shard: Shard, samples: Iterator[Sample]) -> None:
         with writer.writing(shard) as add:
-            for sample, prepared in read_ahead(samples, writer.prepare, _size_bytes):
+            held_bytes = _size_bytes if writer.holds_images else _nothing
+            for sample, prepared in read_ahead(samples, writer.prepare, held_bytes):
                 add(sample, prepared)
                 self._num_written += 1
-                self._tell("written", self._num_written)
+                self._tell("written", self._num_there + self._num_written, self._num_images)
 
     def _samples(self, shard: Shard, job_ids: Iterator[int], first: int) -> Iterator[Sample]:
         for place, job in enumerate(jobs_again(self._database, job_ids), first):
@@ -114,6 +123,10 @@ class Export:
 def _size_bytes(sample: Sample) -> int:
     size: int = sample.job.row.size_bytes
     return size
+
+
+def _nothing(_sample: Sample) -> int:
+    return 0
 
 
 def _versions(options: ExportOptions) -> dict[str, str]:

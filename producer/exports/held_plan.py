@@ -14,21 +14,36 @@ KEY: Final = ".nightshift-export.json"
 _ELSEWHERE: Final = "name another folder, or empty this one"
 
 
-def hold_plan(target: Target, plan: dict[str, Any]) -> bool:
-    """Writes the plan into an empty folder. Returns whether it was there already.
+def check_held(target: Target, options: dict[str, Any], versions: dict[str, str]) -> None:
+    """What can be known to be wrong with the folder before the images are chosen, which takes minutes of a million.
 
-    Raises:
-        InputError: the folder holds something else, or another export.
-        StorageError: it cannot be read or written.
+    Raises as ``hold_plan``.
     """
     content = target.read(KEY)
     if content is None:
         if stranger := min(target.sizes(""), default=None):
             raise InputError(f"{target.url} holds {printable(stranger)} and no export; {_ELSEWHERE}")
+    elif (other := _other_way(_held(content, target.url), {"options": options, "versions": versions})) is not None:
+        raise _other_export(target, other)
+
+
+def hold_plan(target: Target, plan: dict[str, Any]) -> bool:
+    """Writes the plan into an empty folder (``check_held``). Returns whether it was there already.
+
+    Raises:
+        InputError: the folder holds something else, or another export.
+        StorageError: it cannot be read or written.
+    """
+    check_held(target, plan["options"], plan["versions"])
+    content = target.read(KEY)
+    if content is None:
         put(target, KEY, (json.dumps(plan, indent=2, ensure_ascii=False) + "\n").encode())
         return False
-    if (other := _difference(_held(content, target.url), plan)) is not None:
-        raise InputError(f"{target.url} holds another export: {other}; {_ELSEWHERE}")
+    held = _held(content, target.url)
+    if held["plan"] != plan["plan"]:
+        raise _other_export(
+            target, f"it is of {held.get('num_images')} images and this one of {plan['num_images']}, or of other ones"
+        )
     return True
 
 
@@ -42,11 +57,14 @@ def _held(content: bytes, url: str) -> dict[str, Any]:
     raise InputError(f"{url}/{KEY} is not what an export writes; {_ELSEWHERE}")
 
 
-def _difference(held: dict[str, Any], plan: dict[str, Any]) -> str | None:
-    if held["plan"] == plan["plan"]:
-        return None
+def _other_way(held: dict[str, Any], plan: dict[str, Any]) -> str | None:
+    """The first option or version that is another; None where none is."""
     for part, said in (("options", "its --{} is {} and not {}"), ("versions", "it was begun by {} {} and not {}")):
         for name, value in plan[part].items():
             if (other := held[part].get(name)) != value:
                 return printable(said.format(name, json.dumps(other), json.dumps(value)))
-    return f"it is of {held.get('num_images')} images and this one of {plan['num_images']}, or of other ones"
+    return None
+
+
+def _other_export(target: Target, other: str) -> InputError:
+    return InputError(f"{target.url} holds another export: {other}; {_ELSEWHERE}")

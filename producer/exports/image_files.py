@@ -1,6 +1,8 @@
 """An image's file as the ledger records it, or what is wrong with it."""
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +41,16 @@ def recorded_bytes(job: DoneJob) -> bytes | Flaw:
     return content
 
 
-def size_flaw(job: DoneJob, path: Path) -> Flaw | None:
-    """Of a local file that is linked and not read. Raises StorageError as ``recorded_bytes``."""
+def may_be_linked(job: DoneJob, path: Path) -> bool | Flaw:
+    """Of a local file that is not read: whether it is of the recorded size; False where it is a symbolic link. Raises
+    StorageError as ``recorded_bytes``."""
     try:
-        size = path.stat().st_size
+        status = os.lstat(path)
     except OSError as error:
         return _absent(job.row.uri, error)
-    return None if size == job.row.size_bytes else _of_another_size(job.row.size_bytes)
+    if stat.S_ISLNK(status.st_mode):
+        return False
+    return True if status.st_size == job.row.size_bytes else _of_another_size(job.row.size_bytes)
 
 
 def _absent(uri: str, error: OSError) -> Flaw:

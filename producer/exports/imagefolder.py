@@ -16,7 +16,7 @@ import msgspec
 
 from farm.image_store import local_path
 from producer.exports.exported_fields import Value
-from producer.exports.image_files import size_flaw
+from producer.exports.image_files import Flaw, may_be_linked
 from producer.exports.shards import Add, Sample, Shard, image_bytes, values_in
 from producer.exports.tally import Column
 from producer.exports.targets import Target, put
@@ -28,6 +28,7 @@ class Imagefolder:
     """``folder_size``: images in one folder. ``reads_all``: a file that is linked is read and hashed, too."""
 
     shard_size: int | None = None
+    holds_images = False
 
     def __init__(self, target: Target, columns: tuple[Column, ...], folder_size: int, *, copies: bool,
                  reads_all: bool) -> None:  # fmt: skip
@@ -75,9 +76,10 @@ class Imagefolder:
     def _link(self, sample: Sample, path: Path, key: str) -> bool:
         if self._reads_all:
             image_bytes(sample)
-        elif flaw := size_flaw(sample.job, path):
-            raise flaw.error_of(sample.job)
-        return not path.is_symlink() and self._target.link(path, key)
+        may = may_be_linked(sample.job, path)
+        if isinstance(may, Flaw):
+            raise may.error_of(sample.job)
+        return may and self._target.link(path, key)
 
 
 def _as_text(value: Value) -> str:

@@ -13,6 +13,8 @@ _FEATURES: Final = {"image": {"_type": "Image"}, "text": {"dtype": "string", "_t
 
 
 class Parquet:
+    holds_images = True
+
     def __init__(self, target: Target, columns: tuple[Column, ...], shard_size: int) -> None:
         self.shard_size: int | None = shard_size
         self._target = target

@@ -16,7 +16,7 @@ _THREADS: Final = 8
 _AHEAD: Final = 16
 #: what a thread is given at a time: one large image, or some small ones, which are less work than handing them over
 _LOT_BYTES: Final = 1 << 18
-_LOT_ITEMS: Final = 32
+_LOT_ITEMS: Final = 128
 
 
 def read_ahead(

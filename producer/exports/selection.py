@@ -29,7 +29,8 @@ from schemas.printable import shown
 _CHUNK: Final = 4096
 _ID_BYTES: Final = 8
 
-Tell = Callable[[str, int], None]
+#: is told what is done, of how many images it is done so far, and of how many it will be where that is known
+Tell = Callable[[str, int, int | None], None]
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Choosing:
         left_out, *ids = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(len(names) + 1))  # noqa: SIM115
         chosen = Selection(dict(zip(names, ids, strict=True)), left_out)
         for job, found in self._looked_at():
-            self._tell("chosen", chosen.tally.num_images)
+            self._tell("chosen", chosen.tally.num_images, None)
             reason = self._reason(job, found)
             if reason is None:
                 self._take(chosen, job)
@@ -85,7 +86,8 @@ class Choosing:
 
     def _wanted(self) -> Iterator[DoneJob]:
         for job in done_jobs(self._database, self._options.batch_ids):
-            self._unseen -= {column for column in self._unseen if meta_value(job.meta, column) is not None}
+            if self._unseen:
+                self._unseen -= {column for column in self._unseen if meta_value(job.meta, column) is not None}
             if all(where.holds(job.values, job.meta) for where in self._options.where):
                 yield job
 

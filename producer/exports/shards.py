@@ -40,6 +40,8 @@ class ShardWriter(Protocol):
 
     #: samples in a shard; None: a split is one
     shard_size: int | None
+    #: whether ``prepare`` gives an image's bytes; else samples take no memory, however many are prepared ahead
+    holds_images: bool
 
     def is_whole(self, shard: Shard) -> bool:
         """Whether an earlier run has written it already."""

@@ -1,16 +1,21 @@
 """What an export holds, counted while it is chosen: for its columns, its card, and whether it was made alike."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from functools import cached_property
+from operator import itemgetter
+from typing import Final, NamedTuple, TypeVar
 
 from producer.exports.done_jobs import DoneJob
-from producer.exports.exported_fields import KINDS, META, Kind, kind_of
+from producer.exports.exported_fields import KINDS, META, Kind, Value, kind_of
 
-_COUNTED: Final = (
-    *("pair", "scheduler", "num_inference_steps", "guidance_scale", "refiner.mode", "output.format", "prompt_syntax"),
-)
+T = TypeVar("T", bound=Hashable)
+
+#: by its name in the card; what may be another one in each row is counted by itself, or there would be as many kinds
+_GUIDANCE: Final = "guidance_scale"
+_COUNTED: Final = ("pair", "scheduler", "num_inference_steps", "refiner.mode", "output.format", "prompt_syntax")
+_counted: Final = itemgetter(*_COUNTED)
 
 
 class Column(NamedTuple):
@@ -21,40 +26,70 @@ class Column(NamedTuple):
     is_full: bool
 
 
+class _Kind(NamedTuple):
+    """``made_by``: environment, images in the forward pass, how it was compiled. ``values``: of ``_COUNTED``."""
+
+    split: str
+    size: tuple[int, int]
+    made_by: tuple[str, int, str]
+    values: tuple[Value, ...]
+
+
 @dataclass
 class Tally:
-    """Of the chosen jobs; ``left_out`` of the others, by reason."""
+    """Of the chosen jobs; ``num_left_out`` of the others, by reason. Images of one kind are counted together, which is
+    quicker than to count each thing about them."""
 
     num_images: int = 0
     num_bytes: int = 0
     num_left_out: Counter[str] = field(default_factory=Counter)
-    of_split: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    #: (environment, images in the forward pass, how it was compiled)
-    made_by: Counter[tuple[str, int, str]] = field(default_factory=Counter)
-    #: column → value → how many
-    of_value: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in _COUNTED})
-    #: column → in how many rows it has a value
-    filled: Counter[str] = field(default_factory=Counter)
+    _kinds: Counter[_Kind] = field(default_factory=Counter)
+    _guidance: Counter[Value] = field(default_factory=Counter)
+    #: columns that have a value, and names of meta
+    _filled: Counter[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=Counter)
 
     def add(self, job: DoneJob, split: str) -> None:
-        values = job.values
+        row, values, made = job.row, job.values, job.provenance
+        made_by = row.environment_digest, made.get("forward_pass_size", 0), made.get("compile_mode", "off")
         self.num_images += 1
-        self.num_bytes += job.row.size_bytes
-        self.of_split[split] += 1
-        self.sizes[job.row.width, job.row.height] += 1
-        made = job.provenance.get("forward_pass_size", 0), job.provenance.get("compile_mode", "off")
-        self.made_by[str(values["environment"]), *made] += 1
-        for name, counter in self.of_value.items():
-            counter[str(values[name])] += 1
-        self.filled.update([name for name, value in values.items() if value is not None])
-        self.filled.update([META + name for name in job.meta])
+        self.num_bytes += row.size_bytes
+        self._kinds[_Kind(split, (row.width, row.height), made_by, _counted(values))] += 1
+        self._guidance[values[_GUIDANCE]] += 1
+        self._filled[tuple([name for name, value in values.items() if value is not None]), tuple(job.meta)] += 1
 
-    @property
+    @cached_property
+    def of_split(self) -> Counter[str]:
+        return self._counted_by(lambda kind: kind.split)
+
+    @cached_property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        return self._counted_by(lambda kind: kind.size)
+
+    @cached_property
+    def made_by(self) -> Counter[tuple[str, int, str]]:
+        """By environment, images in the forward pass, how it was compiled."""
+        return self._counted_by(lambda kind: kind.made_by)
+
+    @cached_property
+    def of_value(self) -> dict[str, Counter[str]]:
+        """column → value → how many"""
+        guidance = Counter({str(value): num for value, num in self._guidance.items()})
+        return {_GUIDANCE: guidance, **{name: self._of_value(place) for place, name in enumerate(_COUNTED)}}
+
+    @cached_property
     def columns(self) -> tuple[Column, ...]:
         """Those that any row has a value in, meta last."""
-        return tuple(Column(name, kind_of(name), self.filled[name] == self.num_images) for name in self._names())
+        filled: Counter[str] = Counter()
+        for (own, meta), num in self._filled.items():
+            filled.update(dict.fromkeys([*own, *(META + name for name in meta)], num))
+        names = [*(name for name in KINDS if filled[name]), *sorted(name for name in filled if name.startswith(META))]
+        return tuple(Column(name, kind_of(name), filled[name] == self.num_images) for name in names)
 
-    def _names(self) -> Iterator[str]:
-        yield from (name for name in KINDS if self.filled[name])
-        yield from sorted(name for name in self.filled if name.startswith(META))
+    def _of_value(self, place: int) -> Counter[str]:
+        return self._counted_by(lambda kind: str(kind.values[place]))
+
+    def _counted_by(self, of: Callable[[_Kind], T]) -> Counter[T]:
+        counted: Counter[T] = Counter()
+        for kind, num in self._kinds.items():
+            counted[of(kind)] += num
+        return counted

@@ -103,19 +103,27 @@ class LocalTarget:
 
     def link(self, source: Path, key: str) -> bool:
         path = self.folder / key
-        temporary = path.with_name(f".{path.name}.tmp")
         with _said(self.url):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
             try:
-                os.link(source, temporary)
+                self._link(source, path)
             except OSError as error:
                 if error.errno in _NO_LINK:
                     return False
                 raise
+        return True
+
+    def _link(self, source: Path, path: Path) -> None:
+        try:
+            os.link(source, path)
+        except FileNotFoundError:  # its folder; or the source, and then once more
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, path)
+        except FileExistsError:  # in the place of another file, which is there until then
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.unlink(missing_ok=True)
+            os.link(source, temporary)
             os.rename(temporary, path)
             temporary.unlink(missing_ok=True)  # a rename onto a link to the same file does nothing
-        return True
 
 
 class RemoteTarget:

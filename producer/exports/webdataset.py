@@ -26,6 +26,8 @@ _STATUS: Final = "success"
 class Webdataset:
     """``has_splits``: each has a folder, and shards from 00000 of its own. ``environments``: digest → content."""
 
+    holds_images = True
+
     def __init__(self, target: Target, columns: tuple[Column, ...], shard_size: int,
                  environments: Mapping[str, dict[str, Any]], *, has_splits: bool) -> None:  # fmt: skip
         self.shard_size: int | None = shard_size

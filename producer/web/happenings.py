@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from producer.following import Rate
-from producer.outlook import outlook_at
+from producer.outlook import outlook_at, waits
 from producer.queries import BatchSummary
 from producer.web.api.shapes import BatchShape
 from producer.web.moment import Moment
@@ -69,8 +69,9 @@ class Happenings:
 
     def _batch(self, batch: BatchSummary, now: datetime) -> dict[str, Any]:
         rate = self._rates.setdefault(batch.id, Rate())
-        rate.note(time.monotonic(), batch.num_ended)
-        ahead = outlook_at(now, batch, self._farm_window, rate.per_second)
+        num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, self._farm_window) is not None)
+        ahead = outlook_at(now, batch, self._farm_window, rate.expected)
         shape = BatchShape.of(batch, ahead).model_dump(mode="json")
         return {**shape, "images_per_second": None if batch.ended else rate.per_second}
 

@@ -151,6 +151,18 @@ def test_images_are_linked_and_take_no_second_disk(farm: ExportFarm, tmp_path: P
     assert tree(tmp_path / "linked" / "train") == tree(tmp_path / "copied" / "train")
 
 
+def test_a_symbolic_link_in_the_store_is_copied_and_not_linked_to(farm: ExportFarm, tmp_path: Path) -> None:
+    farm.batch([{"prompt": "a cat"}])
+    stored, moved = image_path(farm.database, 1), tmp_path / "elsewhere.png"
+    stored.rename(moved)
+    stored.symlink_to(moved)
+    farm.export(1, "--format", "imagefolder", "--to", tmp_path / "set")
+    placed = tmp_path / "set" / "train" / "00000" / "000000000.png"
+    assert not placed.is_symlink()
+    assert not placed.samefile(moved)
+    assert placed.read_bytes() == moved.read_bytes()
+
+
 def test_a_column_is_a_csv_cell_and_the_image_a_uri(farm: ExportFarm, tmp_path: Path) -> None:
     farm.batch([{"prompt": 'say "hi",\nfox', "seed": 2**64 - 1}])
     farm.export(1, "--format", "csv", "--to", tmp_path / "set")
@@ -225,6 +237,26 @@ def test_another_export_is_not_mixed_into_a_folder(farm: ExportFarm, tmp_path: P
     with pytest.raises(InputError, match="its --batches is"):
         farm.export(1, 2, "--format", "webdataset", "--to", tmp_path / "set")
     assert tree(tmp_path / "set") == before
+
+
+def test_a_split_that_got_nothing_is_said_to_be_empty(farm: ExportFarm, tmp_path: Path) -> None:
+    farm.batch([{"prompt": "a cat"}])
+    answer = farm.export(1, "--format", "csv", "--to", tmp_path / "set", "--split", "train=0.5,test=0.5")
+    assert sorted(answer["splits"].values()) == [0, 1]
+    assert len(list((tmp_path / "set" / "data").iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_had_is_said_before_the_images_are_looked_through(
+    farm: ExportFarm, tmp_path: Path
+) -> None:
+    farm.batch([{"prompt": "a cat"}])
+    farm.export(1, "--format", "csv", "--to", tmp_path / "set")
+    without_captions = (1, "--format", "csv", "--caption", "negative_prompt", "--to")
+    with pytest.raises(InputError, match="holds another export: its --caption is"):
+        farm.export(*without_captions, tmp_path / "set")
+    with pytest.raises(InputError, match="has no caption"):
+        farm.export(*without_captions, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_place_of_no_known_kind_is_named_as_the_option_that_it_is(farm: ExportFarm) -> None:

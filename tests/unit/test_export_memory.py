@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.export import finished_farm
+from benchmarks.finished_farm import finished_farm
 
 ROOT = Path(__file__).parents[2]
 NUM_ROWS = 3_000

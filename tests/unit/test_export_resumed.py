@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from nightshift import app
 from tests.unit.export_farm import ExportFarm, tree
@@ -77,11 +78,27 @@ def test_what_is_lost_or_cut_off_is_written_again_and_nothing_else(farm: ExportF
     assert tree(tmp_path / "set") == before
 
 
-def test_an_image_of_another_size_is_placed_again(farm: ExportFarm, tmp_path: Path) -> None:
-    command = ("1", "--format", "imagefolder", "--to", tmp_path / "set", "--copy")
+@pytest.mark.parametrize("options", [["--copy"], []])
+def test_an_image_of_another_size_is_placed_again(farm: ExportFarm, tmp_path: Path, options: list[str]) -> None:
+    command = ("1", "--format", "imagefolder", "--to", tmp_path / "set", *options)
     farm.export(*command)
     before = tree(tmp_path / "set")
     path = tmp_path / "set" / "train" / "00000" / "000000003.png"
+    path.unlink()
     path.write_bytes(b"")
     farm.export(*command)
     assert tree(tmp_path / "set") == before
+    assert (path.stat().st_nlink == 1) == bool(options)
+
+
+def test_every_ten_seconds_it_says_how_far_it_is_and_what_was_there_counts(
+    farm: ExportFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("1", "--format", "webdataset", "--shard-size", 50, "--to", tmp_path / "set")
+    farm.export(*command)
+    (tmp_path / "set" / "00001_stats.json").unlink()
+    monkeypatch.setattr("producer.cli.export._TOLD_SECONDS", 0.0)
+    command = ["export", *map(str, command)]
+    said = CliRunner().invoke(app, command, env=farm.variables()).stderr.splitlines()
+    assert said[0] == "exporting: 0 images chosen so far"
+    assert said[-1] == "exporting: 100 of 120 images written so far"

@@ -19,6 +19,7 @@ from farm.workers import note_seen, note_worker
 from nightshift import app
 from producer.device_figures import device_figures
 from producer.night import night, night_began
+from producer.rate import images_per_second
 from schemas.settings import Settings
 from schemas.tables import Batch
 from tests.integration.ledger_farm import (
@@ -70,12 +71,31 @@ def test_only_what_was_rendered_and_failed_since_the_night_began_counts(database
     fail(database, batch_id, worker_id)
     tonight = night(database, SETTINGS, clock.now)
     assert tonight.rendered.num_images == 3
-    assert tonight.rendered.images_per_second == pytest.approx(3 / 20)
+    assert tonight.rendered.images_per_second == pytest.approx(3 / 30)
     assert tonight.failed.num_jobs == 1
     assert tonight.failed.reasons == ((OUT_OF_MEMORY.sentence, 1),)
     ((batch, ahead),) = tonight.batches
     assert batch.num_ended == 6
-    assert ahead.ends == clock.now + timedelta(seconds=20)
+    assert ahead.ends == clock.now + timedelta(seconds=30)
+
+
+def test_one_pack_is_as_fast_as_it_was_and_images_that_were_linked_to_are_not(
+    database: Database, clock: TestClock
+) -> None:
+    worker_id, batch_id = new_worker(database), open_batch(database, 24)
+    pack = claimed_pack(database, batch_id, worker_id)
+    clock.advance(100)
+    packs.begin_rendering(database, pack.id, worker_id)
+    clock.advance(16)
+    ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert images_per_second(database, batch_id) == 0.5
+    clock.advance(15)
+    assert images_per_second(database, batch_id) == 0.5
+    clock.advance(33)
+    assert images_per_second(database, batch_id) == pytest.approx(8 / 48)
+    twin = open_batch(database, 8)
+    ledger.link_jobs(database, twin, {job.id + 24: number for number, job in enumerate(pack.jobs, 1)})
+    assert images_per_second(database, twin) is None
 
 
 def test_an_image_that_was_linked_to_was_not_rendered(database: Database, clock: TestClock) -> None:

@@ -70,6 +70,8 @@ def test_the_hours_in_which_it_may_not_be_rendered_are_counted() -> None:
         ("2026-11-21T13:00+01:00", NOON),
         ("2026-11-21 13:00 Europe/Berlin", NOON),
         (" 2026-11-21T12:00:00+00:00 ", NOON),
+        ("2027-03-28 02:30 Europe/Berlin", datetime(2027, 3, 28, 1, 0, tzinfo=UTC)),  # jumped over: as windows have it
+        ("2026-10-25 02:30 Europe/Berlin", datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),  # shown twice: the first
     ],
 )
 def test_an_instant_carries_its_zone(text: str, expected: datetime) -> None:

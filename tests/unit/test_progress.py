@@ -149,6 +149,63 @@ def test_failed_jobs_that_are_tried_again_make_no_negative_rate() -> None:
     assert rate.per_second == 1.0
 
 
+def test_a_night_begins_with_the_rate_of_the_one_before_and_hours_that_were_closed_slow_nothing_down() -> None:
+    rate = Rate()
+    for second in range(20):
+        rate.note(second, 2 * second)
+    for second in range(20, 60_000, 10):
+        rate.note(second, 38, waits=True)
+        assert rate.per_second is None
+        assert rate.expected == 2.0
+    rate.note(60_000, 38)
+    assert rate.per_second == 2.0
+    rate.note(60_005, 46)
+    rate.note(60_007, 54)
+    assert rate.per_second == 4.0
+
+
+def test_packs_that_take_minutes_have_a_rate_and_what_stands_still_has_none() -> None:
+    rate = Rate()
+    for second in range(0, 1_001, 10):
+        rate.note(second, 8 * (second // 300))
+    assert rate.per_second == pytest.approx(8 / 300)
+    rate.note(1_801, 24)
+    assert rate.per_second is None
+    rate.note(9_000, 32)
+    rate.note(9_010, 40)
+    assert rate.per_second == 0.8
+
+
+def test_images_of_a_pack_that_come_at_once_are_not_as_fast_as_that_for_long() -> None:
+    rate, seconds, num_images = Rate(), 0.0, 0
+    rate.note(seconds, num_images)
+    for _ in range(4):
+        for _ in range(8):
+            num_images += 1
+            seconds += 0.5
+            rate.note(seconds, num_images)
+        for _ in range(140):
+            seconds += 0.5
+            rate.note(seconds, num_images)
+    assert rate.per_second == pytest.approx(8 / 74, rel=0.15)
+    seconds += 300
+    rate.note(seconds, num_images)
+    assert rate.per_second is None
+
+
+def test_jobs_that_are_canceled_are_no_images(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farm.ledger.SWEEP_CHUNK", 2)
+    monkeypatch.setattr("producer.following._POLL_SECONDS", 0.01)
+    batch_id = open_batch(database, 9)
+    claimed_pack(database, batch_id, new_worker(database), size=1)
+    moments = follow(database, [batch_id], SETTINGS)
+    batches.cancel_batch(database, batch_id)
+    for num_canceled in (0, 2, 4, 6):
+        (sight,) = next(moments).sights
+        assert (sight.batch.num_canceled, sight.images_per_second) == (num_canceled, None)
+        ledger.sweep_canceled(database, batch_id)
+
+
 # --- several batches, and their failures ----------------------------------------------------------------------------
 
 
@@ -195,7 +252,7 @@ def test_every_batch_has_lines_and_a_hundred_failures_are_said(
     moments = [Moment((Sight(batch, 1), Sight(other, 1))), Moment((Sight(batch, 1), Sight(other, 1)), lost)]
     assert show_progress(iter(moments)) == [batch, other]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "4 jobs of batch 2 have failed already; `nightshift failures 2` lists them"
+    assert lines[0] == "4 jobs of batch 2 failed already; `nightshift failures 2` lists them"
     assert lines[1].startswith("batch 1 (cats): 0/4 ")
     assert lines[2] == "batch 2 (dogs): 4/4 4 failed"
     assert lines[3] == "job 2/0 failed: no \\x1b[2J"

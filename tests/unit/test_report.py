@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import insert, update
@@ -367,6 +368,25 @@ def test_bars_are_as_high_as_their_rates_and_axes_have_round_figures() -> None:
         ("25.00", "22:00"), ("50.00", "22:10"), ("75.00", "22:20")
     ]  # fmt: skip
     assert "<title>22:00: 2 images/s</title>" in svg
+
+
+@pytest.mark.parametrize(
+    ("begins", "num_stretches", "times"),
+    [
+        (datetime(2026, 10, 24, 20, tzinfo=UTC), 54, [("22.22", "00:00"), ("66.67", "03:00")]),
+        (datetime(2027, 3, 27, 21, tzinfo=UTC), 42, [("28.57", "00:00"), ("57.14", "03:00"), ("71.43", "04:00")]),
+    ],
+    ids=["autumn", "spring"],
+)
+def test_in_a_night_in_which_the_clock_is_set_times_stand_below_their_bars(
+    begins: datetime, num_stretches: int, times: list[tuple[str, str]]
+) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    svg = "".join(plot(Throughput(begins, 600, (1,) * num_stretches), berlin))
+    assert re.findall(r"left:([0-9.]+)%\">([^<]+)<", svg) == times
+    bars = {time: float(x) for x, time in re.findall(r'<rect x="([\d.]+)"[^>]*><title>(\d\d:\d\d): ', svg)}
+    for left, time in times:
+        assert float(left) == pytest.approx(100 * (bars[time] - 0.08) / num_stretches, abs=0.01)
 
 
 @pytest.mark.parametrize(("seconds", "num"), [(1, 1), (1, 72), (86_400, 60), (3600, 50), (28 * 86_400, 72)])

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from nightshift import app
+from farm import ledger
+from nightshift import app, loaded
 from producer.queries import batch_summaries
 from schemas.errors import InputError, NightshiftError
-from tests.integration.ledger_farm import new_ledger
+from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_ledger, new_worker
 
 NIGHTLY = ("--cron", "0 22 * * 1-5", "--tz", "Europe/Berlin")
 
@@ -47,6 +48,17 @@ def test_a_schedule_says_when_it_fires_and_is_kept_with_what_this_machine_knows(
     order = listed()["nightly"]["order"]
     assert (order["manifest"], order["pair"], order["name"]) == (str(home / "cats.tsv"), "tiny", "nightly {date}")
     assert (order["deadline"], order["fields"]) == ("07:00", {"width": "512"})
+
+
+def test_whatever_submit_takes_a_schedule_takes_as_well(home: Path) -> None:
+    submitting, adding = (
+        {name for option in command.params for name in option.opts}
+        for command in (loaded("submit"), loaded("schedule").commands["add"])
+    )
+    assert submitting <= adding
+    (home / "list").write_text('{"prompt": "a cat on {date}"}\n')
+    assert schedule("add", "nightly", "list", *NIGHTLY, "--format", "jsonl").exit_code == 0
+    assert schedule("run", "nightly").stdout == "batch 1: 1 job accepted (schedule nightly)\n"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +123,17 @@ def test_a_firing_by_hand_makes_a_batch_of_this_moment_beside_the_line(home: Pat
     assert batch.origin is not None
     assert batch.name == f"nightly {batch.origin['order']['placeholders']['date']}"
     assert "batch 1 (open)" in " ".join(schedule("list").stdout.split())
+
+
+def test_the_list_says_when_there_is_none_and_when_the_last_batch_has_ended(home: Path) -> None:
+    assert schedule("list").stdout == "no schedules yet; `nightshift schedule add` makes one\n"
+    schedule("add", "nightly", "cats.tsv", *NIGHTLY)
+    schedule("run", "nightly")
+    with closing(new_ledger(f"sqlite:///{home / 'home' / 'ledger.sqlite3'}")) as database:
+        pack = claimed_pack(database, 1, new_worker(database))
+        ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert "batch 1 (ended)" in " ".join(schedule("list").stdout.split())
+    assert listed()["nightly"]["last_firing"]["batch_ended"] is True
 
 
 def test_a_firing_by_hand_that_fails_says_why_and_is_not_tried_again(home: Path) -> None:

@@ -1,0 +1,46 @@
+"""What a user does to a batch, and what the commands say to it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from farm import batches, ledger
+from farm.database import Database
+from farm.retries import Failure
+from nightshift import app
+from producer import changes
+from producer.queries import batch_summary
+from schemas.errors import NotFoundError
+from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    with closing(new_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")) as database:
+        yield database
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause"])
+def test_a_batch_that_has_ended_stays_as_it_is_and_its_failed_jobs_may_be_tried_again(
+    database: Database, command: str
+) -> None:
+    batch_id = open_batch(database, 1)
+    pack = claimed_pack(database, batch_id, new_worker(database))
+    failure = Failure("invalid_image", "no good", retryable=False)
+    ledger.fail_jobs(database, pack, [pack.jobs[0].id], failure, max_attempts=1)
+    said = CliRunner().invoke(app, [command, str(batch_id)])
+    assert (said.exit_code, said.stdout) == (0, f"batch 1 has ended; there is nothing left to {command}\n")
+    assert batch_summary(database, batch_id).state == "open"
+    assert ledger.retry_failed(database, batch_id) == 1
+
+
+def test_a_canceled_batch_cannot_be_paused_although_it_has_ended(database: Database) -> None:
+    batch_id = open_batch(database, 1)
+    batches.cancel_batch(database, batch_id)
+    ledger.sweep_canceled(database, batch_id)
+    with pytest.raises(NotFoundError, match="batch 1 is not open"):
+        changes.pause(database, batch_id)
