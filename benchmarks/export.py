@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -21,11 +20,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from sqlalchemy import insert
 
+from benchmarks.record import append
 from farm.database import Database
 from farm.schema import upgrade
 from schemas.digest import sha256_hex
@@ -71,8 +70,9 @@ def main() -> None:
         print(f"{name:12} {run['seconds']:>8.2f} {run['processor_seconds']:>9.2f} {rates[0]:>9,.0f} {rates[1]:>7,.0f}"
               f" {run.get('peak_mb', ''):>8}")  # fmt: skip
     share = shares[len(shares) // 2]
-    _append(options.record, stored, found, share)
-    print(f"{share:.0%} of tar's rate (median of {len(shares)}); appended to {options.record}")
+    print(f"{share:.0%} of tar's rate (median of {len(shares)})")
+    figures = {"images": stored.num_images, "bytes": stored.num_bytes, "share_of_tar": round(share, 3), "runs": found}
+    append("export", options.record, figures)
     sys.exit(0 if share >= options.goal else 1)
 
 
@@ -212,20 +212,6 @@ def _settle(stored: Stored, options: argparse.Namespace) -> None:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             else:
                 stream.read()
-
-
-def _append(record: str, stored: Stored, found: dict[str, dict[str, float]], share: float) -> None:
-    content = {
-        "benchmark": "export",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("pyarrow", "sqlalchemy")},
-        "images": stored.num_images,
-        "bytes": stored.num_bytes,
-        "share_of_tar": round(share, 3),
-        "runs": found,
-    }
-    with open(record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":
