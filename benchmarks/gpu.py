@@ -6,12 +6,7 @@ refiner step and the rest of a pass, but for the rows that say "end to end", whi
 """
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, Final
@@ -20,15 +15,15 @@ import torch
 
 from benchmarks.option_rows import NOT_ON_A_CPU, ROWS, Row
 from benchmarks.plain_opencv import stand_in
+from benchmarks.record import append
 
 HAS_NO_OPENCV: Final = stand_in()  # before the worker's modules want it
 
 from benchmarks.device_bench import Bench, Figures, Sizes  # noqa: E402
 from schemas.settings import load_settings  # noqa: E402
-from worker.pipelines import LoadedPair, load_pair  # noqa: E402
+from worker.pipelines import LoadedPair, dtype_name, load_pair  # noqa: E402
 from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
 
-_LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "torchao", "triton")
 _TERA: Final = 1e12
 #: of 1024 x 1024 with guidance, in TFLOP: see docs/performance.md
 _BASE_STEP, _REFINER_STEP, _DECODING = 13.52, 14.57, 10.47
@@ -62,7 +57,15 @@ def main() -> None:
             print(f"{row.name:<28}   skipped: {left:.0f} s are left (--seconds), and it takes about {needed:.0f}")
             continue
         found[row.name] = _tried(bench, row, flops, rate)
-    _record(options, pair, {"load_seconds": load_seconds, "matmul_tflops": rate / _TERA, "rows": found})
+    figures = {
+        "device": _device_name(pair),
+        **{name: getattr(options, name) for name in ("pair", "side", "pass_size")},
+        "dtype": dtype_name(pair.dtype),
+        "load_seconds": load_seconds,
+        "matmul_tflops": rate / _TERA,
+        "rows": found,
+    }
+    append("gpu", options.record, figures)
 
 
 def _options() -> argparse.Namespace:
@@ -126,35 +129,6 @@ def _shown(name: str, figures: Figures, flops: tuple[float, float] | None, rate:
 
 def _device_name(pair: LoadedPair) -> str:
     return torch.cuda.get_device_name(pair.device) if pair.device.type == "cuda" else "cpu"
-
-
-def _record(options: argparse.Namespace, pair: LoadedPair, figures: dict[str, Any]) -> None:
-    record = {
-        "benchmark": "gpu",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_name(pair)}",
-        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
-        "commit": _commit(),
-        **{name: getattr(options, name) for name in ("pair", "side", "pass_size")},
-        "dtype": str(pair.dtype).removeprefix("torch."),
-        **figures,
-    }
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"appended to {options.record}")
-
-
-def _version(library: str) -> str | None:
-    """As found: a GPU machine may have its own set."""
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str:
-    """Empty outside of a clone."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":
