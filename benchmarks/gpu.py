@@ -6,6 +6,7 @@ refiner step and the rest of a pass, but for the rows that say "end to end", whi
 """
 
 import argparse
+import sys
 import time
 from math import isnan, nan
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.record import append
 HAS_NO_OPENCV: Final = stand_in()  # before the worker's modules want it
 
 from benchmarks.device_bench import Bench, Figures, Sizes  # noqa: E402
+from schemas.errors import NightshiftError  # noqa: E402
 from schemas.settings import load_settings  # noqa: E402
 from worker.pipelines import LoadedPair, dtype_name, load_pair  # noqa: E402
 from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
@@ -49,7 +51,7 @@ def main() -> None:
           f" {options.pass_size}{'; no OpenCV here: its part is done in NumPy' if HAS_NO_OPENCV else ''}")  # fmt: skip
     print(f"{'':<28}" + "".join(f"{title:>12}" for title, _ in _COLUMNS))
     flops = _flops(options)
-    found: dict[str, Any] = {"diffusers as documented": _shown("diffusers as documented", bench.naive(), flops, rate)}
+    found = {"diffusers as documented": _shown("diffusers as documented", bench.naive(), flops, rate)}
     deadline = began + options.seconds
     for row in _chosen(options):
         left, needed = deadline - time.monotonic(), row.seconds * options.scale
@@ -66,6 +68,8 @@ def main() -> None:
         "rows": found,
     }
     append("gpu", options.record, figures)
+    failed = [name for name, one in found.items() if "failure" in one]
+    sys.exit(f"failed, or other pictures than stated: {', '.join(failed)}" if failed else 0)
 
 
 def _options() -> argparse.Namespace:
@@ -100,17 +104,26 @@ def _chosen(options: argparse.Namespace) -> list[Row]:
     return [row for row in ROWS if options.device == "cuda" or row.name not in NOT_ON_A_CPU]
 
 
-def _tried(bench: Bench, row: Row, flops: tuple[float, float] | None, rate: float) -> dict[str, Any] | str:
+def _tried(bench: Bench, row: Row, flops: tuple[float, float] | None, rate: float) -> dict[str, Any]:
+    """Whatever goes wrong with one row, the others are measured, and all is recorded."""
     try:
         figures = bench.row(row)
-    except (ValueError, torch.OutOfMemoryError) as refusal:
-        sentence = str(refusal).splitlines()[0]
-        print(f"{row.name:<28}   not here: {sentence}")
-        return sentence
+    except ValueError as refusal:
+        return _not_measured(row, "not here", refusal)
+    except (RuntimeError, AssertionError, ImportError, NightshiftError) as failure:
+        return _not_measured(row, "failure", failure)
     shown = _shown(row.name, figures, flops, rate)
-    if figures.difference > row.tolerance:
-        raise SystemExit(f"{row.name}: images differ by {figures.difference:.3g} of 255, more than {row.tolerance:g}")
-    return shown
+    if figures.difference <= row.tolerance:
+        return shown
+    differs = f"images differ by {figures.difference:.3g} of 255, more than {row.tolerance:g}"
+    print(f"{row.name:<28}   {differs}", flush=True)
+    return {**shown, "failure": differs}
+
+
+def _not_measured(row: Row, what: str, error: Exception) -> dict[str, str]:
+    sentence = f"{type(error).__name__}: {error}".splitlines()[0]
+    print(f"{row.name:<28}   {what}: {sentence}", flush=True)
+    return {what: sentence}
 
 
 def _flops(options: argparse.Namespace) -> tuple[float, float] | None:

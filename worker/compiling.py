@@ -40,6 +40,11 @@ def keep_compiled_code(folder: Path) -> None:
     os.environ.setdefault(_CACHE, str(folder.absolute()))
 
 
+def compiled_code_folder() -> Path:
+    """Where the code is kept."""
+    return Path(os.environ[_CACHE])
+
+
 def make_compilable(unet: UNet2DConditionModel, mode: CompileMode) -> None:
     """In place. Each shape is compiled for itself: one code for all would compute otherwise than code for one."""
     torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT

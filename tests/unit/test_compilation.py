@@ -15,10 +15,13 @@ from schemas.records import ClaimedJob
 from schemas.spec import JobSpec
 from worker.budget import StepBudget
 from worker.compilation import MAX_SHAPES, Compilation
+from worker.compiled_shapes import CompiledShapes, compiled_shapes
 from worker.device_thread import DeviceThread
 from worker.embedding import num_chunks
 from worker.inputs import NO_INPUTS
+from worker.memory_probe import ProcessMemory
 from worker.pass_limits import PassLimits
+from worker.pass_measuring import PassMeasurer
 from worker.pipelines import load_pair
 from worker.preparing import Pass, PreparedJob
 from worker.rendering import render
@@ -89,6 +92,40 @@ def test_what_does_not_compile_is_rendered_as_it_is_and_not_tried_again(caplog):
     assert "not compiled, and rendered as it is: base with 2 rows of 64 x 64" in caplog.text
 
 
+def test_what_an_earlier_process_has_compiled_is_used_from_the_first_pass_on(tmp_path):
+    kept, starter = CompiledShapes(tmp_path / "shapes" / "key.json"), Starter("true")
+    first = Compilation("regional", starter, kept.read(), kept.add)
+    for _ in range(2):
+        assert first.mode([SHAPE]) == "off"
+    assert after_the_process(first, starter, [SHAPE]) == "regional"
+    again = Compilation("regional", starter, kept.read(), kept.add)
+    assert [again.mode([SHAPE]), again.mode([OTHER]), again.mode([OTHER])] == ["regional", "off", "off"]
+    assert starter.asked == [[SHAPE], [OTHER]]
+    assert after_the_process(again, starter, [OTHER]) == "regional"
+    assert kept.read() == {SHAPE, OTHER}
+
+
+@pytest.mark.parametrize("content", ["", "[]x", '[["base", 2, 64]]', '[["sides", 2, 64, 64, 1]]', '{"a": 1}'])
+def test_a_list_of_shapes_that_cannot_be_read_is_begun_anew(tmp_path, content):
+    (tmp_path / "key.json").write_text(content)
+    kept = CompiledShapes(tmp_path / "key.json")
+    assert kept.read() == set()
+    kept.add([SHAPE])
+    assert kept.read() == {SHAPE}
+
+
+def test_what_was_compiled_for_other_threads_or_options_is_another_list(smallest_folder, model_cache, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(model_cache / "compiled"))
+    fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}}
+    pairs = [
+        load_pair(ModelPair.model_validate(fields | {"options": options}), "cpu", model_cache)
+        for options in ({"compile": "regional"}, {"compile": "regional"}, {"compile": "regional", "fused_qkv": True})
+    ]
+    one, same, other = (compiled_shapes(pair)._path for pair in pairs)
+    assert one == same != other
+    assert one.parent == model_cache / "compiled" / "shapes"
+
+
 def test_so_many_shapes_are_compiled_and_no_more():
     starter = Starter("true")
     compilation = Compilation("regional", starter)
@@ -147,6 +184,22 @@ def outcome(device, one):
     return found.result
 
 
+def test_a_compiled_pass_that_takes_more_memory_than_it_may_is_halved_from_then_on(smallest, tmp_path):
+    """The list of processes and shapes is real; what is "compiled" is the network as it is."""
+    limits, size = PassLimits(4), (64, 64)
+    limits.learn(size, 4)  # by the network as it is
+    measurer = PassMeasurer(smallest, ProcessMemory(2**20), tmp_path, 4, 0.9)
+    device = DeviceThread(smallest, limits, Watchdog(StepBudget(600.0), pytest.fail), measurer)
+    device._compilation = Compilation("regional", starter := Starter("true"))
+    one = Pass(tuple(prepared(smallest, seed) for seed in (1, 2)))
+    assert [outcome(device, one).compile_mode for _ in range(2)] == ["off", "off"]
+    assert limits.most(size) == 4
+    starter.processes[-1].wait()
+    assert outcome(device, one).compile_mode == "regional"
+    assert limits.most(size) == 1
+    device.close()
+
+
 @pytest.fixture(scope="module")
 def regional(smallest_folder, model_cache, tmp_path_factory):
     """The smallest base, to be compiled into a cache folder of its own."""
@@ -190,6 +243,10 @@ def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_f
     copies = render(regional, [three[2].spec] * 4, compile_mode="regional")  # as `nightshift reproduce` does
     assert np.array_equal(copies.pictures[0].pixels, found.pictures[2].pixels)
     device.close()
+
+    restarted = DeviceThread(regional, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
+    assert outcome(restarted, one).compile_mode == "regional"
+    restarted.close()
 
 
 def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cache):
