@@ -1,6 +1,6 @@
 """Which shapes' code lies in the cache folder, for the next process: it takes them in at once, and asks nobody.
 
-One small file in ``<cache>/compiled/shapes`` for all that the code depends on: who empties the folder empties the list.
+One small file beside the code, in ``shapes``, for all that the code depends on: who removes the code removes the list.
 """
 
 import json

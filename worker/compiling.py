@@ -1,6 +1,8 @@
 """torch.compile for a UNet: what of it is compiled, and when the compiled code is used.
 
-Compiled code is kept in ``<cache>/compiled`` (``TORCHINDUCTOR_CACHE_DIR``), so a restart does not compile again.
+Compiled code is kept in ``<cache>/compiled`` (``TORCHINDUCTOR_CACHE_DIR``), so a restart does not compile again. Each
+choice of an attention kernel has a folder of its own there: PyTorch looks code up without regard to it, and would take
+in another pair's kernel (https://github.com/pytorch/pytorch/issues/185449).
 """
 
 import os

@@ -16,6 +16,7 @@ from schemas.spec import JobSpec
 from worker.budget import StepBudget
 from worker.compilation import MAX_SHAPES, Compilation
 from worker.compiled_shapes import CompiledShapes, compiled_shapes
+from worker.compiling import compiled_code_folder, keep_compiled_code
 from worker.device_thread import DeviceThread
 from worker.embedding import num_chunks
 from worker.inputs import NO_INPUTS
@@ -265,10 +266,23 @@ def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cac
     assert dict(counters["graph_break"]) == {}
 
 
-def test_compiled_code_is_kept_in_the_cache_folder_unless_the_environment_names_another(monkeypatch, tmp_path):
-    from worker.compiling import keep_compiled_code
+def unset_cache_folder(monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that what the test sets is unset behind it
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+
+def test_pairs_with_other_attention_kernels_have_compiled_code_of_their_own(smallest_folder, tmp_path, monkeypatch):
+    fields, folders = {"name": "p", "base": {"source": str(smallest_folder / "base")}}, []
+    for attention in ("math", "flash", "pytorch"):
+        unset_cache_folder(monkeypatch)
+        options = {"compile": "regional", "attention": attention}
+        load_pair(ModelPair.model_validate(fields | {"options": options}), "cpu", tmp_path)
+        folders.append(compiled_code_folder())
+    assert folders == [tmp_path / "compiled" / attention for attention in ("math", "flash", "pytorch")]
+
+
+def test_compiled_code_is_kept_in_the_cache_folder_unless_the_environment_names_another(monkeypatch, tmp_path):
+    unset_cache_folder(monkeypatch)
     keep_compiled_code(tmp_path / "one")
     keep_compiled_code(tmp_path / "other")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "one")
