@@ -97,7 +97,7 @@ def _bare_loop(options: argparse.Namespace) -> dict:
     settings = load_settings()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pair = load_pair(settings.model_pair(options.pair), device, settings.home / "cache")
-    specs = _specs(options)
+    specs = render_command.specs(options)
     gc.freeze()  # as a worker does
     packs = [specs[first : first + options.pass_size] for first in range(0, len(specs), options.pass_size)]
     images, begins = [], []
