@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from schemas.device_options import DeviceOptions
 from schemas.pair import ModelPair
 from schemas.records import ClaimedJob
 from schemas.spec import JobSpec
@@ -23,7 +25,7 @@ from worker.inputs import NO_INPUTS
 from worker.memory_probe import ProcessMemory
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
-from worker.pipelines import load_pair
+from worker.pipelines import _require_options, load_pair
 from worker.preparing import Pass, PreparedJob
 from worker.rendering import render
 from worker.unet_shapes import UnetShape, unet_shapes
@@ -115,16 +117,16 @@ def test_a_list_of_shapes_that_cannot_be_read_is_begun_anew(tmp_path, content):
     assert kept.read() == {SHAPE}
 
 
-def test_what_was_compiled_for_other_threads_or_options_is_another_list(smallest_folder, model_cache, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(model_cache / "compiled"))
-    fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}}
-    pairs = [
-        load_pair(ModelPair.model_validate(fields | {"options": options}), "cpu", model_cache)
-        for options in ({"compile": "regional"}, {"compile": "regional"}, {"compile": "regional", "fused_qkv": True})
-    ]
-    one, same, other = (compiled_shapes(pair)._path for pair in pairs)
-    assert one == same != other
-    assert one.parent == model_cache / "compiled" / "shapes"
+def test_what_was_compiled_with_other_options_or_for_another_dtype_is_another_list(smallest, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def path(dtype=torch.float32, **options):
+        described = smallest.pair.model_copy(update={"options": DeviceOptions(compile="regional", **options)})
+        return compiled_shapes(replace(smallest, pair=described, dtype=dtype))._path
+
+    assert path() == path()
+    assert len({path(), path(fused_qkv=True), path(dtype=torch.float16)}) == 3
+    assert path().parent == tmp_path / "shapes"
 
 
 def test_so_many_shapes_are_compiled_and_no_more():
@@ -201,6 +203,26 @@ def test_a_compiled_pass_that_takes_more_memory_than_it_may_is_halved_from_then_
     device.close()
 
 
+def test_a_compiled_pass_that_memory_does_not_hold_is_halved_and_goes_on_as_it_is(smallest):
+    limits, asked = PassLimits(4), []
+    device = DeviceThread(smallest, limits, Watchdog(StepBudget(600.0), pytest.fail))
+    two = Pass(tuple(prepared(smallest, seed) for seed in (1, 2)))
+    device._compilation = Compilation("regional", Starter("true"), unet_shapes(two.specs, *two.chunks))
+
+    def stop():
+        asked.append(None)
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return False
+
+    outcomes = list(device.rendered([two], lambda: None, stop))
+    assert [(len(found.one), found.result.compile_mode) for found in outcomes] == [(1, "off")] * 2
+    assert limits.most((64, 64)) == 1
+    again = list(device.rendered([two], lambda: None, lambda: False))  # as a pack that was prepared before
+    assert [len(found.one) for found in again] == [1, 1]
+    device.close()
+
+
 @pytest.fixture(scope="module")
 def regional(smallest_folder, model_cache, tmp_path_factory):
     """The smallest base, to be compiled into a cache folder of its own."""
@@ -271,12 +293,12 @@ def unset_cache_folder(monkeypatch):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
 
-def test_pairs_with_other_attention_kernels_have_compiled_code_of_their_own(smallest_folder, tmp_path, monkeypatch):
-    fields, folders = {"name": "p", "base": {"source": str(smallest_folder / "base")}}, []
+def test_pairs_with_other_attention_kernels_have_compiled_code_of_their_own(tmp_path, monkeypatch):
+    fields, folders = {"name": "p", "base": {"source": "synthetic:tiny"}}, []
     for attention in ("math", "flash", "pytorch"):
         unset_cache_folder(monkeypatch)
         options = {"compile": "regional", "attention": attention}
-        load_pair(ModelPair.model_validate(fields | {"options": options}), "cpu", tmp_path)
+        _require_options(ModelPair.model_validate(fields | {"options": options}), torch.device("cpu"), tmp_path)
         folders.append(compiled_code_folder())
     assert folders == [tmp_path / "compiled" / attention for attention in ("math", "flash", "pytorch")]
 
