@@ -58,7 +58,10 @@ def _options() -> argparse.Namespace:
     parser.set_defaults(steps="6", limit=48)
     parser.add_argument("--goal", type=float, default=0.98)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.limit < 3 * options.pass_size:
+        parser.error("--limit: at least three packs, for neither the first nor the last one is counted")
+    return options
 
 
 def _round(options: argparse.Namespace) -> dict[str, float]:
