@@ -69,9 +69,7 @@ def subject(request, tiny, diffusers_pair, tiny_folder, model_cache):
         pytest.skip("there is no CUDA device here; `make test-gpu` is for machines with one")
     pair = load_pair(BUILT_IN_PAIRS["tiny"].model_copy(update={"dtype": dtype}), device, model_cache)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            torch.backends.cudnn, "allow_tf32", False
-        )  # it has half of float32's digits, and rounds by the pass
+        patch.setattr(torch.backends.cudnn, "allow_tf32", False)  # half of float32's digits, and rounded by the pass
         yield Subject(pair, _plain(tiny_folder, getattr(torch, dtype), pair), *tolerances)
 
 
