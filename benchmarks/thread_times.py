@@ -34,7 +34,7 @@ def _had(moments: list[Moment], began: float, ended: float) -> Moment:
 
 class BusiestThread:
     """Follows a process's worker: that of its descendants whose command line has ``module``, and of its threads the one
-    that had most of the processor in the time that is asked about. While a worker renders, that is the device thread."""
+    that had most of the processor in the time that is asked about. While packs render, that is the device thread."""
 
     def __init__(self, process_id: int, module: str) -> None:
         self._process = psutil.Process(process_id)
