@@ -8,6 +8,8 @@ refiner step and the rest of a pass, but for the rows that say "end to end", whi
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,7 @@ from schemas.settings import load_settings  # noqa: E402
 from worker.pipelines import LoadedPair, dtype_name, load_pair  # noqa: E402
 from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
 
+_SCRIPT: Final = Row("diffusers as documented")
 _TERA: Final = 1e12
 #: of 1024 x 1024 with guidance, in TFLOP: see docs/performance.md
 _BASE_STEP, _REFINER_STEP, _DECODING = 13.52, 14.57, 10.47
@@ -51,14 +54,14 @@ def main() -> None:
           f" {options.pass_size}{'; no OpenCV here: its part is done in NumPy' if HAS_NO_OPENCV else ''}")  # fmt: skip
     print(f"{'':<28}" + "".join(f"{title:>12}" for title, _ in _COLUMNS))
     flops = _flops(options)
-    found = {"diffusers as documented": _shown("diffusers as documented", bench.naive(), flops, rate)}
+    found = {_SCRIPT.name: _tried(bench.naive, _SCRIPT, flops, rate)}
     deadline = began + options.seconds
     for row in _chosen(options):
         left, needed = deadline - time.monotonic(), row.seconds * options.scale
         if left < needed:
             print(f"{row.name:<28}   skipped: {left:.0f} s are left (--seconds), and it takes about {needed:.0f}")
             continue
-        found[row.name] = _tried(bench, row, flops, rate)
+        found[row.name] = _tried(partial(bench.row, row), row, flops, rate)
     figures = {
         "device": _device_name(pair),
         **{name: getattr(options, name) for name in ("pair", "side", "pass_size")},
@@ -104,10 +107,10 @@ def _chosen(options: argparse.Namespace) -> list[Row]:
     return [row for row in ROWS if options.device == "cuda" or row.name not in NOT_ON_A_CPU]
 
 
-def _tried(bench: Bench, row: Row, flops: tuple[float, float] | None, rate: float) -> dict[str, Any]:
+def _tried(measure: Callable[[], Figures], row: Row, flops: tuple[float, float] | None, rate: float) -> dict[str, Any]:
     """Whatever goes wrong with one row, the others are measured, and all is recorded."""
     try:
-        figures = bench.row(row)
+        figures = measure()
     except ValueError as refusal:
         return _not_measured(row, "not here", refusal)
     except (RuntimeError, AssertionError, ImportError, NightshiftError) as failure:
