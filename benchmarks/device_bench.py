@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch._inductor.config
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
 from benchmarks.option_rows import Row
@@ -32,6 +33,12 @@ from worker.rendering import RenderedPass, render
 _SIDE = {"cuda": 8192, "cpu": 1024}
 _FEW, _MANY = 4, 12
 _END_TO_END_PASSES = 2
+#: with fp8 it tells all of a process how to compile; what comes after is to be compiled as it is without
+_TOLD_BY_TORCHAO = {"coordinate_descent_tuning": False, "coordinate_descent_check_all_directions": False}
+
+
+#: None: broken
+Images = list[np.ndarray | None]
 
 
 class Sizes(NamedTuple):
@@ -62,7 +69,7 @@ class Bench:
     def __init__(self, pair: LoadedPair, sizes: Sizes) -> None:
         self._pair = pair
         self._sizes = sizes
-        self._exact: dict[int, list[np.ndarray]] = {}
+        self._exact: dict[int, Images] = {}
         keep_compiled_code(Path(tempfile.gettempdir()) / "nightshift-bench-compiled")
 
     def matmul_rate(self) -> float:
@@ -86,7 +93,11 @@ class Bench:
         return Figures(1 / alone, 1 / with_refiner, peak_gb=self._peak())
 
     def row(self, row: Row) -> Figures:
-        """Raises ValueError where the device cannot do what an option asks for."""
+        """Raises ValueError where the device cannot do what an option asks for, and what PyTorch raises."""
+        with torch._inductor.config.patch(_TOLD_BY_TORCHAO):
+            return self._measured(row)
+
+    def _measured(self, row: Row) -> Figures:
         size = row.pass_size or self._sizes.pass_size
         options = DeviceOptions(**row.options)
         require_options(options, self._pair.device)
@@ -97,8 +108,7 @@ class Bench:
             started = self._now()
             self._render(pair, self._specs(size, 1, 1))
             warm_up = self._now() - started
-            made = self._images(pair, size)
-            difference = float(np.abs(np.stack(made).astype(int) - np.stack(exact)).mean())
+            difference = _difference(self._images(pair, size), exact)
             figures = self._end_to_end(pair, size) if row.end_to_end else self._by_steps(pair, size)
             return replace(figures, warm_up_s=warm_up, peak_gb=self._peak(), difference=difference)
         finally:
@@ -165,16 +175,14 @@ class Bench:
             checked_pictures(pair.base.vae, latents)
             return self._now() - started
 
-    def _exact_images(self, size: int) -> list[np.ndarray]:
+    def _exact_images(self, size: int) -> Images:
         if size not in self._exact:
             self._exact[size] = self._images(self._pair, size)
         return self._exact[size]
 
-    def _images(self, pair: LoadedPair, size: int) -> list[np.ndarray]:
+    def _images(self, pair: LoadedPair, size: int) -> Images:
         """Of a short run: what options move grows with the steps, and an error shows at once."""
-        found = [picture.pixels for picture in self._render(pair, self._specs(size, _FEW, _FEW)).pictures]
-        assert all(pixels is not None for pixels in found), "a picture is broken"
-        return [pixels for pixels in found if pixels is not None]
+        return self._render(pair, self._specs(size, _FEW, _FEW)).images
 
     def _timed(self, pair: LoadedPair, specs: list[JobSpec]) -> float:
         started = self._now()
@@ -261,7 +269,16 @@ def _unfinished(rendered: RenderedPass, specs: list[JobSpec]) -> list[tuple[Any,
         handoff="lossless", forward_pass_size=len(specs), handoff_sigma=rendered.handoff_sigma, prompt_chunks=1,
         refiner_prompt_chunks=1, watermark_bits=None, compile_mode=rendered.compile_mode, **ran,
     )  # fmt: skip
-    return [(picture, spec, record) for picture, spec in zip(rendered.pictures, specs, strict=True)]
+    both = zip(rendered.pictures, specs, strict=True)
+    return [(picture, spec, record) for picture, spec in both if not picture.fault]
+
+
+def _difference(images: Images, exact: Images) -> float:
+    """Mean of 8-bit values; nan, which is within no tolerance, where a picture is broken."""
+    both = list(zip(images, exact, strict=True))
+    if any(one is None for pair in both for one in pair):
+        return float("nan")
+    return float(np.mean([np.abs(one.astype(int) - other).mean() for one, other in both]))
 
 
 def _finished(finisher: Finisher, picture: Any, spec: JobSpec, record: Provenance) -> None:

@@ -16,7 +16,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -26,10 +25,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.finished_farm import Stored, finished_farm
+from benchmarks.record import append
 
 #: with --small-disk: so many files, and links to them
 _FEW_FILES = 1_000
@@ -54,8 +53,9 @@ def main() -> None:
     found = {"tar": best[0], "webdataset": best[1], **others}
     _print(stored, found)
     share = shares[len(shares) // 2]
-    _append(options.record, stored, found, share)
-    print(f"{share:.0%} of tar's rate (median of {len(shares)}); appended to {options.record}")
+    print(f"{share:.0%} of tar's rate (median of {len(shares)})")
+    figures = {"images": stored.num_images, "bytes": stored.num_bytes, "share_of_tar": round(share, 3), "runs": found}
+    append("export", options.record, figures)
     sys.exit(0 if share >= options.goal else 1)
 
 
@@ -205,20 +205,6 @@ def _settle(stored: Stored, options: argparse.Namespace) -> None:
 def _files(folder: Path) -> Iterator[str]:
     for parent, _, names in os.walk(folder):
         yield from (os.path.join(parent, name) for name in names)
-
-
-def _append(record: str, stored: Stored, found: dict[str, dict[str, float]], share: float) -> None:
-    content = {
-        "benchmark": "export",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("pyarrow", "sqlalchemy")},
-        "images": stored.num_images,
-        "bytes": stored.num_bytes,
-        "share_of_tar": round(share, 3),
-        "runs": found,
-    }
-    with open(record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

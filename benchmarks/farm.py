@@ -10,12 +10,9 @@ processors give is slower than that; PostgreSQL runs without fsync; one connecti
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
-from importlib.metadata import version
 
+from benchmarks.record import append
 from benchmarks.simulated_farm import PACK_SIZE, Measured, Size, simulated_farm
 from farm.claims import ODD_SHAPE_SECONDS
 
@@ -33,14 +30,10 @@ def main() -> int:
     measured.print_costs()
     print(f"{'packs that change their size':36} {changes:8.1%}")
     print(f"{'longest wait in the queue':36} {measured.facts['longest_wait']:6.1f} s")
-    record = {"benchmark": "farm", "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-              "versions": {name: version(name) for name in ("sqlalchemy", "psycopg", "celery", "redis")},
-              **{name: getattr(options, name) for name in ("devices", "pairs", "pack_seconds", "packs")},
-              "busy": round(busy, 4), "cpu_ms": {name: round(one, 3) for name, one in measured.cpu_ms.items()},
-              "changes": round(changes, 3), **measured.facts}  # fmt: skip
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"appended to {options.record}")
+    figures = {**{name: getattr(options, name) for name in ("devices", "pairs", "pack_seconds", "packs")},
+               "busy": round(busy, 4), "cpu_ms": {name: round(one, 3) for name, one in measured.cpu_ms.items()},
+               "changes": round(changes, 3), **measured.facts}  # fmt: skip
+    append("farm", options.record, figures)
     return _verdict(1 - busy, measured, options)
 
 

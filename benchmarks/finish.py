@@ -12,15 +12,11 @@ processes make longer, but not by much; the heartbeat waits for them too. So the
 import argparse
 import hashlib
 import io
-import json
-import os
-import platform
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -32,6 +28,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from benchmarks.made_up_pictures import PICTURES, grained
+from benchmarks.record import append
 from farm.image_store import ImageStore
 from farm.watermark import Pixels, num_bits_read, put_watermark
 from schemas.output import Output
@@ -67,19 +64,11 @@ def main() -> None:
     files = _files(options.side, options.rounds)
     largest = max(file["to_pillow"] for file in files.values())
     found = steps[_WHOLE]
-    record = {
-        "benchmark": "finish",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("numpy", "pillow", "isal", "zlib-ng", "opencv-python-headless")},
-        "side": options.side,
-        "share_of_stock": round(found["ms"] / steps[_STOCK]["ms"], 4),
-        "steps": steps,
-        "files": files,
-    }
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"\n{found['ms']:.1f} ms, {record['share_of_stock']:.1%} of the stock parts; the longest wait for the GIL was"
+    share = found["ms"] / steps[_STOCK]["ms"]
+    print(f"\n{found['ms']:.1f} ms, {share:.1%} of the stock parts; the longest wait for the GIL was"
           f" {found['longest_wait']:.1f} ms; files are at the most {largest:.3f} times Pillow's")  # fmt: skip
+    figures = {"side": options.side, "share_of_stock": round(share, 4), "steps": steps, "files": files}
+    append("finish", options.record, figures)
     well = found["ms"] <= options.goal and largest <= options.size_goal and found["longest_wait"] < options.wait_goal
     sys.exit(0 if well else 1)
 

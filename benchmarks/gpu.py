@@ -6,12 +6,10 @@ refiner step and the rest of a pass, but for the rows that say "end to end", whi
 """
 
 import argparse
-import json
-import os
-import platform
-import subprocess
+import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, Final
@@ -20,15 +18,17 @@ import torch
 
 from benchmarks.option_rows import NOT_ON_A_CPU, ROWS, Row
 from benchmarks.plain_opencv import stand_in
+from benchmarks.record import append
 
 HAS_NO_OPENCV: Final = stand_in()  # before the worker's modules want it
 
 from benchmarks.device_bench import Bench, Figures, Sizes  # noqa: E402
+from schemas.errors import NightshiftError  # noqa: E402
 from schemas.settings import load_settings  # noqa: E402
-from worker.pipelines import LoadedPair, load_pair  # noqa: E402
+from worker.pipelines import LoadedPair, dtype_name, load_pair  # noqa: E402
 from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
 
-_LIBRARIES: Final = ("torch", "diffusers", "transformers", "accelerate", "torchao", "triton")
+_SCRIPT: Final = Row("diffusers as documented")
 _TERA: Final = 1e12
 #: of 1024 x 1024 with guidance, in TFLOP: see docs/performance.md
 _BASE_STEP, _REFINER_STEP, _DECODING = 13.52, 14.57, 10.47
@@ -54,15 +54,25 @@ def main() -> None:
           f" {options.pass_size}{'; no OpenCV here: its part is done in NumPy' if HAS_NO_OPENCV else ''}")  # fmt: skip
     print(f"{'':<28}" + "".join(f"{title:>12}" for title, _ in _COLUMNS))
     flops = _flops(options)
-    found: dict[str, Any] = {"diffusers as documented": _shown("diffusers as documented", bench.naive(), flops, rate)}
+    found = {_SCRIPT.name: _tried(bench.naive, _SCRIPT, flops, rate)}
     deadline = began + options.seconds
     for row in _chosen(options):
         left, needed = deadline - time.monotonic(), row.seconds * options.scale
         if left < needed:
             print(f"{row.name:<28}   skipped: {left:.0f} s are left (--seconds), and it takes about {needed:.0f}")
             continue
-        found[row.name] = _tried(bench, row, flops, rate)
-    _record(options, pair, {"load_seconds": load_seconds, "matmul_tflops": rate / _TERA, "rows": found})
+        found[row.name] = _tried(partial(bench.row, row), row, flops, rate)
+    figures = {
+        "device": _device_name(pair),
+        **{name: getattr(options, name) for name in ("pair", "side", "pass_size")},
+        "dtype": dtype_name(pair.dtype),
+        "load_seconds": load_seconds,
+        "matmul_tflops": rate / _TERA,
+        "rows": found,
+    }
+    append("gpu", options.record, figures)
+    failed = [name for name, one in found.items() if "failure" in one]
+    sys.exit(f"failed, or other pictures than stated: {', '.join(failed)}" if failed else 0)
 
 
 def _options() -> argparse.Namespace:
@@ -97,17 +107,26 @@ def _chosen(options: argparse.Namespace) -> list[Row]:
     return [row for row in ROWS if options.device == "cuda" or row.name not in NOT_ON_A_CPU]
 
 
-def _tried(bench: Bench, row: Row, flops: tuple[float, float] | None, rate: float) -> dict[str, Any] | str:
+def _tried(measure: Callable[[], Figures], row: Row, flops: tuple[float, float] | None, rate: float) -> dict[str, Any]:
+    """Whatever goes wrong with one row, the others are measured, and all is recorded."""
     try:
-        figures = bench.row(row)
-    except (ValueError, torch.OutOfMemoryError) as refusal:
-        sentence = str(refusal).splitlines()[0]
-        print(f"{row.name:<28}   not here: {sentence}")
-        return sentence
+        figures = measure()
+    except ValueError as refusal:
+        return _not_measured(row, "not here", refusal)
+    except (RuntimeError, AssertionError, ImportError, NightshiftError) as failure:
+        return _not_measured(row, "failure", failure)
     shown = _shown(row.name, figures, flops, rate)
-    if figures.difference > row.tolerance:
-        raise SystemExit(f"{row.name}: images differ by {figures.difference:.3g} of 255, more than {row.tolerance:g}")
-    return shown
+    if figures.difference <= row.tolerance:
+        return shown
+    differs = f"images differ by {figures.difference:.3g} of 255, more than {row.tolerance:g}"
+    print(f"{row.name:<28}   {differs}", flush=True)
+    return {**shown, "failure": differs}
+
+
+def _not_measured(row: Row, what: str, error: Exception) -> dict[str, str]:
+    sentence = f"{type(error).__name__}: {error}".splitlines()[0]
+    print(f"{row.name:<28}   {what}: {sentence}", flush=True)
+    return {what: sentence}
 
 
 def _flops(options: argparse.Namespace) -> tuple[float, float] | None:
@@ -126,35 +145,6 @@ def _shown(name: str, figures: Figures, flops: tuple[float, float] | None, rate:
 
 def _device_name(pair: LoadedPair) -> str:
     return torch.cuda.get_device_name(pair.device) if pair.device.type == "cuda" else "cpu"
-
-
-def _record(options: argparse.Namespace, pair: LoadedPair, figures: dict[str, Any]) -> None:
-    record = {
-        "benchmark": "gpu",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_name(pair)}",
-        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
-        "commit": _commit(),
-        **{name: getattr(options, name) for name in ("pair", "side", "pass_size")},
-        "dtype": str(pair.dtype).removeprefix("torch."),
-        **figures,
-    }
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"appended to {options.record}")
-
-
-def _version(library: str) -> str | None:
-    """As found: a GPU machine may have its own set."""
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str:
-    """Empty outside of a clone."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

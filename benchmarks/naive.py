@@ -25,10 +25,9 @@ import numpy
 from PIL import Image as Pillow
 from sqlalchemy import func, select
 
+from benchmarks import render_command
 from benchmarks.record import append
 from farm.database import Database
-from producer.manifest import ReadOptions, Row, read_manifest
-from schemas.spec import JobSpec
 from schemas.tables import Image, Job, Pack, Result
 
 #: Mean difference of two pictures of one prompt, in levels of 0 to 255. Of pictures too small for a watermark it is
@@ -60,16 +59,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("manifest", type=Path, nargs="?", default=Path("benchmarks/prompts.txt"))
-    parser.add_argument("--pair", default="tiny")
-    parser.add_argument("--side", default="256", help="width and height")
-    parser.add_argument("--steps", default="10")
-    parser.add_argument("--limit", type=int, default=24)
-    parser.add_argument("--pass-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    render_command.add_arguments(parser)
     parser.add_argument("--reproduced", type=int, default=2, help="images of the last round that are rendered again")
     parser.add_argument("--goal", type=float, default=0.0, help="on a GPU: 2; on a CPU there is none")
-    parser.add_argument("--record", default="benchmarks.jsonl")
     parser.add_argument("--script", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -77,10 +69,10 @@ def _options() -> argparse.Namespace:
 def _round(options: argparse.Namespace, folder: Path, *, is_last: bool) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.naive", *sys.argv[1:], "--script", str(folder / "script")]
     script_seconds, script = _timed(command, os.environ)
-    environment = _environment(options, folder)
-    whole_seconds, ours = _timed(_render(options), environment)
+    environment = render_command.environment(options, folder)
+    whole_seconds, ours = _timed(render_command.command(options), environment)
     rendering = json.loads(script.output.splitlines()[-1])["seconds"]
-    database = Database(environment["NIGHTSHIFT_DATABASE_URL"])
+    database = Database(render_command.database_url(folder))
     try:
         ours_rendering, pictures = _rendered(database)
     finally:
@@ -114,29 +106,6 @@ def _timed(command: Sequence[str], environment: Mapping[str, str]) -> tuple[floa
 def _cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _fields(options: argparse.Namespace) -> dict[str, str]:
-    return {"width": options.side, "height": options.side, "num_inference_steps": options.steps}
-
-
-def _environment(options: argparse.Namespace, folder: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "NIGHTSHIFT_HOME": os.environ.get("NIGHTSHIFT_HOME", str(Path("~/.nightshift").expanduser())),  # has the pair
-        "NIGHTSHIFT_DATABASE_URL": f"sqlite:///{folder}/ledger.sqlite3",
-        "NIGHTSHIFT_IMAGES_URL": Path(folder, "images").as_uri(),
-        "NIGHTSHIFT_FORWARD_PASS_SIZE": str(options.pass_size),
-        "NIGHTSHIFT_PACK_SIZE": str(options.pass_size),
-    }
-
-
-def _render(options: argparse.Namespace) -> list[str]:
-    command = [sys.executable, "-m", "nightshift", "render", str(options.manifest), "--pair", options.pair]
-    command += ["--limit", str(options.limit), "--json"]
-    for name, value in _fields(options).items():
-        command += ["--set", f"{name}={value}"]
-    return command
 
 
 def _rendered(database: Database) -> tuple[float, dict[int, Path]]:
@@ -174,11 +143,6 @@ def _require_reproduced(num_images: int, environment: Mapping[str, str]) -> None
                        env={**environment, **_SPIN}, check=True, stdout=subprocess.DEVNULL)  # fmt: skip
 
 
-def _specs(options: argparse.Namespace) -> list[JobSpec]:
-    wanted = ReadOptions(columns={}, defaults=_fields(options), limit=options.limit, base_seed=0)
-    return [row.spec for row in read_manifest(options.manifest, wanted) if isinstance(row, Row)]
-
-
 def _script(options: argparse.Namespace) -> None:
     """As in "Stable Diffusion XL" of diffusers' documentation, "base + refiner model"."""
     import diffusers.utils.logging
@@ -191,7 +155,7 @@ def _script(options: argparse.Namespace) -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    settings, specs = load_settings(), _specs(options)
+    settings, specs = load_settings(), render_command.specs(options)
     pair = settings.model_pair(options.pair)
     where = [locate_model(source, part, settings.home / "cache") for source, part in
              ((pair.base, "base"), (pair.refiner, "refiner"))]  # fmt: skip

@@ -10,9 +10,7 @@ to take more steps.
 """
 
 import argparse
-import json
 import os
-import platform
 import random
 import shlex
 import signal
@@ -21,7 +19,6 @@ import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -29,6 +26,7 @@ from sqlalchemy import select
 
 from benchmarks.night_checks import Check, Course, ledger_checks, ledger_figures
 from benchmarks.night_datasets import dataset_checks
+from benchmarks.record import append
 from farm.database import Database
 from schemas.tables import Worker
 from schemas.windows import Hours
@@ -194,15 +192,9 @@ def _verdict(checks: list[Check], figures: dict[str, object], options: argparse.
     for name, value in figures.items():
         print(f"{name.replace('_', ' '):52} {value:>14}")
     num_wrong = sum(not check.is_right for check in checks)
-    record = {
-        "benchmark": "night",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "diffusers", "datasets", "webdataset")},
-        "prompts": options.prompts, "steps": options.steps, "checks": len(checks), "wrong": num_wrong, **figures,
-    }  # fmt: skip
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"{num_wrong or 'nothing'} wrong; appended to {options.record}")
+    chosen = {"prompts": options.prompts, "steps": options.steps}
+    append("night", options.record, {**chosen, "checks": len(checks), "wrong": num_wrong, **figures})
+    print(f"{num_wrong or 'nothing'} wrong")
     return int(num_wrong > 0)
 
 

@@ -15,25 +15,22 @@ import gc
 import hashlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import func, select
 
+from benchmarks import render_command
+from benchmarks.record import append
 from benchmarks.thread_times import BusiestThread, Moment, moment
 from farm.database import Database
-from producer.manifest import ReadOptions, Row, read_manifest
-from schemas.spec import JobSpec
 from schemas.tables import Image, Pack, Result
 
-_LIBRARIES = ("torch", "diffusers", "transformers", "celery", "sqlalchemy", "isal")
 #: rendering and everything that OpenMP does have one core
 _ONE_CORE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -50,32 +47,21 @@ def main() -> None:
         print(f"{number:>5} {one['images']:>7} {one['bare']:>8.3f} {one['nightshift']:>13.3f} {one['share']:>6.1%}"
               f" {one['share_by_clock']:>13.1%} {one['busy']:>6.1%} {one['producer_mb']:>12.0f}")  # fmt: skip
     share = statistics.median(one["share"] for one in rounds)
-    record = {
-        "benchmark": "overhead",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in _LIBRARIES},
-        "share_median": round(share, 4),
-        "rounds": rounds,
-    }
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"median share {share:.1%}; every picture is the bare loop's; appended to {options.record}")
+    print(f"median share {share:.1%}; every picture is the bare loop's")
+    append("overhead", options.record, {"share_median": round(share, 4), "rounds": rounds})
     sys.exit(0 if share >= options.goal else 1)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("manifest", type=Path, nargs="?", default=Path("benchmarks/prompts.txt"))
-    parser.add_argument("--pair", default="tiny")
-    parser.add_argument("--side", default="256", help="width and height")
-    parser.add_argument("--steps", default="6")
-    parser.add_argument("--limit", type=int, default=48)
-    parser.add_argument("--pass-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    render_command.add_arguments(parser)
+    parser.set_defaults(steps="6", limit=48)
     parser.add_argument("--goal", type=float, default=0.98)
-    parser.add_argument("--record", default="benchmarks.jsonl")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.limit < 3 * options.pass_size:
+        parser.error("--limit: at least three packs, for neither the first nor the last one is counted")
+    return options
 
 
 def _round(options: argparse.Namespace) -> dict[str, float]:
@@ -93,15 +79,6 @@ def _round(options: argparse.Namespace) -> dict[str, float]:
         "busy": ours["busy_seconds"] / (ours["seconds"] - ours["queued_seconds"]),
         "producer_mb": ours["producer_mb"],
     }
-
-
-def _specs(options: argparse.Namespace) -> list[JobSpec]:
-    chosen = ReadOptions(columns={}, defaults=_fields(options), limit=options.limit, base_seed=0)
-    return [row.spec for row in read_manifest(options.manifest, chosen) if isinstance(row, Row)]
-
-
-def _fields(options: argparse.Namespace) -> dict[str, str]:
-    return {"width": options.side, "height": options.side, "num_inference_steps": options.steps}
 
 
 def _bare_process(options: argparse.Namespace) -> dict:
@@ -123,13 +100,20 @@ def _bare_loop(options: argparse.Namespace) -> dict:
     settings = load_settings()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pair = load_pair(settings.model_pair(options.pair), device, settings.home / "cache")
-    specs = _specs(options)
+    specs = render_command.specs(options)
     gc.freeze()  # as a worker does
     packs = [specs[first : first + options.pass_size] for first in range(0, len(specs), options.pass_size)]
     images, begins = [], []
-    for pack in packs:
-        begins.append(moment(os.getpid(), threading.get_native_id()))
-        images += render(pair, pack).images
+
+    def loop() -> None:
+        for pack in packs:
+            begins.append(moment(os.getpid(), threading.get_native_id()))
+            images.extend(render(pair, pack).images)
+
+    # On a thread, as a worker does: what the main thread frees goes back to Linux each time, and costs it a tenth more.
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join()
     took = Moment(*(after - before for before, after in zip(begins[1], begins[-1], strict=True)))
     return {
         "images": sum(map(len, packs[1:-1])),
@@ -148,27 +132,14 @@ def _marked_sha256(pixels: np.ndarray) -> str:
 def _nightshift(options: argparse.Namespace) -> dict:
     """`nightshift render`, as a user runs it."""
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
-        home = os.environ.get("NIGHTSHIFT_HOME", str(Path("~/.nightshift").expanduser()))
-        database_url = f"sqlite:///{folder}/ledger.sqlite3"
-        environment = {
-            **os.environ,
-            **_ONE_CORE,
-            "NIGHTSHIFT_HOME": home,  # where the pair is cached
-            "NIGHTSHIFT_DATABASE_URL": database_url,
-            "NIGHTSHIFT_IMAGES_URL": Path(folder, "images").as_uri(),
-            "NIGHTSHIFT_FORWARD_PASS_SIZE": str(options.pass_size),
-            "NIGHTSHIFT_PACK_SIZE": str(options.pass_size),
-        }
-        command = [sys.executable, "-m", "nightshift", "render", str(options.manifest), "--pair", options.pair]
-        command += ["--limit", str(options.limit), "--json"]
-        for name, value in _fields(options).items():
-            command += ["--set", f"{name}={value}"]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        environment = render_command.environment(options, Path(folder)) | _ONE_CORE
+        process = subprocess.Popen(render_command.command(options), env=environment, stdout=subprocess.DEVNULL)
         device_thread = BusiestThread(process.pid, "worker.process")
         producer_mb = _peak_megabytes(process)
         device_thread.stop()
         assert process.returncode == 0, f"nightshift render ended with {process.returncode}"
-        return {**_recorded(database_url, device_thread), "producer_mb": producer_mb}
+        url = render_command.database_url(Path(folder))
+        return {**_recorded(url, device_thread), "producer_mb": producer_mb}
 
 
 def _recorded(database_url: str, device_thread: BusiestThread) -> dict:

@@ -4,19 +4,22 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("torch", "diffusers", "transformers", "celery", "sqlalchemy", "pillow")
+_LIBRARIES = (
+    "accelerate", "celery", "datasets", "diffusers", "isal", "numpy", "opencv-python-headless", "pillow", "psycopg",
+    "pyarrow", "pydantic", "redis", "sqlalchemy", "torch", "torchao", "transformers", "triton", "webdataset", "zlib-ng",
+)  # fmt: skip
 
 
-def append(benchmark: str, path: str, figures: dict[str, Any]) -> None:
+def append(benchmark: str, path: str | Path, figures: dict[str, Any]) -> None:
     """Appends the line, and says where."""
     record = {
         "benchmark": benchmark,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
         **figures,
     }
@@ -25,8 +28,22 @@ def append(benchmark: str, path: str, figures: dict[str, Any]) -> None:
     print(f"appended to {path}")
 
 
+def _versions() -> dict[str, str]:
+    """Of what is installed: a machine with a GPU may have a set of its own, and torchao lies apart."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def _commit() -> str:
-    """Empty outside of a clone."""
+    """Empty outside of a clone, and where there is no git."""
     command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
     return done.stdout.strip()

@@ -14,14 +14,12 @@ one core.
 import argparse
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from celery import Celery
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from benchmarks.record import append
 from farm import batches
 from farm.database import Database
 from farm.schema import upgrade
@@ -58,20 +57,8 @@ def main() -> None:
         rates = f"{found['rows_per_second']:>8,.0f} {found['rows_per_cpu_second']:>10,.0f}"
         print(f"{name:24} {found['rows']:>9,.0f} {rates} {found['peak_mb']:>8.0f}")
     print(f"{'times faster':24} {'':9} {times:>8.1f} {cpu_times:>10.1f}")
-    record = {
-        "benchmark": "submit",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("sqlalchemy", "celery", "pydantic", "psycopg")},
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "ledger": options.ledger,
-        "nightshift": ours,
-        "simple": simple,
-        "times": round(times, 2),
-    }
-    with open(options.record, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
-    print(f"appended to {options.record}")
+    figures = {"ledger": options.ledger, "nightshift": ours, "simple": simple, "times": round(times, 2)}
+    append("submit", options.record, figures)
     sys.exit(0 if times >= options.goal else 1)
 
 
@@ -206,11 +193,6 @@ def _num_lines(path: Path) -> int:
 def _peak_megabytes() -> float:
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
 
 
 if __name__ == "__main__":

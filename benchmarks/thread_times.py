@@ -26,9 +26,15 @@ def moment(process_id: int, thread_id: int) -> Moment:
     return Moment(time.time(), int(busy) / 1e9, int(queued) / 1e9)
 
 
+def _had(moments: list[Moment], began: float, ended: float) -> Moment:
+    """Of one thread, by what was seen nearest to both instants."""
+    first, last = (min(moments, key=lambda one: abs(one.at - instant)) for instant in (began, ended))
+    return Moment(*(after - before for before, after in zip(first, last, strict=True)))
+
+
 class BusiestThread:
     """Follows a process's worker: that of its descendants whose command line has ``module``, and of its threads the one
-    that had most of the processor. In a worker that is the device thread."""
+    that had most of the processor in the time that is asked about. While packs render, that is the device thread."""
 
     def __init__(self, process_id: int, module: str) -> None:
         self._process = psutil.Process(process_id)
@@ -44,9 +50,7 @@ class BusiestThread:
 
     def between(self, began: float, ended: float) -> Moment:
         """What it had from one instant to another: the differences. Seconds since the epoch."""
-        moments = max(self._seen.values(), key=lambda moments: moments[-1].busy_seconds)
-        first, last = (min(moments, key=lambda one: abs(one.at - instant)) for instant in (began, ended))
-        return Moment(*(after - before for before, after in zip(first, last, strict=True)))
+        return max((_had(moments, began, ended) for moments in self._seen.values()), key=lambda one: one.busy_seconds)
 
     def _follow(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):

@@ -7,7 +7,7 @@ when it has ended, the device thread finds all of the code there and only has to
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from farm.tether import tethered
 from schemas.device_options import CompileMode
 from worker.compile_request import CompileRequest
+from worker.compiled_shapes import compiled_shapes
 from worker.pipelines import LoadedPair, dtype_name
 from worker.unet_shapes import UnetShape
 
@@ -33,13 +34,23 @@ class Running(Protocol):
 
 
 class Compilation:
-    """Of one worker process. The device thread alone asks it."""
+    """Of one worker process. The device thread alone asks it.
 
-    def __init__(self, mode: CompileMode, start: Callable[[Sequence[UnetShape]], Running]) -> None:
+    ``ready``: compiled by an earlier process, into the same folder. ``keep``: told of what was compiled.
+    """
+
+    def __init__(
+        self,
+        mode: CompileMode,
+        start: Callable[[Sequence[UnetShape]], Running],
+        ready: Iterable[UnetShape] = (),
+        keep: Callable[[Sequence[UnetShape]], None] = lambda _: None,
+    ) -> None:
         self._mode = mode
         self._start = start
+        self._keep = keep
         self._seen: set[UnetShape] = set()
-        self._ready: set[UnetShape] = set()
+        self._ready = set(ready)
         self._given_up: set[UnetShape] = set()
         self._under_way: tuple[Running, list[UnetShape]] | None = None
 
@@ -73,6 +84,7 @@ class Compilation:
         shapes, self._under_way = self._under_way[1], None
         if code == 0:
             self._ready.update(shapes)
+            self._keep(shapes)
             log.info("compiled from now on: %s", _said(shapes))
             return
         self._given_up.update(shapes)
@@ -80,8 +92,13 @@ class Compilation:
 
 
 def compilation(pair: LoadedPair) -> Compilation:
-    """Of this pair, with nothing compiled yet."""
-    return Compilation(pair.pair.options.compile, lambda shapes: _started(compile_request(pair, shapes)))
+    """Of this pair, with what earlier processes have compiled for it here."""
+    mode = pair.pair.options.compile
+    if mode == "off":
+        return Compilation(mode, lambda shapes: _started(compile_request(pair, shapes)))
+    kept = compiled_shapes(pair)
+    ready = sorted(kept.read())[:MAX_SHAPES]
+    return Compilation(mode, lambda shapes: _started(compile_request(pair, shapes)), ready, kept.add)
 
 
 def compile_request(pair: LoadedPair, shapes: Sequence[UnetShape]) -> CompileRequest:

@@ -1,6 +1,8 @@
 """torch.compile for a UNet: what of it is compiled, and when the compiled code is used.
 
-Compiled code is kept in ``<cache>/compiled`` (``TORCHINDUCTOR_CACHE_DIR``), so a restart does not compile again.
+Compiled code is kept in ``<cache>/compiled`` (``TORCHINDUCTOR_CACHE_DIR``), so a restart does not compile again. Each
+choice of an attention kernel has a folder of its own there: PyTorch looks code up without regard to it, and would take
+in another pair's kernel (https://github.com/pytorch/pytorch/issues/185449).
 """
 
 import os
@@ -38,6 +40,11 @@ def require_compiler(device: torch.device) -> None:
 def keep_compiled_code(folder: Path) -> None:
     """Where the environment names no other folder. PyTorch reads it when it compiles."""
     os.environ.setdefault(_CACHE, str(folder.absolute()))
+
+
+def compiled_code_folder() -> Path:
+    """Where the code is kept."""
+    return Path(os.environ[_CACHE])
 
 
 def make_compilable(unet: UNet2DConditionModel, mode: CompileMode) -> None:

@@ -4,11 +4,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from schemas.device_options import CompileMode
 from schemas.errors import DeviceLostError, DeviceMemoryError, InputError
 from worker.compilation import compilation
 from worker.denoising import Stop
@@ -117,9 +119,21 @@ class DeviceThread:
 
     def _watched(self, one: Pass, stop: Stop) -> RenderedPass:
         mode = self._compilation.mode(unet_shapes(one.specs, one.chunks.base, one.chunks.refiner))
-        with self._watchdog.watching(one.shape) as sign_of_life:
+        with self._watchdog.watching(one.shape) as sign_of_life, self._measured(one, mode):
             made = render(self._pair, one.specs, _alive(sign_of_life, stop), one.inputs, mode)
         return replace(made, pictures=made.pictures[: len(one.jobs)])
+
+    @contextmanager
+    def _measured(self, one: Pass, mode: CompileMode) -> Iterator[None]:
+        """Compiled code may take more memory than the networks as they are, by which the limit was measured. It is
+        measured while it renders: compiling it before, for several numbers of images, would keep the queue waiting."""
+        if self._measurer is None or mode == "off" or len(one) == 1:
+            yield
+            return
+        self._measurer.begin()
+        yield
+        if self._measurer.took_too_much():
+            self._limits.halve(one.size, len(one))
 
 
 def _alive(sign_of_life: Callable[[], None], stop: Stop) -> Stop:

@@ -33,13 +33,16 @@ def to_fp8(unet: UNet2DConditionModel, option: Fp8) -> None:
         Float8DynamicActivationFloat8WeightConfig,
         Float8WeightOnlyConfig,
         PerRow,
+        PerTensor,
         quantize_,
     )
 
+    # torchao scales rows of bfloat16 only
+    granularity = PerRow() if unet.dtype == torch.bfloat16 else PerTensor()
     config = (
         Float8WeightOnlyConfig()
         if option == "weights"
-        else Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+        else Float8DynamicActivationFloat8WeightConfig(granularity=granularity)
     )
     quantize_(unet, config, filter_fn=_is_of_a_block)
 

@@ -45,7 +45,7 @@ class PassMeasurer:
         made_for = self._made_for(size)
         path = self.folder / f"{sha256_hex(canonical_json(made_for))}.json"
         memory = _read(path)
-        budget_bytes = int(self.memory_share * self.probe.total_bytes) - self.probe.others_bytes()
+        budget_bytes = self._budget_bytes()
         while (num_images := memory.untried(self.most, budget_bytes)) is not None:
             memory = memory.with_use(num_images, self._use(size, num_images, stop))
             _write(path, {"made_for": made_for, "uses": memory.to_json()})
@@ -55,6 +55,20 @@ class PassMeasurer:
             size[1], size[0], limit, memory.bytes_of(1) / 1e9, budget_bytes / 1e9,
         )  # fmt: skip
         return limit
+
+    def begin(self) -> None:
+        """Before a pass that ``took_too_much`` is asked of."""
+        self.probe.begin()
+
+    def took_too_much(self) -> bool:
+        """Whether what was rendered since ``begin`` took more of the device's memory than a pass may."""
+        peak_bytes, budget_bytes = self.probe.peak_bytes(), self._budget_bytes()
+        if peak_bytes > budget_bytes:
+            log.info("a pass took %.2f GB, above the bound of %.2f GB", peak_bytes / 1e9, budget_bytes / 1e9)
+        return peak_bytes > budget_bytes
+
+    def _budget_bytes(self) -> int:
+        return int(self.memory_share * self.probe.total_bytes) - self.probe.others_bytes()
 
     def _made_for(self, size: Size) -> dict[str, Any]:
         """All that a pass's memory depends on: weights, options, libraries, device, size."""

@@ -149,7 +149,7 @@ def _require_options(pair: ModelPair, device: torch.device, cache: Path) -> None
     with _refusing_options(pair):
         require_options(pair.options, device)
     if pair.options.compile != "off":
-        keep_compiled_code(cache / "compiled")
+        keep_compiled_code(cache / "compiled" / pair.options.attention)
 
 
 def _apply_options(

@@ -31,7 +31,10 @@ _STRIPE_ROWS: Final = 32
 _WINDOW_BITS: Final = 2
 #: A picture that comes down to less than this share of its bytes repeats itself.
 _EVEN_SHARE: Final = 0.2
-_EVEN_LEVEL: Final = 6
+_EVEN_LEVEL: Final = 5
+#: Where that finds so much that less than half is left, looking longer is quick, and finds a fifth more.
+_REPEATED_SHARE: Final = 0.5
+_REPEATED_LEVEL: Final = 6
 _ZLIB_HEADER: Final = b"\x78\x01"
 
 
@@ -83,5 +86,7 @@ def _deflated(rows: NDArray[np.uint8]) -> bytes:
     """A zlib stream."""
     quick = igzip_lib.compress(rows, 1, igzip_lib.COMP_DEFLATE, hist_bits=_WINDOW_BITS)
     if len(quick) < rows.size * _EVEN_SHARE:
-        return zlib_ng.compress(rows, _EVEN_LEVEL)
+        even = zlib_ng.compress(rows, _EVEN_LEVEL)
+        is_repeated = len(even) < len(quick) * _REPEATED_SHARE
+        return zlib_ng.compress(rows, _REPEATED_LEVEL) if is_repeated else even
     return b"".join([_ZLIB_HEADER, quick, struct.pack(">I", isal_zlib.adler32(rows))])

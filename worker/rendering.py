@@ -22,8 +22,9 @@ from worker.loras import set_adapters
 from worker.pipelines import LoadedPair
 from worker.two_pipelines import denoise_by_diffusers
 
-#: PyTorch's allocator on a CPU raises a plain RuntimeError.
-_CPU_MEMORY_SENTENCE: Final = "can't allocate memory"
+#: Of plain RuntimeErrors: PyTorch's allocator on a CPU; on a GPU, what is not its own allocator's (pinned memory, a
+#: recorded graph), and what goes wrong while code is compiled. None of it outlasts the pass.
+_MEMORY_SENTENCES: Final = ("can't allocate memory", "out of memory")
 #: What libraries beside PyTorch's own allocator call a device error: their errors are plain RuntimeErrors.
 _DEVICE_SENTENCES: Final = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")
 
@@ -76,7 +77,7 @@ def render(
     except (torch.OutOfMemoryError, MemoryError):
         failure: RenderError = _no_memory(pair, specs)
     except RuntimeError as error:
-        if _CPU_MEMORY_SENTENCE in str(error):
+        if any(text in str(error) for text in _MEMORY_SENTENCES):
             failure = _no_memory(pair, specs)
         elif _is_device_error(error):
             failure = DeviceLostError(f"{pair.device} failed: {str(error).splitlines()[0]}")

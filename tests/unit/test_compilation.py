@@ -4,22 +4,28 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from schemas.device_options import DeviceOptions
 from schemas.pair import ModelPair
 from schemas.records import ClaimedJob
 from schemas.spec import JobSpec
 from worker.budget import StepBudget
 from worker.compilation import MAX_SHAPES, Compilation
+from worker.compiled_shapes import CompiledShapes, compiled_shapes
+from worker.compiling import compiled_code_folder, keep_compiled_code
 from worker.device_thread import DeviceThread
 from worker.embedding import num_chunks
 from worker.inputs import NO_INPUTS
+from worker.memory_probe import ProcessMemory
 from worker.pass_limits import PassLimits
-from worker.pipelines import load_pair
+from worker.pass_measuring import PassMeasurer
+from worker.pipelines import _require_options, load_pair
 from worker.preparing import Pass, PreparedJob
 from worker.rendering import render
 from worker.unet_shapes import UnetShape, unet_shapes
@@ -89,6 +95,40 @@ def test_what_does_not_compile_is_rendered_as_it_is_and_not_tried_again(caplog):
     assert "not compiled, and rendered as it is: base with 2 rows of 64 x 64" in caplog.text
 
 
+def test_what_an_earlier_process_has_compiled_is_used_from_the_first_pass_on(tmp_path):
+    kept, starter = CompiledShapes(tmp_path / "shapes" / "key.json"), Starter("true")
+    first = Compilation("regional", starter, kept.read(), kept.add)
+    for _ in range(2):
+        assert first.mode([SHAPE]) == "off"
+    assert after_the_process(first, starter, [SHAPE]) == "regional"
+    again = Compilation("regional", starter, kept.read(), kept.add)
+    assert [again.mode([SHAPE]), again.mode([OTHER]), again.mode([OTHER])] == ["regional", "off", "off"]
+    assert starter.asked == [[SHAPE], [OTHER]]
+    assert after_the_process(again, starter, [OTHER]) == "regional"
+    assert kept.read() == {SHAPE, OTHER}
+
+
+@pytest.mark.parametrize("content", ["", "[]x", '[["base", 2, 64]]', '[["sides", 2, 64, 64, 1]]', '{"a": 1}'])
+def test_a_list_of_shapes_that_cannot_be_read_is_begun_anew(tmp_path, content):
+    (tmp_path / "key.json").write_text(content)
+    kept = CompiledShapes(tmp_path / "key.json")
+    assert kept.read() == set()
+    kept.add([SHAPE])
+    assert kept.read() == {SHAPE}
+
+
+def test_what_was_compiled_with_other_options_or_for_another_dtype_is_another_list(smallest, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def path(dtype=torch.float32, **options):
+        described = smallest.pair.model_copy(update={"options": DeviceOptions(compile="regional", **options)})
+        return compiled_shapes(replace(smallest, pair=described, dtype=dtype))._path
+
+    assert path() == path()
+    assert len({path(), path(fused_qkv=True), path(dtype=torch.float16)}) == 3
+    assert path().parent == tmp_path / "shapes"
+
+
 def test_so_many_shapes_are_compiled_and_no_more():
     starter = Starter("true")
     compilation = Compilation("regional", starter)
@@ -147,6 +187,42 @@ def outcome(device, one):
     return found.result
 
 
+def test_a_compiled_pass_that_takes_more_memory_than_it_may_is_halved_from_then_on(smallest, tmp_path):
+    """The list of processes and shapes is real; what is "compiled" is the network as it is."""
+    limits, size = PassLimits(4), (64, 64)
+    limits.learn(size, 4)  # by the network as it is
+    measurer = PassMeasurer(smallest, ProcessMemory(2**20), tmp_path, 4, 0.9)
+    device = DeviceThread(smallest, limits, Watchdog(StepBudget(600.0), pytest.fail), measurer)
+    device._compilation = Compilation("regional", starter := Starter("true"))
+    one = Pass(tuple(prepared(smallest, seed) for seed in (1, 2)))
+    assert [outcome(device, one).compile_mode for _ in range(2)] == ["off", "off"]
+    assert limits.most(size) == 4
+    starter.processes[-1].wait()
+    assert outcome(device, one).compile_mode == "regional"
+    assert limits.most(size) == 1
+    device.close()
+
+
+def test_a_compiled_pass_that_memory_does_not_hold_is_halved_and_goes_on_as_it_is(smallest):
+    limits, asked = PassLimits(4), []
+    device = DeviceThread(smallest, limits, Watchdog(StepBudget(600.0), pytest.fail))
+    two = Pass(tuple(prepared(smallest, seed) for seed in (1, 2)))
+    device._compilation = Compilation("regional", Starter("true"), unet_shapes(two.specs, *two.chunks))
+
+    def stop():
+        asked.append(None)
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return False
+
+    outcomes = list(device.rendered([two], lambda: None, stop))
+    assert [(len(found.one), found.result.compile_mode) for found in outcomes] == [(1, "off")] * 2
+    assert limits.most((64, 64)) == 1
+    again = list(device.rendered([two], lambda: None, lambda: False))  # as a pack that was prepared before
+    assert [len(found.one) for found in again] == [1, 1]
+    device.close()
+
+
 @pytest.fixture(scope="module")
 def regional(smallest_folder, model_cache, tmp_path_factory):
     """The smallest base, to be compiled into a cache folder of its own."""
@@ -191,6 +267,10 @@ def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_f
     assert np.array_equal(copies.pictures[0].pixels, found.pictures[2].pixels)
     device.close()
 
+    restarted = DeviceThread(regional, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
+    assert outcome(restarted, one).compile_mode == "regional"
+    restarted.close()
+
 
 def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cache):
     """Traced only: compiling a whole UNet for a CPU takes minutes."""
@@ -208,10 +288,23 @@ def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cac
     assert dict(counters["graph_break"]) == {}
 
 
-def test_compiled_code_is_kept_in_the_cache_folder_unless_the_environment_names_another(monkeypatch, tmp_path):
-    from worker.compiling import keep_compiled_code
+def unset_cache_folder(monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that what the test sets is unset behind it
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
 
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+
+def test_pairs_with_other_attention_kernels_have_compiled_code_of_their_own(tmp_path, monkeypatch):
+    fields, folders = {"name": "p", "base": {"source": "synthetic:tiny"}}, []
+    for attention in ("math", "flash", "pytorch"):
+        unset_cache_folder(monkeypatch)
+        options = {"compile": "regional", "attention": attention}
+        _require_options(ModelPair.model_validate(fields | {"options": options}), torch.device("cpu"), tmp_path)
+        folders.append(compiled_code_folder())
+    assert folders == [tmp_path / "compiled" / attention for attention in ("math", "flash", "pytorch")]
+
+
+def test_compiled_code_is_kept_in_the_cache_folder_unless_the_environment_names_another(monkeypatch, tmp_path):
+    unset_cache_folder(monkeypatch)
     keep_compiled_code(tmp_path / "one")
     keep_compiled_code(tmp_path / "other")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "one")

@@ -186,7 +186,7 @@ def test_fp8_weights_differ_from_the_exact_ones_by_what_is_stated_and_are_record
     assert type(weight).__name__ == "Float8Tensor"
     assert distance(latents(pair), latents(smallest)) > ROUNDING
     far = np.abs(picture(pair).astype(int) - picture(smallest).astype(int))
-    assert 0 < far.mean() < 10  # of 8-bit values; another seed is 45 away
+    assert 0 < far.mean() < 7  # of 8-bit values; another prompt is 17 away, as are weights rounded to powers of two
     assert environment(pair).options == {"fp8": "weights"}
     assert "torchao" in environment(pair).versions
     with pytest.raises(PairError, match=r"compute capability 8\.9"):

@@ -43,29 +43,34 @@ CASES = [
 
 @dataclass(frozen=True)
 class Subject:
-    """A pair of ours, the same weights in plain pipelines, and how far a pass of eight may be from a pass of one."""
+    """A pair of ours, the same weights in plain pipelines, and how far a pass of eight may be from a pass of one:
+    latents, and the share of a picture's values that are off by more than 1 of 255."""
 
     ours: LoadedPair
     plain: PlainPair
     latents: float
+    pictures: float
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(("cpu", "float32", 1e-3), id="cpu float32"),
-        pytest.param(("cuda", "float32", 1e-3), id="cuda float32", marks=pytest.mark.gpu),
-        pytest.param(("cuda", "float16", 5e-2), id="cuda float16", marks=pytest.mark.gpu),
+        pytest.param(("cpu", "float32", 1e-3, 1e-4), id="cpu float32"),
+        pytest.param(("cuda", "float32", 1e-3, 1e-4), id="cuda float32", marks=pytest.mark.gpu),
+        pytest.param(("cuda", "float16", 5e-2, 0.05), id="cuda float16", marks=pytest.mark.gpu),
     ],
 )
 def subject(request, tiny, diffusers_pair, tiny_folder, model_cache):
-    device, dtype, tolerance = request.param
+    device, dtype, *tolerances = request.param
     if device == "cpu":
-        return Subject(tiny, PlainPair(*diffusers_pair, tiny.scheduler_config), tolerance)
+        yield Subject(tiny, PlainPair(*diffusers_pair, tiny.scheduler_config), *tolerances)
+        return
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device here; `make test-gpu` is for machines with one")
     pair = load_pair(BUILT_IN_PAIRS["tiny"].model_copy(update={"dtype": dtype}), device, model_cache)
-    return Subject(pair, _plain(tiny_folder, getattr(torch, dtype), pair), tolerance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cudnn, "allow_tf32", False)  # half of float32's digits, and rounded by the pass
+        yield Subject(pair, _plain(tiny_folder, getattr(torch, dtype), pair), *tolerances)
 
 
 def _plain(folder, dtype, pair):
@@ -117,5 +122,5 @@ def test_the_pictures_of_a_pass_of_eight_are_those_of_diffusers(subject, kind):
     references = [np.asarray(Reference(subject.plain, output_type="pil").render(one)) for one in eight]
     for picture, reference in zip(pictures, references, strict=True):
         far = np.abs(picture.astype(int) - reference.astype(int)) > 1
-        assert far.mean() <= 1e-4
-    assert (np.abs(pictures[1].astype(int) - references[0].astype(int)) > 1).mean() > 1e-4
+        assert far.mean() <= subject.pictures
+    assert (np.abs(pictures[1].astype(int) - references[0].astype(int)) > 1).mean() > 2 * subject.pictures

@@ -417,6 +417,8 @@ def _raising(error):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
         MemoryError("Unable to allocate 2.00 GiB for an array"),
+        torch.AcceleratorError("CUDA error: out of memory\nmore lines"),
+        RuntimeError("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"),
     ],
 )
 def test_out_of_memory_holds_no_tensors_and_the_worker_goes_on(tiny, error):
