@@ -134,6 +134,11 @@ class Database:
         """The URL without its password."""
         return safe_url(self.engine.url.render_as_string(hide_password=True))
 
+    @property
+    def is_served(self) -> bool:
+        """Whether another process does the ledger's work: PostgreSQL's server."""
+        return self.engine.dialect.name != "sqlite"
+
     @contextmanager
     def begin(self, *, read_only: bool = False, repeatable: bool = False) -> Iterator[Transaction]:
         """A transaction. A writing one on SQLite takes the write lock at once, so it waits instead of failing later.

@@ -18,14 +18,14 @@ def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequenc
 def _insert_sqlite(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
     # 64 MB of the file stay in memory: digests come in no order, and each has its place in an index.
     tx.connection.exec_driver_sql("PRAGMA cache_size = -65536").close()
-    rows = [(batch_id, *job, state) for job in jobs]
+    # What all rows share stands in the SQL, so that the jobs are rows as they are.
     return tx.connection.exec_driver_sql(
-        """
+        f"""
         INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)
+        VALUES ({batch_id:d}, ?, ?, ?, ?, ?, ?, '{state}', 0, 0)
         ON CONFLICT DO NOTHING
         """,
-        rows,
+        jobs,
     ).rowcount
 
 

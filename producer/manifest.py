@@ -27,7 +27,7 @@ from producer.manifest_source import ManifestSource
 from producer.mappings import ROWS, mapping_rows
 from producer.repeats import Repeats
 from producer.rows import BadRow, Row, finding, shown_value
-from producer.seeds import derived_seed
+from producer.seeds import seed_digest, seed_of
 from producer.sweeps import Sweep
 from producer.templates import Templates
 from producer.wildcards import Wildcards
@@ -192,8 +192,11 @@ class _RowMaker:
 
     def _derived_seed(self, row: CheckedRow) -> int:
         """From the row's content, and from how many unseeded rows had the same before it."""
-        num_before = self._repeats.num_before(sha256_hex(row.kind.without_seed(row.prompt)))
-        return derived_seed(self._base_seed, row.kind.picture(row.prompt), num_before)
+        kind, prompt = row.kind, row.prompt
+        picture = kind.picture(prompt)
+        first = seed_digest(self._base_seed, picture, 0)  # which names the spec as well, if it is all picture
+        num_before = self._repeats.num_before(sha256_hex(kind.without_seed(prompt)) if kind.has_output else first)
+        return seed_of(seed_digest(self._base_seed, picture, num_before) if num_before else first)
 
     def bad(self, cells: Cells, problems: Sequence[FieldProblem], axes_cell: tuple[AxisValue, ...]) -> BadRow:
         """What is wrong with a row."""
@@ -211,7 +214,8 @@ _NO_COLUMNS: Final = Columns((), (), ())
 
 def _own(cells: Cells) -> dict[str, object]:
     """The values of the row itself, field by field."""
-    return {name: cells.values[i] for i, name in cells.columns.fields if cells.values[i] is not None}
+    _, columns, values = cells
+    return {name: value for place, name in columns.fields if (value := values[place]) is not None}
 
 
 def _located(
