@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from msgspec import Struct
+
 from producer.rows import shown_value
 from schemas.buckets import ASPECT_RATIO
 from schemas.errors import ManifestError
@@ -52,7 +54,7 @@ class Columns(NamedTuple):
         return next((self.names[place] for place, found in self.fields if found == field), None)
 
 
-class Cells(NamedTuple):
+class Cells(Struct, frozen=True, gc=False):
     """A row as its file has it. ``values`` stand in the order of ``columns.names``; None is an absent value."""
 
     line: int

@@ -214,8 +214,8 @@ _NO_COLUMNS: Final = Columns((), (), ())
 
 def _own(cells: Cells) -> dict[str, object]:
     """The values of the row itself, field by field."""
-    _, columns, values = cells
-    return {name: value for place, name in columns.fields if (value := values[place]) is not None}
+    values = cells.values
+    return {name: value for place, name in cells.columns.fields if (value := values[place]) is not None}
 
 
 def _located(

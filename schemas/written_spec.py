@@ -6,7 +6,9 @@ text that its ``JobSpec`` would write.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
+
+from msgspec import Struct
 
 from schemas.digest import canonical_json, canonical_text, sha256_hex
 from schemas.spec import JobSpec
@@ -76,7 +78,7 @@ def _members(content: Mapping[str, Any]) -> str:
     return "," + canonical_json(content)[1:-1] if content else ""
 
 
-class WrittenSpec(NamedTuple):
+class WrittenSpec(Struct, frozen=True, gc=False):
     """``canonical`` and ``digest``: as those of the ``JobSpec``."""
 
     kind: SpecKind
@@ -85,9 +87,9 @@ class WrittenSpec(NamedTuple):
     canonical: str
     digest: str
 
-    @classmethod
-    def of(cls, spec: JobSpec) -> Self:
-        return cls(*SpecKind(spec).written(spec.prompt, spec.seed))
+    @staticmethod
+    def of(spec: JobSpec) -> "WrittenSpec":
+        return SpecKind(spec).written(spec.prompt, spec.seed)
 
     @property
     def spec(self) -> JobSpec:
