@@ -37,6 +37,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
+from farm.sqlite_memory import fit_memory
 from schemas.column_types import Utc
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
 from schemas.safe_url import safe_url
@@ -63,13 +64,6 @@ _POSTGRESQL: Final = {
 _SESSION: Final = (
     "SET idle_in_transaction_session_timeout = '10s'; SET random_page_cost = 1.1; SET enable_bitmapscan = off"
 )
-#: 64 MB of the file stay in memory: digests come in no order, and each has its place in an index. And so does what
-#: a statement of several rows would undo, which would be a file of its own for each. Else both are SQLite's defaults: a
-#: sort of a million rows is not done in memory.
-_SQLITE_BULK: Final = {
-    True: ("cache_size = -65536", "temp_store = MEMORY"),
-    False: ("cache_size = -2000", "temp_store = DEFAULT"),
-}
 _RETRIED_STATES: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _RETRIES: Final = 5
 #: of the statement's beginning: one time for all of its rows
@@ -141,22 +135,13 @@ class Database:
         """The URL without its password."""
         return safe_url(self.engine.url.render_as_string(hide_password=True))
 
-    @property
-    def is_served(self) -> bool:
-        """Whether another process does the ledger's work: PostgreSQL's server."""
-        return self.engine.dialect.name != "sqlite"
-
     @contextmanager
-    def begin(
-        self, *, read_only: bool = False, repeatable: bool = False, bulk: bool = False
-    ) -> Iterator[Transaction]:
+    def begin(self, *, read_only: bool = False, repeatable: bool = False, bulk: bool = False) -> Iterator[Transaction]:
         """A transaction. A writing one on SQLite takes the write lock at once, so it waits instead of failing later.
 
         On PostgreSQL, each statement of a reading one sees what is committed by then, as it would inside BEGIN and
         COMMIT, so those two, which cost as much as many a statement, are spared; and with ``repeatable``, which is for
-        what makes one statement that may safely be made twice.
-
-        ``bulk``: it writes thousands of rows. SQLite takes more memory for it.
+        what makes one statement that may safely be made twice. ``bulk``: it writes thousands of rows.
 
         Raises:
             DatabaseUnavailableError: the server does not answer, or the connection broke.
@@ -289,12 +274,8 @@ def _sqlite_engine(path: str | None) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        bulk = options.get("bulk", False)
-        if connection.info.get("bulk", False) != bulk:
-            connection.info["bulk"] = bulk
-            for pragma in _SQLITE_BULK[bulk]:
-                connection.exec_driver_sql(f"PRAGMA {pragma}").close()
-        connection.exec_driver_sql("BEGIN" if options.get("read_only", False) else "BEGIN IMMEDIATE")
+        fit_memory(connection)
+        read_only = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine

@@ -13,6 +13,11 @@ from schemas.states import JobState
 
 #: beginning a statement takes SQLite as long as inserting a row: it opens a table and six indexes
 _ROWS_AT_ONCE: Final = 50
+_SQLITE: Final = """
+    INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
+    VALUES {rows}
+    ON CONFLICT DO NOTHING
+    """
 
 
 def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
@@ -22,22 +27,23 @@ def insert_staged(tx: Transaction, batch_id: int, state: JobState, jobs: Sequenc
 
 
 def _insert_sqlite(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:
-    num_whole = len(jobs) - len(jobs) % _ROWS_AT_ONCE
-    parts = ((_ROWS_AT_ONCE, jobs[:num_whole]), (1, jobs[num_whole:]))
-    return sum(_insert_rows(tx, num_rows, f"({batch_id:d}, ?, ?, ?, ?, ?, ?, '{state}', 0, 0)", part)
-               for num_rows, part in parts if part)  # fmt: skip
+    rows = [astuple(job) for job in jobs]
+    num_whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+    num_new = 0
+    for num_rows, part in ((_ROWS_AT_ONCE, rows[:num_whole]), (1, rows[num_whole:])):
+        lots = [part[n : n + num_rows] for n in range(0, len(part), num_rows)]
+        if lots:
+            parameters = [(batch_id, state, *chain.from_iterable(lot)) for lot in lots]
+            num_new += tx.connection.exec_driver_sql(_insertion(num_rows), parameters).rowcount
+    return num_new
 
 
-def _insert_rows(tx: Transaction, num_rows: int, row: str, jobs: Sequence[StagedJob]) -> int:
-    """So many rows by each statement. What all rows share stands in ``row``, and is not bound for each."""
-    statement = f"""
-        INSERT INTO jobs (batch_id, number, spec_digest, repeat, spec, pack_key, meta, state, attempts, isolated)
-        VALUES {", ".join([row] * num_rows)}
-        ON CONFLICT DO NOTHING
-        """  # noqa: S608  a number and a state's word
-    values = [astuple(job) for job in jobs]
-    parameters = [(*chain.from_iterable(values[n : n + num_rows]),) for n in range(0, len(values), num_rows)]
-    return tx.connection.exec_driver_sql(statement, parameters).rowcount
+def _insertion(num_rows: int) -> str:
+    """Of so many rows. Batch and state are bound once for all of them."""
+    num_own = len(StagedJob.__struct_fields__)
+    places = (range(3 + num_own * n, 3 + num_own * (n + 1)) for n in range(num_rows))
+    rows = ", ".join(f"(?1, {', '.join(f'?{place}' for place in row)}, ?2, 0, 0)" for row in places)
+    return _SQLITE.format(rows=rows)
 
 
 def _insert_postgresql(tx: Transaction, batch_id: int, state: JobState, jobs: Sequence[StagedJob]) -> int:

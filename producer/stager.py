@@ -23,7 +23,7 @@ class Stager:
     def __init__(self, database: Database, batch_id: int) -> None:
         self._database = database
         self._batch_id = batch_id
-        self._thread = ThreadPoolExecutor(1, "staging") if database.is_served else None
+        self._thread = None if database.engine.dialect.name == "sqlite" else ThreadPoolExecutor(1, "staging")
         self._under_way: Future[None] | None = None
 
     def __enter__(self) -> Self:

@@ -6,12 +6,13 @@ from contextlib import closing
 import pytest
 from sqlalchemy import select
 
-from farm import batches
+from farm import batches, ledger
 from farm.database import Database
 from producer.stager import Stager
 from schemas.errors import InputError
+from schemas.states import JobState
 from schemas.tables import Batch
-from tests.integration.ledger_farm import job_rows, new_ledger, staged
+from tests.integration.ledger_farm import job_rows, new_ledger, staged, states
 
 
 @pytest.fixture
@@ -42,9 +43,13 @@ def test_what_the_ledger_says_against_the_last_chunk_is_said_at_the_end(database
 
 
 def test_after_an_interrupt_nothing_comes_into_the_ledger_any_more(database: Database, batch_id: int) -> None:
-    with pytest.raises(KeyboardInterrupt), Stager(database, batch_id) as stager:
-        stager.stage([staged(number) for number in range(1, 500)])
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with Stager(database, batch_id) as stager:
+            stager.stage([staged(number) for number in range(1, 500)])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert len(job_rows(database, batch_id)) == 499
     batches.discard_batch(database, batch_id)
     assert job_rows(database, batch_id) == []
@@ -58,3 +63,10 @@ def test_rows_are_read_on_while_the_server_takes_a_chunk_in(on_postgresql: Datab
             stager.stage([staged(1)])  # which waits for the row that is locked here
         stager.stage([staged(2)])
     assert len(job_rows(on_postgresql, batch_id)) == 2
+
+
+def test_rows_of_which_the_batch_has_some_are_counted_rightly_in_any_number(database: Database, batch_id: int) -> None:
+    for first, last, num_new in ((3, 3, 1), (1, 120, 119), (50, 170, 50)):
+        assert ledger.stage_jobs(database, batch_id, [staged(n) for n in range(first, last + 1)]) == num_new
+    assert [job.number for job in job_rows(database, batch_id)] == list(range(1, 171))
+    assert states(database, batch_id) == {JobState.PENDING: 170}
