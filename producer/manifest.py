@@ -7,13 +7,13 @@ when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every othe
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 from producer.axes import Axes, AxisValue, filled, without_replaced
-from producer.columns import Cells, Columns, field_mapping, field_values
+from producer.columns import Cells, Columns, field_mapping, field_values, quoted
 from producer.defaults import set_option
 from producer.drawings import Drawings
 from producer.expanded_rows import ExpandedRows
@@ -203,6 +203,7 @@ class _RowMaker:
         own = _own(cells)
         defaults = {field: value for field, value in self._defaults.items() if field not in own}
         used = without_replaced(defaults, axes_cell)
+        problems = [_with_names(problem, cells.columns) for problem in problems]
         found = [_located(problem, cells.columns, used, axes_cell) for problem in problems[:_MAX_FINDINGS]]
         (column, value, reason), others = found[0], [finding(*other) for other in found[1:]]
         more = [f"and {len(problems) - _MAX_FINDINGS} more"] if len(problems) > _MAX_FINDINGS else []
@@ -216,6 +217,14 @@ def _own(cells: Cells) -> dict[str, object]:
     """The values of the row itself, field by field."""
     values = cells.values
     return {name: value for place, name in cells.columns.fields if (value := values[place]) is not None}
+
+
+def _with_names(problem: FieldProblem, columns: Columns) -> FieldProblem:
+    """A prompt that is missing, beside the columns that there are: one of them may be meant. Only JSONL's rows differ
+    in theirs."""
+    if (problem.field, problem.reason) != ("prompt", "is missing") or columns.name_of("prompt") or not columns.names:
+        return problem
+    return replace(problem, reason=f"is missing; the row has {quoted(columns.names)}")
 
 
 def _located(

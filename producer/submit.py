@@ -192,7 +192,8 @@ class _BadRows:
 
 def no_valid_row(num_bad: int, first: BadRow) -> str:
     """What is said where leaving out the bad rows leaves nothing."""
-    return f"no row of the manifest is valid; {num_bad} are not: {first}"
+    which = "its only row is not" if num_bad == 1 else f"the first of {num_bad:,}"
+    return f"no row of the manifest is valid; {which}: {first}"
 
 
 def refusal(num_bad: int, first: Sequence[BadRow]) -> str:
