@@ -70,3 +70,13 @@ def test_rows_of_which_the_batch_has_some_are_counted_rightly_in_any_number(data
         assert ledger.stage_jobs(database, batch_id, [staged(n) for n in range(first, last + 1)]) == num_new
     assert [job.number for job in job_rows(database, batch_id)] == list(range(1, 171))
     assert states(database, batch_id) == {JobState.PENDING: 170}
+
+
+def test_sqlite_has_more_memory_for_a_bulk_write_alone(on_sqlite: Database) -> None:
+    def memory(bulk: bool) -> list[int]:
+        with on_sqlite.begin(bulk=bulk) as tx:
+            pragmas = ("PRAGMA temp_store", "PRAGMA cache_size")
+            return [tx.connection.exec_driver_sql(pragma).scalar_one() for pragma in pragmas]
+
+    plain, bulk, again = memory(bulk=False), memory(bulk=True), memory(bulk=False)
+    assert (plain, bulk, again) == ([0, -2000], [2, -65536], [0, -2000])
