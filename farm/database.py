@@ -39,6 +39,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
+from farm.sqlite_memory import fit_memory
 from schemas.column_types import Utc
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
 from schemas.safe_url import safe_url
@@ -147,18 +148,18 @@ class Database:
         return safe_url(self.engine.url.render_as_string(hide_password=True))
 
     @contextmanager
-    def begin(self, *, read_only: bool = False, repeatable: bool = False) -> Iterator[Transaction]:
+    def begin(self, *, read_only: bool = False, repeatable: bool = False, bulk: bool = False) -> Iterator[Transaction]:
         """A transaction. A writing one on SQLite takes the write lock at once, so it waits instead of failing later.
 
         On PostgreSQL, each statement of a reading one sees what is committed by then, as it would inside BEGIN and
         COMMIT, so those two, which cost as much as many a statement, are spared; and with ``repeatable``, which is for
-        what makes one statement that may safely be made twice.
+        what makes one statement that may safely be made twice. ``bulk``: it writes thousands of rows.
 
         Raises:
             DatabaseUnavailableError: the server does not answer, the connection broke, or none was free.
             StorageError: the disk is full or read-only.
         """
-        begun, options = False, {"read_only": read_only, "bare": read_only or repeatable}
+        begun, options = False, {"read_only": read_only, "bare": read_only or repeatable, "bulk": bulk}
         try:
             with self.engine.connect().execution_options(**options) as connection, connection.begin():
                 begun = not options["bare"]
@@ -191,6 +192,11 @@ class Database:
 def transaction(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
     """Runs the function in one writing transaction, again after a deadlock or serialization failure."""
     return _runner(function)
+
+
+def bulk_transaction(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
+    """The same for one that writes thousands of rows."""
+    return _runner(function, bulk=True)
 
 
 def statement(function: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Database, P], T]:
@@ -289,6 +295,7 @@ def _sqlite_engine(path: str | None) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        fit_memory(connection)
         read_only = connection.get_execution_options().get("read_only", False)
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, func, insert, or_, select, update
 
 from farm import results
 from farm.claims import claim
-from farm.database import Transaction, transaction
+from farm.database import Transaction, bulk_transaction, transaction
 from farm.moves import claim_jobs, count, end_if_empty, end_jobs, end_packs, move
 from farm.packs import held
 from farm.queueing import next_packs, queue_jobs
@@ -31,7 +31,7 @@ _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry
 # --- a batch -----------------------------------------------------------------------------------------------------
 
 
-@transaction
+@bulk_transaction
 def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int:
     """Nothing → pending. A job that the batch has already (same spec digest and repeat) is left out. Returns how many
     are new."""

@@ -158,7 +158,7 @@ def parsed_axis(option: str, text: str, max_values: int = MAX_VALUES, word: str 
     if not sign or not field:
         raise InputError(f"{given}: an axis is FIELD=VALUE,VALUE, such as {option} refiner.start=off,0.8,0.9")
     if field not in FIELDS:
-        raise InputError(f"{given}: there is no field {printable(name.strip())!r}; {known_fields()}")
+        raise InputError(f"{given}: there is no field {printable(name.strip())!r}; {known_fields(name)}")
     texts = _split(given, values)
     if holds_number(field):
         texts = (found for item in texts for found in _ranged(given, item, max_values))

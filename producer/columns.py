@@ -1,8 +1,11 @@
 """Columns of a manifest: which of them are fields of a spec, and which are meta."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
 
 from producer.rows import shown_value
 from schemas.buckets import ASPECT_RATIO
@@ -52,7 +55,7 @@ class Columns(NamedTuple):
         return next((self.names[place] for place, found in self.fields if found == field), None)
 
 
-class Cells(NamedTuple):
+class Cells(Struct, frozen=True, gc=False):
     """A row as its file has it. ``values`` stand in the order of ``columns.names``; None is an absent value."""
 
     line: int
@@ -75,7 +78,7 @@ def field_mapping(mapping: Mapping[str, str]) -> Mapping[str, str]:
     for column, field in mapping.items():
         given = printable(f"--map {column}={field}")
         if normal_name(field) not in (*FIELDS, COUNT):
-            raise ManifestError(f"{given}: there is no field {field!r}; {known_fields()}, and {COUNT}")
+            raise ManifestError(f"{given}: there is no field {field!r}; {known_fields(field)}, and {COUNT}")
         if normal_name(column) in found:
             raise ManifestError(f"{given}: this column is mapped twice")
         found[normal_name(column)] = normal_name(field)
@@ -92,7 +95,7 @@ def field_values(values: Mapping[str, str]) -> dict[str, object]:
     for key, value in values.items():
         field, given = normal_name(key), printable(f"--set {key}={value}")
         if field not in FIELDS:
-            raise ManifestError(f"{given}: there is no field {key!r}; {known_fields()}")
+            raise ManifestError(f"{given}: there is no field {key!r}; {known_fields(key)}")
         if field in found:
             raise ManifestError(f"{given}: this field is set twice")
         if not value.strip():
@@ -163,6 +166,10 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join([*shown, *more])
 
 
-def known_fields() -> str:
-    """``fields are prompt, ...``, the end of a sentence about one that is not."""
-    return f"fields are {', '.join(FIELDS)}"
+def known_fields(name: str) -> str:
+    """``is width meant? fields are prompt, ...``, the end of a sentence about one that is not."""
+    normal = normal_name(name)
+    within = [field for field in FIELDS if len(normal) > 2 and normal in field]
+    near = [*dict.fromkeys([*within, *get_close_matches(normal, FIELDS)])][:3]
+    meant = f"is {' or '.join(near)} meant? " if near else ""
+    return f"{meant}fields are {', '.join(FIELDS)}"

@@ -32,8 +32,6 @@ class CountedAdvice:
     def __init__(self, pair: ModelPair) -> None:
         self._trained = not pair.base.source.startswith(SYNTHETIC)
         self._by_code: dict[str, Warned] = {}
-        self._kind: SpecKind | None = None
-        self._of_kind: tuple[Advice, ...] = ()
 
     @property
     def warnings(self) -> list[Warned]:
@@ -42,15 +40,21 @@ class CountedAdvice:
 
     def passed(self, rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
         """The same rows. Bad ones need no advice: they are refused, or left out."""
+        if not self._trained:
+            yield from rows
+            return
+        kind: SpecKind | None = None
+        of_kind: tuple[Advice, ...] = ()
         for row in rows:
-            if self._trained and isinstance(row, Row):
-                self._look_at(row)
+            if isinstance(row, Row):
+                if row.written.kind is not kind:  # most rows are of the kind of the one before
+                    kind = row.written.kind
+                    of_kind = advice(kind.sample)
+                if of_kind:
+                    self._count(row, of_kind)
             yield row
 
-    def _look_at(self, row: Row) -> None:
-        kind = row.written.kind
-        if kind is not self._kind:  # most rows are of the kind of the one before
-            self._kind, self._of_kind = kind, advice(kind.sample)
-        for found in self._of_kind:
+    def _count(self, row: Row, of_kind: Iterable[Advice]) -> None:
+        for found in of_kind:
             first = self._by_code.get(found.code, Warned(found.code, 0, row.line, found.sentence))
             self._by_code[found.code] = replace(first, num_rows=first.num_rows + 1)

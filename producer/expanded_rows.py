@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Final, Protocol
 
+from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
 from producer.axes import Axes, AxisValue, filled
@@ -185,7 +186,7 @@ def _recorded(made: Row | BadRow, cells: Cells, meta: Mapping[str, str], maker: 
     if taken := meta.keys() & made.meta.keys():
         reason = f"--templates records under names with {META_PREFIX}; call the column otherwise"
         return maker.bad(cells, [FieldProblem(name, made.meta[name], reason) for name in sorted(taken)], _NO_CELL)
-    return made._replace(meta={**made.meta, **meta})
+    return replace(made, meta={**made.meta, **meta})
 
 
 def _whole(rows: Iterable[Row | BadRow]) -> Iterable[Row | BadRow]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from msgspec.structs import replace
+
 from producer.columns import Cells
 from producer.rows import BadRow
 from schemas.placeholders import filled
@@ -14,4 +16,4 @@ def with_placeholders(rows: Iterator[Cells | BadRow], values: Mapping[str, str])
 
 def _filled(row: Cells, values: Mapping[str, str]) -> Cells:
     cells = [filled(cell, values) if isinstance(cell, str) else cell for cell in row.values]
-    return row._replace(values=cells)
+    return replace(row, values=cells)

@@ -6,7 +6,9 @@ refused, go through ``JobSpec`` whole, so that a wrong row is told the same sent
 
 import json
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from producer.columns import spec_fields
 from producer.inputs import NO_INPUTS, Inputs, ResolvedInputs
@@ -24,7 +26,7 @@ _PLAIN: Final = frozenset({str, int, float, bool})
 _Key = tuple[tuple[str, type, object], ...]
 
 
-class CheckedRow(NamedTuple):
+class CheckedRow(Struct, frozen=True, gc=False):
     """Values that a spec can have. ``seed``: None where the row gives none."""
 
     kind: SpecKind

@@ -34,7 +34,8 @@ def read_lines(file: BinaryIO) -> Iterator[Line]:
             _skip_rest(file, line)
             yield Line(number, "\n", _TOO_LONG)
         else:
-            yield Line(number, *_decoded(line))
+            text, flaw = _decoded(line)
+            yield Line(number, text, flaw)
 
 
 def _skip_rest(file: BinaryIO, line: bytes) -> None:

@@ -7,13 +7,13 @@ when ``--map`` says so; the refiner's are dotted (``refiner.start``). Every othe
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 from producer.axes import Axes, AxisValue, filled, without_replaced
-from producer.columns import Cells, Columns, field_mapping, field_values
+from producer.columns import Cells, Columns, field_mapping, field_values, quoted
 from producer.defaults import set_option
 from producer.drawings import Drawings, any_time
 from producer.expanded_rows import ExpandedRows
@@ -28,7 +28,7 @@ from producer.manifest_source import ManifestSource
 from producer.mappings import ROWS, mapping_rows
 from producer.repeats import Repeats
 from producer.rows import BadRow, Row, finding, shown_value
-from producer.seeds import derived_seed
+from producer.seeds import seed_digest, seed_of
 from producer.sweeps import Sweep
 from producer.templates import Templates
 from producer.wildcards import Wildcards
@@ -197,14 +197,18 @@ class _RowMaker:
 
     def _derived_seed(self, row: CheckedRow) -> int:
         """From the row's content, and from how many unseeded rows had the same before it."""
-        num_before = self._repeats.num_before(sha256_hex(row.kind.without_seed(row.prompt)))
-        return derived_seed(self._base_seed, row.kind.picture(row.prompt), num_before)
+        kind, prompt = row.kind, row.prompt
+        picture = kind.picture(prompt)
+        first = seed_digest(self._base_seed, picture, 0)  # which names the spec as well, if it is all picture
+        num_before = self._repeats.num_before(sha256_hex(kind.without_seed(prompt)) if kind.has_output else first)
+        return seed_of(seed_digest(self._base_seed, picture, num_before) if num_before else first)
 
     def bad(self, cells: Cells, problems: Sequence[FieldProblem], axes_cell: tuple[AxisValue, ...]) -> BadRow:
         """What is wrong with a row."""
         own = _own(cells)
         defaults = {field: value for field, value in self._defaults.items() if field not in own}
         used = without_replaced(defaults, axes_cell)
+        problems = [_with_names(problem, cells.columns) for problem in problems]
         found = [_located(problem, cells.columns, used, axes_cell) for problem in problems[:_MAX_FINDINGS]]
         (column, value, reason), others = found[0], [finding(*other) for other in found[1:]]
         more = [f"and {len(problems) - _MAX_FINDINGS} more"] if len(problems) > _MAX_FINDINGS else []
@@ -216,7 +220,16 @@ _NO_COLUMNS: Final = Columns((), (), ())
 
 def _own(cells: Cells) -> dict[str, object]:
     """The values of the row itself, field by field."""
-    return {name: cells.values[i] for i, name in cells.columns.fields if cells.values[i] is not None}
+    values = cells.values
+    return {name: value for place, name in cells.columns.fields if (value := values[place]) is not None}
+
+
+def _with_names(problem: FieldProblem, columns: Columns) -> FieldProblem:
+    """A prompt that is missing, beside the columns that there are: one of them may be meant. Only JSONL's rows differ
+    in theirs."""
+    if (problem.field, problem.reason) != ("prompt", "is missing") or columns.name_of("prompt") or not columns.names:
+        return problem
+    return replace(problem, reason=f"is missing; the row has {quoted(columns.names)}")
 
 
 def _located(

@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from schemas.printable import printable, printable_start
 from schemas.spec import JobSpec
@@ -11,7 +12,7 @@ from schemas.written_spec import WrittenSpec
 _SHOWN_CHARACTERS = 60
 
 
-class Row(NamedTuple):
+class Row(Struct, frozen=True, gc=False):
     """One image to render. ``line``: where the row starts in its file, from 1. ``repeat``: how many rows
     with the same spec came before it. ``meta``: the columns that are no field of a spec."""
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy.exc import IntegrityError
-
-from farm import batches, ledger
+from farm import batches
 from farm.database import Database
 from producer.linking import link_existing
 from producer.manifest import BadRow, Row
-from schemas.errors import InputError, ManifestError, StorageError, UnavailableError
+from producer.stager import Stager
+from schemas.errors import ManifestError, StorageError, UnavailableError
 from schemas.records import BatchDetails, Received, StagedJob
 from schemas.timing import ANY_TIME, Timing
 
@@ -98,12 +97,11 @@ def submit(
 
 def _stage(database: Database, batch_id: int, rows: Iterator[Row]) -> int:
     num_jobs = 0
-    for jobs in _chunks(StagedJob.of(number, row.written, row.repeat, row.meta) for number, row in enumerate(rows, 1)):
-        try:
-            ledger.stage_jobs(database, batch_id, jobs)
-        except IntegrityError as error:
-            raise InputError(f"batch {batch_id} was canceled while its rows were read") from error
-        num_jobs = jobs[-1].number
+    with Stager(database, batch_id) as stager:
+        staged = (StagedJob.of(number, row.written, row.repeat, row.meta) for number, row in enumerate(rows, 1))
+        for jobs in _chunks(staged):
+            stager.stage(jobs)
+            num_jobs = jobs[-1].number
     return num_jobs
 
 
@@ -194,7 +192,8 @@ class _BadRows:
 
 def no_valid_row(num_bad: int, first: BadRow) -> str:
     """What is said where leaving out the bad rows leaves nothing."""
-    return f"no row of the manifest is valid; {num_bad} are not: {first}"
+    which = "its only row is not" if num_bad == 1 else f"the first of {num_bad:,}"
+    return f"no row of the manifest is valid; {which}: {first}"
 
 
 def refusal(num_bad: int, first: Sequence[BadRow]) -> str:

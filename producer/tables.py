@@ -154,9 +154,16 @@ def checked_columns(
         raise ManifestError(f"{where}: {error}") from None
     if needs_prompt and columns.name_of("prompt") is None:
         raise ManifestError(
-            f"{file} has no prompt column; it has {quoted(columns.names)}; say which is the prompt: --map COLUMN=prompt"
+            f"{file} has no prompt column; it has {quoted(columns.names)}; {_what_to_do(columns.names)}"
         )
     return columns
+
+
+def _what_to_do(names: Sequence[str]) -> str:
+    """Where no column is the prompt."""
+    if len(names) == 1 and ";" in names[0]:  # as spreadsheets write it where a comma stands in numbers
+        return "its columns seem to have semicolons between them; save it with commas, or as TSV"
+    return "say which is the prompt: --map COLUMN=prompt"
 
 
 def _row(file: str, record: Record, columns: Columns) -> Cells | BadRow:

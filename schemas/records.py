@@ -1,7 +1,7 @@
 """What goes in and out of the ledger: small frozen records, no SQL."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import msgspec
 
@@ -28,10 +28,10 @@ class BatchDetails:
     received: Received | None = None
 
 
-class StagedJob(NamedTuple):
+class StagedJob(msgspec.Struct, frozen=True, gc=False):
     """A row of a manifest, ready for the ledger: the columns of ``jobs`` that it decides, in its words.
 
-    Text and numbers alone: thousands of them wait for their transaction, and each object less is one less to collect.
+    Text and numbers alone: thousands of them wait for their transaction, and the collector need not look at them.
     """
 
     #: its place in the batch, from 1

@@ -6,7 +6,9 @@ text that its ``JobSpec`` would write.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
+
+from msgspec import Struct
 
 from schemas.digest import canonical_json, canonical_text, sha256_hex
 from schemas.spec import JobSpec
@@ -17,17 +19,20 @@ _PROMPT, _SEED, _OUTPUT = "prompt", "seed", "output"
 class SpecKind:
     """All specs that equal ``sample`` but for prompt and seed. They share a pack key."""
 
-    __slots__ = ("_after", "_before", "_before_in_picture", "_between", "pack_key", "sample")
+    __slots__ = ("_after", "_before", "_before_in_picture", "_between", "_end", "pack_key", "sample")
 
     def __init__(self, sample: JobSpec) -> None:
         content = sample.content_without_seed
         picture = {name: value for name, value in content.items() if name != _OUTPUT}
+        between = _members({name: value for name, value in content.items() if _PROMPT < name < _SEED})
+        after = _members({name: value for name, value in content.items() if name > _SEED})
         self.sample: Final = sample
         self.pack_key: Final = sample.pack_key
-        self._before = _members({name: value for name, value in content.items() if name < _PROMPT})
-        self._before_in_picture = _members({name: value for name, value in picture.items() if name < _PROMPT})
-        self._between = _members({name: value for name, value in content.items() if _PROMPT < name < _SEED})
-        self._after = _members({name: value for name, value in content.items() if name > _SEED})
+        self._before = _beginning({name: value for name, value in content.items() if name < _PROMPT})
+        self._before_in_picture = _beginning({name: value for name, value in picture.items() if name < _PROMPT})
+        self._between = f'{between},"seed":"'
+        self._after = f'"{after}}}'
+        self._end = f"{between}{after}}}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SpecKind) and self._parts == other._parts
@@ -44,27 +49,36 @@ class SpecKind:
         """About as many as it takes memory for."""
         return sum(map(len, self._parts))
 
+    @property
+    def has_output(self) -> bool:
+        """Whether the spec says something of its file, so that ``picture`` is not all of it."""
+        return self._before != self._before_in_picture
+
     def written(self, prompt: str, seed: int) -> "WrittenSpec":
         """The spec with this prompt and seed, which have been checked."""
-        text = canonical_text(prompt)
-        canonical = f'{{{self._before}"prompt":{text},{self._between}"seed":"{seed}",{self._after}'[:-1] + "}"
+        canonical = f"{self._before}{canonical_text(prompt)}{self._between}{seed}{self._after}"
         return WrittenSpec(self, prompt, seed, canonical, sha256_hex(canonical))
 
     def without_seed(self, prompt: str) -> str:
         """Canonical JSON of ``JobSpec.content_without_seed``."""
-        return f'{{{self._before}"prompt":{canonical_text(prompt)},{self._between}{self._after}'[:-1] + "}"
+        return f"{self._before}{canonical_text(prompt)}{self._end}"
 
     def picture(self, prompt: str) -> str:
         """The same without ``output``, which decides the file and no pixel."""
-        return f'{{{self._before_in_picture}"prompt":{canonical_text(prompt)},{self._between}{self._after}'[:-1] + "}"
+        return f"{self._before_in_picture}{canonical_text(prompt)}{self._end}"
+
+
+def _beginning(content: Mapping[str, Any]) -> str:
+    """Canonical JSON until its prompt."""
+    return f'{{{_members(content)[1:]}{"," if content else ""}"prompt":'
 
 
 def _members(content: Mapping[str, Any]) -> str:
-    """Canonical JSON's members, with a comma after each."""
-    return canonical_json(content)[1:-1] + "," if content else ""
+    """Canonical JSON's members, with a comma before each."""
+    return "," + canonical_json(content)[1:-1] if content else ""
 
 
-class WrittenSpec(NamedTuple):
+class WrittenSpec(Struct, frozen=True, gc=False):
     """``canonical`` and ``digest``: as those of the ``JobSpec``."""
 
     kind: SpecKind
@@ -73,9 +87,9 @@ class WrittenSpec(NamedTuple):
     canonical: str
     digest: str
 
-    @classmethod
-    def of(cls, spec: JobSpec) -> Self:
-        return cls(*SpecKind(spec).written(spec.prompt, spec.seed))
+    @staticmethod
+    def of(spec: JobSpec) -> "WrittenSpec":
+        return SpecKind(spec).written(spec.prompt, spec.seed)
 
     @property
     def spec(self) -> JobSpec:

@@ -95,9 +95,13 @@ def submit(
 def print_exceptions(submission: Submission) -> None:
     """Says on stderr how many jobs need not be rendered, how many bad rows were left out, and where they are listed."""
     if submission.num_linked:
-        print(f"{submission.num_linked:,} images exist already (--again renders them anew)", file=sys.stderr)
+        exist, them = ("image exists", "it") if submission.num_linked == 1 else ("images exist", "them")
+        print(f"{submission.num_linked:,} {exist} already (--again renders {them} anew)", file=sys.stderr)
     if submission.num_left_out:
-        print(f"{submission.num_left_out:,} invalid rows left out; see {submission.invalid_file}", file=sys.stderr)
+        print(
+            f"{so_many(submission.num_left_out, 'invalid row')} left out; see {submission.invalid_file}",
+            file=sys.stderr,
+        )
 
 
 def print_warnings(advised: CountedAdvice) -> None:

@@ -183,7 +183,7 @@ def test_skip_invalid_renders_the_good_rows_and_lists_the_others(warm_farm: Farm
     bad.write_text("Prompt\tWidth\na cat\t64\na dog\t1001\n")
     done = warm_farm.run("render", "--again", bad, *SMALL, "--skip-invalid")
     assert done.returncode == 0, done.stderr
-    assert "1 invalid rows left out" in done.stderr
+    assert "1 invalid row left out" in done.stderr
     listed = warm_farm.home / "invalid" / f"batch-{warm_farm.newest_batch()}.txt"
     assert "bad.tsv:3" in listed.read_text()
     assert len(result_rows(warm_farm)) == 1

@@ -14,7 +14,7 @@ from producer.columns import FIELDS, spec_fields
 from producer.jsonl import _flat_object, _LineError, _parsed
 from producer.kinds import CheckedRow, Kinds
 from producer.manifest import ReadOptions, Row, read_manifest
-from producer.seeds import derived_seed
+from producer.seeds import seed_digest, seed_of
 from schemas.digest import canonical_json, sha256_hex
 from schemas.errors import FieldProblem, SpecError
 from schemas.fields import MAX_PROMPT_CHARACTERS, accepted_seed, is_prompt
@@ -133,7 +133,7 @@ def test_a_seed_is_derived_from_the_same_text_as_ever() -> None:
     content = {"prompt": spec.prompt, "width": 64}
     text = canonical_json({"base_seed": "7", "repeat": 2, "spec": content})
     picture = WrittenSpec.of(spec).kind.picture(spec.prompt)
-    assert derived_seed(7, picture, 2) == int(sha256_hex(text)[:16], 16)
+    assert seed_of(seed_digest(7, picture, 2)) == int(sha256_hex(text)[:16], 16)
 
 
 def test_a_row_gives_the_spec_that_its_line_says(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ KNOWN = {
     ("farm/queueing.py", "statement"),
     ("schemas/column_types.py", """f"'{value}'\""""),
     ("farm/database.py", "f'PRAGMA {pragma}'"),
+    ("farm/sqlite_memory.py", "pragma"),
+    ("farm/staging.py", "_insertion(num_rows)"),
     ("producer/repeats.py", "f'PRAGMA cache_size = -{_CACHE_KIB}'"),
     ("producer/verified_rows.py", "f'PRAGMA quick_check({_SHOWN})'"),
 }
