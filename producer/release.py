@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from schemas.windows import Window, open_until
 
+#: of a full queue, which is then filled up
+_REFILL_SHARE: Final = 1 / 8
 
 @dataclass(frozen=True)
 class BatchShare:
@@ -22,9 +25,12 @@ class BatchShare:
 
 
 def packs_wanted(num_workers: int, num_queued: int, packs_per_worker: int) -> int:
-    """How many packs to add, so that each live worker finds a few. A queue without workers is primed for one: it
-    starts at once when a worker comes."""
-    return max(0, max(1, num_workers) * packs_per_worker - num_queued)
+    """How many packs to add, so that each live worker finds a few; none before an eighth of them is missing, for many
+    at once are released for little more than one. A queue without workers is primed for one: it starts at once when a
+    worker comes."""
+    num_full = max(1, num_workers) * packs_per_worker
+    missing = num_full - num_queued
+    return missing if missing > 0 and missing >= num_full * _REFILL_SHARE else 0
 
 
 def work_of(pack_key: str, num_jobs: int) -> float:

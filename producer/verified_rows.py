@@ -8,6 +8,7 @@ from sqlalchemy import Row, Text, cast, exists, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from farm.database import Database, Transaction, question
+from farm.job_states import STATE
 from farm.leases import DISPATCHER
 from producer.recorded_jobs import CountedBatch, LivePack
 from schemas.states import BatchState, JobState, PackState
@@ -55,9 +56,9 @@ def batch_ids(database: Database) -> Iterator[int]:
 def counted_batch(tx: Transaction, batch_id: int) -> CountedBatch | None:
     """One statement, so that counters and jobs are of one moment. None for a batch that was discarded meanwhile."""
     counters = [getattr(Batch, f"num_{state}") for state in JobState]
-    counted = select(Batch.state, *counters, Job.state.label("job_state"), func.count(Job.id).label("num_jobs"))
+    counted = select(Batch.state, *counters, STATE.label("job_state"), func.count(Job.id).label("num_jobs"))
     jobs_of = counted.outerjoin(Job, Job.batch_id == Batch.id).where(Batch.id == batch_id)
-    rows = tx.execute(jobs_of.group_by(Batch.id, Job.state)).all()
+    rows = tx.execute(jobs_of.group_by(Batch.id, "job_state")).all()
     if not rows:
         return None
     counters_of = {state: getattr(rows[0], f"num_{state}") for state in JobState}
@@ -95,7 +96,7 @@ def num_jobs_of(tx: Transaction, image_id: int) -> int:
 @question
 def live_packs(tx: Transaction, batch_id: int) -> list[LivePack]:
     """The batch's packs that have not ended as a pack can."""
-    held = select(func.count()).where(Job.pack_id == Pack.id, Job.state == Pack.state).scalar_subquery()
+    held = select(func.count()).where(Job.pack_id == Pack.id, Job.state == JobState.QUEUED).scalar_subquery()
     columns = (Pack.id, Pack.batch_id, Pack.state, Pack.lease_expires_at, held.label("num_jobs"))
     rows = tx.execute(select(*columns).where(Pack.batch_id == batch_id, Pack.state.not_in(_ENDED_PACKS)))
     return [LivePack(**row._mapping) for row in rows]

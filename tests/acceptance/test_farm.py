@@ -12,13 +12,14 @@ from pathlib import Path
 from sqlalchemy import Select, select
 
 from farm.broker import Broker
+from farm.job_states import STATE
 from farm.redis_client import redis_client
 from schemas.tables import Image, Job, Pack, Result, Worker
 from tests.acceptance.conftest import SMALL, Commands, Farm, wait_until
 
 
 def states(farm: Farm) -> Counter:
-    return Counter(state for (state,) in farm.rows(select(Job.state).where(Job.batch_id == farm.newest_batch())))
+    return Counter(state for (state,) in farm.rows(select(STATE).where(Job.batch_id == farm.newest_batch())))
 
 
 def packs(farm: Farm) -> Select:

@@ -8,6 +8,7 @@ import time
 from farm.redis_client import redis_client
 from tests.chaos.farm import Farm, wait_for
 from tests.chaos.firing import FIRE_SECONDS
+from tests.chaos.proxy import ENDS
 
 
 def redis_killed(farm: Farm, chance: random.Random, short: bool) -> None:
@@ -49,12 +50,15 @@ def postgres_shut_down(farm: Farm, chance: random.Random, short: bool) -> None:
 
 
 def commit_cut(farm: Farm, chance: random.Random, short: bool) -> None:
-    """The backend or its connection ends in mid-COMMIT: the commit is lost, or done and only its answer is lost."""
+    """The backend or its connection ends in mid-COMMIT: the commit is lost, or done and only its answer is lost.
+    A worker's finish is one statement, which commits by itself."""
     assert farm.database_proxy is not None
-    for cut in chance.sample(["commit lost", "answer lost"] * (1 if short else 3), 2 if short else 6):
+    cuts = [(cut, end) for end in ENDS for cut in ("commit lost", "answer lost")] * (1 if short else 2)
+    for cut, end in chance.sample(cuts, len(cuts)):
         num_before = farm.database_proxy.num_cut
-        farm.database_proxy.cut_next_commit(cut)  # type: ignore[arg-type]
-        wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "a COMMIT")  # type: ignore[misc, union-attr]
+        farm.feed(4 * farm.rules.pack_size)
+        farm.database_proxy.cut_next_commit(cut, end)  # type: ignore[arg-type]
+        wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "an end to cut")  # type: ignore[misc, union-attr]
         time.sleep(chance.uniform(0, 0.5))
 
 
