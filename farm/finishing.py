@@ -22,7 +22,8 @@ def finish_at_once(tx: Transaction, pack: ClaimedPack, environment: Environment,
     nothing was done: the worker has lost the pack, or one of the jobs is no longer in it."""
     given = written_rows(tx, pack, environment, images)
     num_done = tx.execute(_FINISH, given).scalar_one_or_none()
-    if num_done is None and note_environment(tx, environment):
+    if num_done is None:  # lost, or the environment was not known yet
+        note_environment(tx, environment)
         num_done = tx.execute(_FINISH, given).scalar_one_or_none()
     return bool(num_done)
 

@@ -23,14 +23,12 @@ def are_recorded(tx: Transaction, pack: ClaimedPack, images: Sequence[FinishedIm
     return len(tx.execute(recorded).all()) == len(job_ids)
 
 
-def note_environment(tx: Transaction, environment: Environment) -> bool:
-    """Returns whether it is a new one."""
+def note_environment(tx: Transaction, environment: Environment) -> None:
+    """Its row, where there is none."""
     digest = environment.digest
-    if tx.execute(select(EnvironmentRow.digest).where(EnvironmentRow.digest == digest)).first() is not None:
-        return False
-    row = {"digest": digest, "content": environment.model_dump(mode="json")}
-    tx.execute(tx.insert(EnvironmentRow).values(row).on_conflict_do_nothing())
-    return True
+    if tx.execute(select(EnvironmentRow.digest).where(EnvironmentRow.digest == digest)).first() is None:
+        row = {"digest": digest, "content": environment.model_dump(mode="json")}
+        tx.execute(tx.insert(EnvironmentRow).values(row).on_conflict_do_nothing())
 
 
 def record(tx: Transaction, pack: ClaimedPack, environment: Environment, images: Sequence[FinishedImage]) -> None:
