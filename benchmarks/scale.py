@@ -147,6 +147,7 @@ def _answers(database: Database, settings: Settings) -> dict[str, float]:
 def _asked_by_a_tick(database: Database) -> None:
     queries.waiting(database, 5.0)
     queries.releasable_batches(database)
+    queries.work_under_way(database, "sdxl")
     chores.chores(database, 60.0)
     queries.pack_seconds(database, "sdxl")
     ledger.return_queued(database)

@@ -91,7 +91,7 @@ def recorded_job(tx: Transaction, batch_id: int, number: int) -> Recorded:
     row = tx.execute(
         select(STATE.label("state"), Job.spec, Job.meta, Result.provenance, EnvironmentRow.content, *images)
         .join_from(Job, Result, isouter=True)
-        .join(EnvironmentRow, isouter=True)
+        .join(EnvironmentRow, EnvironmentRow.digest == Result.environment_digest, isouter=True)
         .join(Image, Result.image_id == Image.id, isouter=True)
         .where(Job.batch_id == batch_id, Job.number == number)
     ).one_or_none()

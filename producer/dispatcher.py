@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from threading import Event
 from typing import Final
@@ -22,7 +22,7 @@ from producer import chores, queries
 from producer.chores import Chores
 from producer.firings import Firings
 from producer.outlook import outlook
-from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
+from producer.release import BatchShare, Turns, is_disputed, packs_wanted, start_before, work_of
 from producer.steadiness import Steadiness
 from producer.webhooks import Webhooks
 from schemas.errors import BrokerRefusedError, UnavailableError
@@ -172,7 +172,7 @@ class Dispatcher:
         for pair in {share.pair for share in shares}:
             num_queued = waiting[pair].num_packs if pair in waiting else 0
             wanted = packs_wanted(workers.get(pair, 0), num_queued, self._settings.queued_packs_per_worker)
-            pack_ids = self._release_packs(self._in_time(pair, shares), wanted)
+            pack_ids = self._release_packs(self._in_time(pair, shares), wanted) if wanted else []
             num_released += len(pack_ids)
             with _noted(refusals):
                 self._publish(pair, pack_ids)
@@ -181,6 +181,9 @@ class Dispatcher:
     def _in_time(self, pair: str, shares: Sequence[BatchShare]) -> dict[BatchShare, datetime | None]:
         """The pair's batches of which a pack may begin now, each with the time until which it may; None: always."""
         shares = [share for share in shares if share.pair == pair]
+        if is_disputed(shares):
+            work = queries.work_under_way(self._database, pair)
+            shares = [replace(share, work=work.get(share.id, 0.0)) for share in shares]
         if not any(share.window or self._settings.window for share in shares):
             return dict.fromkeys(shares)
         now, seconds = ledger_time(self._database), queries.pack_seconds(self._database, pair)

@@ -1,7 +1,7 @@
 """Questions to the ledger. Nothing here changes a row."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -106,13 +106,14 @@ def releasable_batches(tx: Transaction) -> list[BatchShare]:
     columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
     in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
     rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
-    work = _work_under_way(tx)
-    return [BatchShare(**row._mapping, work=work[row.id]) for row in rows]
+    return [BatchShare(**row._mapping) for row in rows]
 
 
-def _work_under_way(tx: Transaction) -> dict[int, float]:
-    """batch → the work in its packs that are queued or running."""
-    packs = select(Pack.batch_id, Pack.pack_key, Pack.num_jobs)  # each state has an index of its own
+@question
+def work_under_way(tx: Transaction, pair: str) -> Mapping[int, float]:
+    """batch → the work in its packs that are queued or running, for the batches of the pair."""
+    packs = select(Pack.batch_id, Pack.pack_key, Pack.num_jobs).where(Pack.pair == pair)
+    # Each state has an index of its own.
     live = union_all(*(packs.where(Pack.state == state) for state in _LIVE)).subquery().c
     num_jobs = func.sum(live.num_jobs).label("num_jobs")
     rows = tx.execute(select(live.batch_id, live.pack_key, num_jobs).group_by(live.batch_id, live.pack_key))

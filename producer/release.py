@@ -1,6 +1,6 @@
 """How many packs a queue should hold, and of which batches: pure policy."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,14 +13,14 @@ _REFILL_SHARE: Final = 1 / 8
 @dataclass(frozen=True)
 class BatchShare:
     """What the dispatcher knows of an open batch when it decides. ``work``: of its jobs that are queued or running, as
-    ``work_of`` counts it."""
+    ``work_of`` counts it; asked where it decides anything (``is_disputed``)."""
 
     id: int
     pair: str
     priority: int
     weight: float
     num_pending: int
-    work: float
+    work: float = 0.0
     window: str | None = None
 
 
@@ -49,6 +49,11 @@ def start_before(windows: Iterable[Window], now: datetime, pack_seconds: float) 
     if closes is None or closes - now <= timedelta(seconds=pack_seconds):
         return None
     return closes - timedelta(seconds=pack_seconds)
+
+
+def is_disputed(batches: Collection[BatchShare]) -> bool:
+    """Whether two have the same priority: then it matters how much of each is under way."""
+    return len({batch.priority for batch in batches}) < len(batches)
 
 
 class Turns:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Text, cast, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Row, Text, and_, case, cast, exists, func, literal, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from farm.database import Database, Transaction, question
@@ -12,7 +12,7 @@ from farm.job_states import STATE
 from farm.leases import DISPATCHER
 from producer.recorded_jobs import CountedBatch, LivePack
 from schemas.states import BatchState, JobState, PackState
-from schemas.tables import Batch, Image, Job, Lease, Pack, Result
+from schemas.tables import Batch, EnvironmentRow, Image, Job, Lease, Pack, Result, Worker
 
 _PAGE: Final = 500
 _SHOWN: Final = 20
@@ -20,17 +20,32 @@ _ENDED_PACKS: Final = tuple(state for state in PackState if state not in (PackSt
 _OTHER: Final = aliased(Result)
 _OTHERS_JOB: Final = aliased(Job)
 
+_ITS_PACK: Final = aliased(Pack)
+
+
+def _unless(name: str, its_row: ColumnElement[bool]) -> ColumnElement[str]:
+    missing = and_(Result.job_id.is_not(None), ~exists().where(its_row).correlate(Result))
+    return case((missing, literal(f"{name} ")), else_=literal(""))
+
+
+#: what a result names and is not there, where no foreign key sees to it
+_LACKING: Final = (
+    _unless("environment", EnvironmentRow.digest == Result.environment_digest)
+    + _unless("worker", Worker.id == Result.worker_id)
+    + _unless("pack", _ITS_PACK.id == Result.pack_id)
+)
 _JOB: Final = (
     *(Job.id, Job.batch_id, Job.number, Job.state, Job.spec, Job.spec_digest, Job.pack_id),
     *(Pack.state.label("pack_state"), Result.image_id, Image.spec_digest.label("image_spec_digest")),
     *(Image.uri, Image.sha256, Image.pixel_sha256, Image.size_bytes, Image.width, Image.height, Image.format),
+    _LACKING.label("lacking"),
     cast(Result.provenance, Text).label("provenance"),  # as text: what is no JSON is a finding, and not an error
 )
 
 
 @question
 def ledger_flaws(tx: Transaction) -> list[str]:
-    """What SQLite's own checks say of the file; PostgreSQL keeps its pages and references itself."""
+    """What SQLite's own checks say of the file; PostgreSQL keeps its pages and keys itself."""
     if tx.dialect != "sqlite":
         return []
     damage = [row[0] for row in tx.connection.exec_driver_sql(f"PRAGMA quick_check({_SHOWN})") if row[0] != "ok"]

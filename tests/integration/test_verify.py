@@ -178,6 +178,17 @@ def test_every_state_that_cannot_be_is_found_and_nothing_else(database: Database
     assert seen.notes == []
 
 
+def test_a_result_whose_environment_worker_or_pack_is_gone_is_found(database: Database, folder: Path) -> None:
+    """No foreign key would say so."""
+    batch_id = done_batch(database, str(folder), [{}] * 4)
+    change_result(database, 1, environment_digest="0" * 64)
+    change_result(database, 2, worker_id="0" * 32)
+    change_result(database, 3, worker_id="0" * 32, pack_id="0" * 32)
+    seen = verified(database, folder)
+    assert seen.wrong == [(f"job {batch_id}/{number}", "no_row") for number in (1, 2, 3)]
+    assert "there is no row of its result's worker and pack" in seen.all[2].sentence
+
+
 def test_batches_and_packs_in_no_state_and_wrong_counters_are_found(database: Database, folder: Path) -> None:
     batch_ids = [open_batch(database, 1) for _ in range(3)]
     worker_id = new_worker(database)
