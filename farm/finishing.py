@@ -28,10 +28,10 @@ def finish_at_once(tx: Transaction, pack: ClaimedPack, environment: Environment,
     return bool(num_done)
 
 
-# Each part waits for the one before it, so that the locks come in their order: ``held`` and ``unfinished`` lock, and see
-# what others have committed while they waited; the counters, for which every other worker of the batch waits, are last.
-# Images in the order of their URIs, or two packs with some in common might wait for each other. One that has a row
-# already is the same file, for its URI carries its hash.
+# Each part waits for the one before it, so that the locks come in their order. ``held`` and ``unfinished`` lock, and
+# see what others have committed while they waited; the counters, for which every other worker of the batch waits, are
+# last. Images in the order of their URIs, or two packs with some in common might wait for each other. One that has a
+# row already is the same file, for its URI carries its hash.
 _FINISH: Final = text(
     """
     WITH given AS MATERIALIZED (

@@ -1,4 +1,4 @@
-"""The rows of finished images (tables environments, images, results): for ``farm/ledger.py`` alone, and its transaction.
+"""The rows of finished images (tables environments, images, results): for ``farm/ledger.py`` alone.
 
 On PostgreSQL they are written where their jobs are moved, in one statement (``finishing``).
 """

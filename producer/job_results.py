@@ -52,8 +52,9 @@ class JobResult:
 
 
 _COLUMNS: Final = (
-    *(Job.batch_id, Job.number, STATE.label("state"), Job.spec.label("spec_json"), Job.meta, Job.attempts, Job.error_code),
-    *(Job.error, Image.uri, Image.sha256, Image.width, Image.height, Image.size_bytes, Result.finished_at),
+    *(Job.batch_id, Job.number, STATE.label("state"), Job.spec.label("spec_json"), Job.meta, Job.attempts),
+    *(Job.error_code, Job.error),
+    *(Image.uri, Image.sha256, Image.width, Image.height, Image.size_bytes, Result.finished_at),
 )
 
 

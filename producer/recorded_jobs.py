@@ -78,7 +78,9 @@ def job_findings(job: RecordedJob) -> Iterator[Finding]:
             job.name, "no_image", f"its result names image {job.image_id}, which has no row; {RESTORE_LEDGER}"
         )
     if job.lacking:
-        yield Finding(job.name, "no_row", f"there is no row of its result's {' and '.join(job.lacking.split())}; {RESTORE_LEDGER}")
+        yield Finding(
+            job.name, "no_row", f"there is no row of its result's {' and '.join(job.lacking.split())}; {RESTORE_LEDGER}"
+        )
     if sha256_hex(job.spec) != job.spec_digest:
         yield Finding(job.name, "spec", f"its spec is not the one of its digest; {RESTORE_LEDGER}")
     elif job.image_spec_digest not in (None, job.spec_digest):

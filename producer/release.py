@@ -10,6 +10,7 @@ from schemas.windows import Window, open_until
 #: of a full queue, which is then filled up
 _REFILL_SHARE: Final = 1 / 8
 
+
 @dataclass(frozen=True)
 class BatchShare:
     """What the dispatcher knows of an open batch when it decides. ``work``: of its jobs that are queued or running, as

@@ -203,9 +203,9 @@ class Image(Table):
 class Result(Table):
     """How one job was done: exactly one row for each job that is ``done``.
 
-    Environment, worker and pack have no foreign keys: the same three would be looked up again for each of a pack's jobs.
-    They are known when the row is written (``farm/finishing.py``), none is ever removed while a result names it, and
-    `nightshift verify` looks.
+    Environment, worker and pack have no foreign keys: the same three would be looked up for each of a pack's jobs. They
+    are known when the row is written (``farm/finishing.py``), none is removed while a result names it, and `nightshift
+    verify` looks.
     """
 
     __tablename__ = "results"

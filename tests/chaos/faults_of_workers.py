@@ -51,8 +51,8 @@ def stopped_past_its_lease(farm: Farm, chance: random.Random, short: bool) -> No
 
 
 def stopped_in_a_transaction(farm: Farm, chance: random.Random, short: bool) -> None:
-    """With its pack locked. The server ends a transaction that says nothing, or nobody could take the pack back. Of what
-    a worker asks, what is done with a job that failed takes several statements."""
+    """With its pack locked. The server ends a transaction that says nothing, or nobody could take the pack back. What
+    a worker does with a job that failed takes several statements."""
     farm.arm("worker", "decoding", "NAN")
     process_id = fire(farm, "worker", "in_a_transaction", "STOP IN A TRANSACTION")
     of_it = f"JOIN workers ON workers.id = packs.worker_id WHERE workers.process_id = {process_id}"

@@ -75,7 +75,7 @@ class Proxy:
             link.reset()
 
     def cut_next_commit(self, cut: Cut, end: bytes) -> None:
-        """The next one of the ``ENDS`` never reaches the server; or it does, and its answer never reaches the client."""
+        """The next such end never reaches the server; or it does, and its answer never reaches the client."""
         self._cut = cut, end
 
     def close(self) -> None:
