@@ -56,7 +56,8 @@ def commit_cut(farm: Farm, chance: random.Random, short: bool) -> None:
     cuts = [(cut, end) for end in ENDS for cut in ("commit lost", "answer lost")] * (1 if short else 2)
     for cut, end in chance.sample(cuts, len(cuts)):
         num_before = farm.database_proxy.num_cut
-        farm.feed(4 * farm.rules.pack_size)
+        # A submit releases what the queue holds; the dispatcher has something to commit where there is more.
+        farm.feed((8 + 2 * farm.rules.num_workers) * farm.rules.pack_size)
         farm.database_proxy.cut_next_commit(cut, end)  # type: ignore[arg-type]
         wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "an end to cut")  # type: ignore[misc, union-attr]
         time.sleep(chance.uniform(0, 0.5))
