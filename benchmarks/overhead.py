@@ -11,6 +11,7 @@ waits for otherwise (packs, the ledger, the GIL) is the farm's.
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -123,6 +124,7 @@ def _bare_loop(options: argparse.Namespace) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pair = load_pair(settings.model_pair(options.pair), device, settings.home / "cache")
     specs = _specs(options)
+    gc.freeze()  # as a worker does
     packs = [specs[first : first + options.pass_size] for first in range(0, len(specs), options.pass_size)]
     images, begins = [], []
     for pack in packs:

@@ -59,4 +59,5 @@ class BusiestThread:
         for child in self._process.children(recursive=True):
             if self._module in child.cmdline():
                 for thread in child.threads():
-                    self._seen.setdefault((child.pid, thread.id), []).append(moment(child.pid, thread.id))
+                    now = moment(child.pid, thread.id)  # raises for a thread that has just ended
+                    self._seen.setdefault((child.pid, thread.id), []).append(now)

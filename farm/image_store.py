@@ -37,7 +37,10 @@ class ImageStore:
         Raises:
             StorageError: the disk is full or read-only, or the store refuses.
         """
-        key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{suffix}"
+        return self.keep(f"{sha256[:2]}/{sha256[2:4]}/{sha256}.{suffix}", content)
+
+    def keep(self, key: str, content: bytes) -> str:
+        """As ``put``, under a key whose content is always the same."""
         uri = f"{self.url}/{key}"
         try:
             if self._folder is not None:

@@ -9,8 +9,7 @@ from typing import Final
 
 from PIL import Image
 
-from farm.image_store import ImageStore, filesystem, local_path, read_image, write_atomically
-from farm.store_errors import os_errors_alone
+from farm.image_store import ImageStore, read_image
 from schemas.errors import StorageError
 
 #: the longer side, in pixels: sharp at a third of a phone's width, and at a sixth of a screen's
@@ -24,12 +23,12 @@ def thumbnail(images_url: str, image_uri: str, image_sha256: str) -> bytes:
     Raises:
         StorageError: the image cannot be read.
     """
-    uri = f"{ImageStore(images_url).url}/thumbnails/{image_sha256[:2]}/{image_sha256[2:4]}/{image_sha256}.webp"
+    store, key = ImageStore(images_url), f"thumbnails/{image_sha256[:2]}/{image_sha256[2:4]}/{image_sha256}.webp"
     with suppress(StorageError):
-        return read_image(uri)
+        return read_image(f"{store.url}/{key}")
     content = _made(image_uri)
-    with suppress(OSError):
-        _write(uri, content)
+    with suppress(StorageError):
+        store.keep(key, content)
     return content
 
 
@@ -43,12 +42,3 @@ def _made(image_uri: str) -> bytes:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise StorageError(f"cannot read the image {image_uri}: {error}") from error
     return content.getvalue()
-
-
-def _write(uri: str, content: bytes) -> None:
-    path = local_path(uri)
-    if path is not None:
-        write_atomically(path, content)
-        return
-    with os_errors_alone():
-        filesystem(uri).pipe_file(uri, content)

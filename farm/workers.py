@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, and_, func, insert, select, update
@@ -10,6 +11,7 @@ from farm.database import Transaction, question, statement, transaction
 from schemas.tables import Result, Worker
 
 WorkerState = Literal["loading", "ready", "stopped", "failed"]
+Standing = Literal["live", "silent", "out of service", "drained"]
 _LIVE: Final = ("loading", "ready")
 
 
@@ -108,3 +110,32 @@ def has_recorded(tx: Transaction, worker_id: str) -> bool:
     started = select(Worker.started_at).where(Worker.id == worker_id).scalar_subquery()
     by_it = select(Result.job_id).where(Result.worker_id == worker_id, Result.finished_at >= started)
     return tx.execute(by_it.limit(1)).first() is not None
+
+
+def seated_workers(tx: Transaction, since: datetime, lease_seconds: float) -> list[tuple[Any, Standing]]:
+    """Rows of ``workers``, in a question: every live one, and of each device (host, device, pair) without a live one
+    the last that was seen since then, unless it stopped as it should and nobody has drained it."""
+    alive_since = tx.now - timedelta(seconds=lease_seconds)
+    lately = select(Worker).where(Worker.seen_at > min(since, alive_since)).order_by(Worker.started_at.desc())
+    live, last = list[tuple[Any, Standing]](), dict[tuple[str, str, str], tuple[Any, Standing | None]]()
+    for row in tx.execute(lately):
+        standing = _standing(row, alive_since)
+        if standing == "live":
+            live.append((row, standing))
+        last.setdefault(seat(row), (row, standing))
+    seats = {seat(row) for row, _ in live}
+    return [*live, *((row, standing) for its, (row, standing) in last.items() if standing and its not in seats)]
+
+
+def seat(worker: Any) -> tuple[str, str, str]:
+    """Host, device, pair: what the next process has when this one has ended."""
+    return worker.host, worker.device, worker.pair
+
+
+def _standing(row: Any, alive_since: datetime) -> Standing | None:
+    """None for one that stopped."""
+    if row.state in _LIVE and row.seen_at > alive_since:
+        return "live"
+    if row.draining_since is not None:
+        return "drained"
+    return "silent" if row.state in _LIVE else "out of service" if row.state == "failed" else None

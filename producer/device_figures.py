@@ -8,12 +8,12 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from farm.database import Transaction, question
+from farm.workers import Standing, seated_workers
 from schemas.states import PackState
-from schemas.tables import Batch, Pack, Result, Worker
+from schemas.tables import Batch, Pack, Result
 
 RATE_SECONDS: Final = 300.0
-_SILENT_DAYS: Final = 3
-_LIVE: Final = ("loading", "ready")
+_SHOWN_FOR: Final = timedelta(days=3)
 
 
 @dataclass(frozen=True)
@@ -33,36 +33,37 @@ class DeviceFigures:
     """The last worker of one device, and what it has in hand, the oldest pack first."""
 
     worker: Any
-    is_live: bool
+    standing: Standing
     packs: tuple[HeldPack, ...]
     #: over the last five minutes, or since it was started
     images_per_second: float
 
     @property
-    def standing(self) -> str:
-        """In a word: loading, ready, draining, drained, silent, failed."""
-        if self.worker.draining_since is not None:
-            return "draining" if self.is_live else "drained"
-        if self.worker.state in _LIVE and not self.is_live:
-            return "silent"
-        return str(self.worker.state)
+    def is_live(self) -> bool:
+        return self.standing == "live"
+
+    @property
+    def state(self) -> str:
+        """In a word: loading, ready, draining, drained, silent, out of service."""
+        if not self.is_live:
+            return self.standing
+        return "draining" if self.worker.draining_since is not None else str(self.worker.state)
 
 
 @question
 def device_figures(tx: Transaction, lease_seconds: float) -> list[DeviceFigures]:
     """Of every device that was seen in the last days, those that work first, then by host and device."""
-    workers = _last_workers(tx)
-    live_since = tx.now - timedelta(seconds=lease_seconds)
-    ids = [worker.id for worker in workers]
+    workers = seated_workers(tx, tx.now - _SHOWN_FOR, lease_seconds)
+    ids = [worker.id for worker, _ in workers]
     packs, rates = _held(tx, ids), _rates(tx, ids)
     found = [
         DeviceFigures(
             worker=worker,
-            is_live=worker.state in _LIVE and worker.seen_at > live_since,
+            standing=standing,
             packs=tuple(packs.get(worker.id, ())),
             images_per_second=rates.get(worker.id, 0) / _seconds_of(tx.now, worker),
         )
-        for worker in workers
+        for worker, standing in workers
     ]
     return sorted(found, key=lambda one: (not one.is_live, one.worker.host, one.worker.device))
 
@@ -70,21 +71,6 @@ def device_figures(tx: Transaction, lease_seconds: float) -> list[DeviceFigures]
 def _seconds_of(now: datetime, worker: Any) -> float:
     age: timedelta = now - worker.started_at
     return max(1.0, min(RATE_SECONDS, age.total_seconds()))
-
-
-def _last_workers(tx: Transaction) -> Sequence[Any]:
-    """Of each seat (host, device, pair); one that has stopped as it should is no device any more, unless it is drained
-    and can be given another worker."""
-    lately = select(Worker).where(Worker.seen_at > tx.now - timedelta(days=_SILENT_DAYS))
-    last: dict[tuple[str, str, str], Any] = {}
-    live: list[Any] = []
-    for row in tx.execute(lately.order_by(Worker.started_at.desc())):
-        seat = (row.host, row.device, row.pair)
-        if seat not in last:
-            last[seat] = row
-        elif row.state in _LIVE and last[seat].state in _LIVE:
-            live.append(row)  # a CPU may have several workers
-    return [row for row in (*last.values(), *live) if row.state != "stopped" or row.draining_since is not None]
 
 
 def _held(tx: Transaction, worker_ids: Sequence[str]) -> Mapping[str, list[HeldPack]]:

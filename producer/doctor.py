@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from farm.database import Database
-from farm.workers import recent_workers
+from farm.workers import recent_workers, seat
 from producer import machine_checks, server_checks
 from producer.queries import workers_seen
 from schemas.errors import NightshiftError
@@ -61,14 +61,10 @@ def _workers(settings: Settings) -> list[Finding]:
             return [Finding("workers", False, printable(str(error)))]
     seats: dict[tuple[str, str, str], Finding] = {}
     for worker in lately:
-        seats.setdefault(_seat(worker), _worker(worker, judged=True))  # an older one's failure is history
+        seats.setdefault(seat(worker), _worker(worker, judged=True))  # an older one's failure is history
     for worker in others:
-        seats.setdefault(_seat(worker), _worker(worker, judged=False))
+        seats.setdefault(seat(worker), _worker(worker, judged=False))
     return list(seats.values())
-
-
-def _seat(worker: Any) -> tuple[str, str, str]:
-    return worker.host, worker.device, worker.pair
 
 
 def _worker(worker: Any, *, judged: bool) -> Finding:

@@ -44,23 +44,22 @@ def _gpu(gpu: GpuReading) -> str:
 
 def memory(_: Settings) -> str:
     """Of the machine, not of its GPUs."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    available, total = os.sysconf("SC_AVPHYS_PAGES") * page + _cached_bytes(), os.sysconf("SC_PHYS_PAGES") * page
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = _available_bytes()
     said = f"{available / _GIB:.1f} of {total / _GIB:.1f} GiB available"
     if available < _LOW_MEMORY_BYTES:
         raise NightshiftError(f"only {said}; the kernel will end processes: end something yourself, or add memory")
     return said
 
 
-def _cached_bytes() -> int:
-    """What the kernel would give up for a process that asks (Linux)."""
+def _available_bytes() -> int:
+    """What the kernel would give to a process that asks; where only Linux tells, what is free."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
-        return 0
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fields = dict(line.split(":", 1) for line in lines)
-    kilobytes = {name: int(value.split()[0]) for name, value in fields.items()}
-    return (kilobytes["MemAvailable"] - kilobytes["MemFree"]) * 1024
+    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def disk(settings: Settings) -> str:

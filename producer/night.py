@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, get_args
 
 from sqlalchemy import func, or_, select
 
 from farm.database import Database, Transaction, question
-from farm.workers import live_workers
+from farm.workers import Standing, live_workers, seated_workers
 from producer.outlook import Outlook, outlook
 from producer.queries import SUMMARY, BatchSummary, waiting_pairs
 from producer.rate import recent_results
 from schemas.settings import Settings
 from schemas.states import JobState
-from schemas.tables import Batch, Job, Pack, Result, Worker
+from schemas.tables import Batch, Job, Pack, Result
 from schemas.windows import Window
 
 _DAY: Final = timedelta(days=1)
@@ -22,15 +22,12 @@ _DAY: Final = timedelta(days=1)
 _LONGEST_NIGHT: Final = timedelta(days=3)
 _SHOWN_BATCHES: Final = 20
 _SHOWN_REASONS: Final = 5
-_LIVE: Final = ("loading", "ready")
-
-Standing = Literal["live", "silent", "out of service"]
 
 
 @dataclass(frozen=True)
 class SeatedWorker:
     """The last worker of a device. ``silent``: it neither stopped nor is heard of; ``out of service``: it failed, and
-    none was started in its place."""
+    none was started in its place; ``drained``: none is to be, until somebody says so."""
 
     host: str
     device: str
@@ -145,29 +142,12 @@ def _batches(tx: Transaction) -> tuple[list[BatchSummary], int]:
 
 @question
 def _workers(tx: Transaction, since: datetime, lease_seconds: float) -> tuple[SeatedWorker, ...]:
-    """Every live one, and of each device without a live one the last, unless it stopped as it should."""
-    alive_since = tx.now - timedelta(seconds=lease_seconds)
-    lately = select(Worker).where(Worker.seen_at > min(since, alive_since)).order_by(Worker.started_at.desc())
-    live = list[SeatedWorker]()
-    last = dict[tuple[str, str, str], SeatedWorker | None]()
-    for row in tx.execute(lately):
-        seat, standing = (row.host, row.device, row.pair), _standing(row, alive_since)
-        worker = standing and SeatedWorker(*seat, standing, row.seen_at, row.error)
-        if worker and standing == "live":
-            live.append(worker)
-        last.setdefault(seat, worker)
-    seats = {(worker.host, worker.device, worker.pair) for worker in live}
-    return (*live, *(worker for seat, worker in last.items() if worker and seat not in seats))
-
-
-def _standing(row: Any, alive_since: datetime) -> Standing | None:
-    """None for one that stopped."""
-    if row.state in _LIVE:
-        return "live" if row.seen_at > alive_since else "silent"
-    return "out of service" if row.state == "failed" else None
+    return tuple(
+        SeatedWorker(row.host, row.device, row.pair, standing, row.seen_at, row.error)
+        for row, standing in seated_workers(tx, since, lease_seconds)
+    )
 
 
 def standings(workers: Sequence[SeatedWorker]) -> dict[Standing, int]:
     """How many there are of each."""
-    names: tuple[Standing, ...] = ("live", "silent", "out of service")
-    return {name: sum(worker.standing == name for worker in workers) for name in names}
+    return {name: sum(worker.standing == name for worker in workers) for name in get_args(Standing)}

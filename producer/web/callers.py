@@ -36,6 +36,8 @@ class Caller:
 
 
 LOCAL: Final = Caller(None, None, _LOCAL)
+#: of whom nothing is known, and who is offered nothing
+NOBODY: Final = Caller(None, None, TokenRights(frozenset()))
 
 
 def shown_token(request: Request) -> str | None:

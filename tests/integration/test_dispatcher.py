@@ -1,6 +1,5 @@
 """The dispatcher on a real ledger and a real Redis: releasing, telling again, taking back."""
 
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -38,12 +37,6 @@ from tests.servers import RedisServer, temporary_folder
 
 QUEUE = "nightshift.tiny"
 LEASE_SECONDS = 0.5
-
-
-@pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    with closing(Broker(redis_url)) as broker:
-        yield broker
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """Looking for jobs of a batch, on both databases."""
 
-from collections.abc import Iterator
-from contextlib import closing
-
 import pytest
 from sqlalchemy import update
 
@@ -15,7 +12,6 @@ from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Job
 from schemas.written_spec import WrittenSpec
-from tests.integration.ledger_farm import new_ledger
 
 ROWS = (
     ({"prompt": "a Red fox"}, {"Category": "animals"}),
@@ -24,12 +20,6 @@ ROWS = (
     ({"prompt": "das rote Schild “Öl”", "scheduler": "dpm++_2m_sde"}, {}),
     ({"prompt": "a red door", "scheduler": "dpm++_2m", "scheduler_options": {"use_karras_sigmas": True}}, {}),
 )
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with closing(new_ledger(database_url)) as database:
-        yield database
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What Prometheus is told, over HTTP, of a real ledger and a real Redis."""
 
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,26 +17,9 @@ from producer.metrics import DispatcherMetrics, FarmCollector
 from producer.told_metrics import told_metrics
 from schemas.errors import SettingsError
 from schemas.settings import Settings
-from tests.integration.ledger_farm import TestClock, new_ledger, new_worker, open_batch
+from tests.integration.ledger_farm import TestClock, new_worker, open_batch
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
-
-
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(sqlite_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(sqlite_url, clock)) as database:
-        yield database
-
-
-@pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    with closing(Broker(redis_url)) as broker:
-        yield broker
 
 
 def scraped(port: int) -> Samples:
@@ -55,16 +37,16 @@ def scraped(port: int) -> Samples:
 
 
 def test_the_farm_is_told_of_by_state_priority_and_pair(
-    database: Database, broker: Broker, clock: TestClock, tmp_path: Path
+    on_sqlite: Database, broker: Broker, clock: TestClock, tmp_path: Path
 ) -> None:
     settings = Settings(home=tmp_path, pack_size=2, queued_packs_per_worker=2)
-    open_batch(database, 7, priority=8)
-    open_batch(database, 3, priority=2, pair="sdxl")
+    open_batch(on_sqlite, 7, priority=8)
+    open_batch(on_sqlite, 3, priority=2, pair="sdxl")
     clock.advance(90)
-    new_worker(database)
+    new_worker(on_sqlite)
     registry = CollectorRegistry()
-    registry.register(FarmCollector(database, broker, settings))
-    with closing(Dispatcher(database, broker, settings)) as dispatcher:
+    registry.register(FarmCollector(on_sqlite, broker, settings))
+    with closing(Dispatcher(on_sqlite, broker, settings)) as dispatcher:
         DispatcherMetrics(registry).note(dispatcher.tick(), 0.25)
     with served(registry, "127.0.0.1", 0) as port:
         told = scraped(port)
@@ -84,40 +66,40 @@ def test_the_farm_is_told_of_by_state_priority_and_pair(
 
 
 def test_scrapers_cost_the_ledger_one_look_in_five_seconds(
-    database: Database, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_sqlite: Database, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
-    collector = FarmCollector(database, broker, Settings(home=tmp_path))
+    collector = FarmCollector(on_sqlite, broker, Settings(home=tmp_path))
 
     def num_pending() -> float:
         families = {family.name: family for family in collector.collect()}
         return sum(s.value for s in families["nightshift_jobs"].samples if s.labels["state"] == "pending")
 
-    open_batch(database, 2)
+    open_batch(on_sqlite, 2)
     assert num_pending() == 2
-    open_batch(database, 2)
+    open_batch(on_sqlite, 2)
     now = 4.9
     assert num_pending() == 2
     now = 5.0
     assert num_pending() == 4
 
 
-def test_a_redis_or_ledger_that_is_down_is_told_of_and_the_rest_too(database: Database, tmp_path: Path) -> None:
+def test_a_redis_or_ledger_that_is_down_is_told_of_and_the_rest_too(on_sqlite: Database, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     with closing(Broker("redis://127.0.0.1:1/0")) as nowhere:
-        told = {family.name for family in FarmCollector(database, nowhere, settings).collect()}
+        told = {family.name for family in FarmCollector(on_sqlite, nowhere, settings).collect()}
         assert {"nightshift_jobs", "nightshift_redis_up"} <= told
         with closing(Database("postgresql://127.0.0.1:1/none")) as gone:
             (family,) = FarmCollector(gone, nowhere, settings).collect()
             assert (family.name, family.samples[0].value) == ("nightshift_ledger_up", 0)
 
 
-def test_a_port_that_is_taken_is_named(database: Database, broker: Broker, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(on_sqlite: Database, broker: Broker, tmp_path: Path) -> None:
     with served(CollectorRegistry(), "127.0.0.1", 0) as port:
         settings = Settings(home=tmp_path, metrics_port=port)
         with (
             pytest.raises(SettingsError, match=f"cannot serve metrics at 127.0.0.1:{port}: Address already in use"),
-            told_metrics(database, broker, settings),
+            told_metrics(on_sqlite, broker, settings),
         ):
             pass

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from farm import batches, ledger, packs
 from farm.database import Database
+from farm.draining import drain
 from farm.retries import Failure
 from farm.workers import note_seen, note_worker
 from nightshift import app
+from producer.device_figures import device_figures
 from producer.night import night, night_began
 from schemas.settings import Settings
 from schemas.tables import Batch
@@ -108,8 +110,26 @@ def test_a_worker_that_was_replaced_is_not_missed_and_one_that_was_not_is(databa
     new_worker(database)
     standings = sorted((worker.pair, worker.standing) for worker in night(database, SETTINGS, clock.now).workers)
     assert standings == [("broken", "out of service"), ("tiny", "live"), ("tiny", "live")]
+    told = device_figures(database, LEASE_SECONDS)
+    assert sorted((one.worker.pair, one.state) for one in told) == [
+        ("broken", "out of service"), ("tiny", "loading"), ("tiny", "loading")
+    ]  # fmt: skip
     note_seen(database, dead)
     assert night(database, SETTINGS, clock.now).live_workers == {"tiny": 3}
+
+
+def test_a_device_that_was_drained_is_told_of_until_another_worker_has_it(farm: Database) -> None:
+    open_batch(farm, 1)
+    old = new_worker(farm)
+    drain(farm, old)
+    assert [one.state for one in device_figures(farm, LEASE_SECONDS)] == ["draining"]
+    note_worker(farm, old, "stopped")
+    assert [one.state for one in device_figures(farm, LEASE_SECONDS)] == ["drained"]
+    said = status().stdout
+    assert "live workers: none; 1 drained" in said
+    assert "  drained since" in said
+    new_worker(farm)
+    assert [one.state for one in device_figures(farm, LEASE_SECONDS)] == ["loading"]
 
 
 def test_a_batch_that_goes_on_is_shown_however_old_it_is(database: Database, clock: TestClock) -> None:

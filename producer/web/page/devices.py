@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from farm import draining
 from producer.device_figures import device_figures
 from producer.web.callers import Farm, Operator, Reader
+from producer.web.farm import WebFarm
 from producer.web.page.batches import unserved
 from producer.web.page.forms import Fields, lead_to
 from producer.web.page.templating import page
@@ -19,15 +20,13 @@ router = APIRouter(include_in_schema=False)
 @router.get("/devices")
 def show_devices(farm: Farm, caller: Reader) -> Any:
     """Those that work first."""
-    devices = device_figures(farm.database, farm.settings.lease_seconds)
-    return page("devices.html", caller, devices=devices, unserved=unserved(farm))
+    return page("devices.html", caller, **_told_of(farm))
 
 
 @router.get("/devices/table")
 def show_table(farm: Farm, caller: Reader) -> Any:
     """The part of the page that changes."""
-    devices = device_figures(farm.database, farm.settings.lease_seconds)
-    return page("_devices.html", caller, devices=devices, unserved=unserved(farm))
+    return page("_devices.html", caller, **_told_of(farm))
 
 
 @router.post("/devices/drain")
@@ -40,6 +39,10 @@ def drain(farm: Farm, _caller: Operator, fields: Fields) -> Any:
 def undrain(farm: Farm, _caller: Operator, fields: Fields) -> Any:
     """The device gets a worker again."""
     return _told(draining.stop_draining(farm.database, fields.get("worker", "")))
+
+
+def _told_of(farm: WebFarm) -> dict[str, Any]:
+    return {"devices": device_figures(farm.database, farm.settings.lease_seconds), "unserved": unserved(farm)}
 
 
 def _told(workers: Sequence[Any]) -> Any:

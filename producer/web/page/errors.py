@@ -3,7 +3,6 @@
 import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -11,16 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from producer.web.callers import Caller
+from producer.web.callers import NOBODY
 from producer.web.page.templating import page, wants_page
 from producer.web.problems import answer_with_problems
 from schemas.errors import NightshiftError
-from schemas.token import TokenRights
 
 Handler = Callable[[Request, Exception], Response | Awaitable[Response]]
-
-#: Nobody is known to have asked: no links to what may not be read.
-_NOBODY: Final = Caller(None, None, TokenRights(frozenset()))
 
 
 def answer_with_pages(app: FastAPI) -> None:
@@ -46,7 +41,7 @@ def _page(request: Request, problem: Response) -> Response:
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
     told = _told(problem)
-    made = page("error.html", _NOBODY, problem.status_code, **told)
+    made = page("error.html", NOBODY, problem.status_code, **told)
     for name in ("retry-after", "allow"):
         if name in problem.headers:
             made.headers[name] = problem.headers[name]

@@ -40,7 +40,7 @@ class Look:
 
     @property
     def wanted(self) -> Wanted:
-        """For the ledger. A state or scheduler that there is not finds nothing."""
+        """For the ledger. A state or scheduler that there is not excludes nothing."""
         meta = (self.column, self.value) if self.column else None
         states = [state for state in JobState if state == self.state]
         return Wanted(states, self.size.replace("×", "x"), SCHEDULERS.get(self.scheduler, ""), self.text, meta)

@@ -5,21 +5,18 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from producer.web.api import session
-from producer.web.callers import Caller, Farm
+from producer.web.callers import NOBODY, Farm
 from producer.web.page.forms import Fields, lead_to, own_path
 from producer.web.page.templating import page
 from schemas.errors import RequestError
-from schemas.token import TokenRights
 
 router = APIRouter(include_in_schema=False)
-
-_NOBODY = Caller(None, None, TokenRights(frozenset()))
 
 
 @router.get("/login")
 def show_login(next: str = "/") -> Any:  # noqa: A002  as the link says it
     """Asks for a token."""
-    return page("login.html", _NOBODY, next=own_path(next), flaw="")
+    return page("login.html", NOBODY, next=own_path(next), flaw="")
 
 
 @router.post("/login")
@@ -29,7 +26,7 @@ def log_in(request: Request, farm: Farm, fields: Fields) -> Any:
     try:
         session.log_in(request, led, farm, session.Login(token=fields.get("token", "").strip() or "-"))
     except RequestError as error:
-        return page("login.html", _NOBODY, error.status, next=own_path(fields.get("next", "/")), flaw=str(error))
+        return page("login.html", NOBODY, error.status, next=own_path(fields.get("next", "/")), flaw=str(error))
     return led
 
 
