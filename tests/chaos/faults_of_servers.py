@@ -8,7 +8,7 @@ import time
 from farm.redis_client import redis_client
 from tests.chaos.farm import Farm, wait_for
 from tests.chaos.firing import FIRE_SECONDS
-from tests.chaos.proxy import ENDS
+from tests.chaos.proxy import CUTS, ENDS
 
 
 def redis_killed(farm: Farm, chance: random.Random, short: bool) -> None:
@@ -53,12 +53,12 @@ def commit_cut(farm: Farm, chance: random.Random, short: bool) -> None:
     """The backend or its connection ends in mid-COMMIT: the commit is lost, or done and only its answer is lost.
     A worker's finish is one statement, which commits by itself."""
     assert farm.database_proxy is not None
-    cuts = [(cut, end) for end in ENDS for cut in ("commit lost", "answer lost")] * (1 if short else 2)
-    for cut, end in chance.sample(cuts, len(cuts)):
+    cuts = [one for _ in range(1 if short else 3) for one in zip(chance.sample(CUTS, 2), ENDS, strict=True)]
+    for cut, end in cuts:
         num_before = farm.database_proxy.num_cut
         # A submit releases what the queue holds; the dispatcher has something to commit where there is more.
-        farm.feed((8 + 2 * farm.rules.num_workers) * farm.rules.pack_size)
-        farm.database_proxy.cut_next_commit(cut, end)  # type: ignore[arg-type]
+        farm.feed((8 + 2 * farm.rules.num_workers) * farm.rules.pack_size // 2)
+        farm.database_proxy.cut_next_commit(cut, end)
         wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "an end to cut")  # type: ignore[misc, union-attr]
         time.sleep(chance.uniform(0, 0.5))
 

@@ -14,6 +14,7 @@ from threading import Event, Lock, Thread
 from typing import Literal
 
 Cut = Literal["commit lost", "answer lost"]
+CUTS: tuple[Cut, ...] = ("commit lost", "answer lost")
 #: what the end of a transaction is known by: a COMMIT, or one of a worker's finished images, which commit by themselves
 ENDS = (b"COMMIT\0", b'"finish_seconds"')
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
