@@ -56,9 +56,9 @@ def commit_cut(farm: Farm, chance: random.Random, short: bool) -> None:
     cuts = [one for _ in range(1 if short else 3) for one in zip(chance.sample(CUTS, 2), ENDS, strict=True)]
     for cut, end in cuts:
         num_before = farm.database_proxy.num_cut
-        # A submit releases what the queue holds; the dispatcher has something to commit where there is more.
         farm.feed((8 + 2 * farm.rules.num_workers) * farm.rules.pack_size // 2)
         farm.database_proxy.cut_next_commit(cut, end)
+        farm.arm("worker", "decoding", "NAN")  # what is done with a job that failed ends with a COMMIT
         wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "an end to cut")  # type: ignore[misc, union-attr]
         time.sleep(chance.uniform(0, 0.5))
 
