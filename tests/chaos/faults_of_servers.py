@@ -56,7 +56,7 @@ def commit_cut(farm: Farm, chance: random.Random, short: bool) -> None:
     cuts = [one for _ in range(1 if short else 3) for one in zip(chance.sample(CUTS, 2), ENDS, strict=True)]
     for cut, end in cuts:
         num_before = farm.database_proxy.num_cut
-        farm.feed((8 + 2 * farm.rules.num_workers) * farm.rules.pack_size // 2)
+        farm.feed(2 * farm.rules.pack_size)
         farm.database_proxy.cut_next_commit(cut, end)
         farm.arm("worker", "decoding", "NAN")  # what is done with a job that failed ends with a COMMIT
         wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "an end to cut")  # type: ignore[misc, union-attr]
