@@ -36,6 +36,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     ProgrammingError,
 )
+from sqlalchemy.pool import NullPool
 
 from schemas.column_types import Utc
 from schemas.errors import DatabaseUnavailableError, SettingsError, StorageError, UnavailableError
@@ -123,10 +124,13 @@ class _AgainError(Exception):
 
 
 class Database:
-    """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests."""
+    """The ledger behind a SQLAlchemy URL. ``clock`` replaces the database's clock in tests.
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self.engine = _engine(url)
+    ``keeps_connection``: False for a process that seldom asks: PostgreSQL has a hundred connections for the whole farm.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None, *, keeps_connection: bool = True) -> None:
+        self.engine = _engine(url, keeps_connection)
         self._clock = clock
 
     @property
@@ -210,7 +214,7 @@ def _state(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, keeps_connection: bool) -> Engine:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the port
@@ -220,18 +224,18 @@ def _engine(url: str) -> Engine:
     if parsed.get_backend_name() != "postgresql":
         raise SettingsError(f"the ledger is SQLite or PostgreSQL, not {parsed.get_backend_name()!r}")
     try:
-        return _postgresql_engine(parsed)
+        return _postgresql_engine(parsed, keeps_connection)
     except (ImportError, NoSuchModuleError):
         raise SettingsError("PostgreSQL needs the driver: pip install 'nightshift[postgres]'") from None
 
 
-def _postgresql_engine(url: URL) -> Engine:
+def _postgresql_engine(url: URL, keeps_connection: bool) -> Engine:
+    # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask at
+    # the same moment; they get one of their own for that moment.
+    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 3} if keeps_connection else {"poolclass": NullPool}
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        # Fifty workers fit into PostgreSQL's default of 100 connections: each keeps one. Its other threads seldom ask
-        # at the same moment; they get one of their own for that moment.
-        pool_size=1,
-        max_overflow=3,
+        **pool,
         connect_args=_POSTGRESQL,
         hide_parameters=True,  # errors would quote them: prompts, names, and whatever else a row says
     )

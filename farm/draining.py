@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import aliased
 
 from farm.database import Transaction, question, transaction
 from farm.workers import is_live
@@ -29,9 +30,28 @@ def drain(tx: Transaction, name: str) -> Sequence[Any]:
 
 @transaction
 def stop_draining(tx: Transaction, name: str) -> Sequence[Any]:
-    """As ``drain``: those that had been told. Their supervisors start others in their places."""
-    told = update(Worker).where(_is_named(name), Worker.draining_since.is_not(None))
-    return tx.execute(told.values(draining_since=None).returning(*_TOLD)).all()
+    """As ``drained``: those of this name, which are no more. Their supervisors start others in their places.
+
+    Marks of earlier workers, whose devices have had another one since, go with them.
+    """
+    told = tx.execute(_drained().where(_is_named(name))).all()
+    tx.execute(update(Worker).where(_is_named(name), Worker.draining_since.is_not(None)).values(draining_since=None))
+    return told
+
+
+@question
+def drained(tx: Transaction) -> Sequence[Any]:
+    """Rows (id, host, device, pair, state, draining_since) of the last workers of devices that are drained or being
+    drained, by host and device."""
+    return tx.execute(_drained().order_by(Worker.host, Worker.device)).all()
+
+
+def _drained() -> Select[*tuple[Any, ...]]:
+    """One that began when it had ended is in its place; one beside it is of a CPU's several."""
+    later = aliased(Worker)
+    in_its_place = (later.host == Worker.host, later.device == Worker.device, later.started_at >= Worker.seen_at)
+    is_last = ~select(later.id).where(later.id != Worker.id, *in_its_place).exists()
+    return select(*_TOLD, Worker.draining_since).where(Worker.draining_since.is_not(None), is_last)
 
 
 @question

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from farm.http_server import running
 from schemas.errors import SettingsError
 
 
@@ -19,9 +20,5 @@ def served(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise SettingsError(f"cannot serve metrics at {host}:{port}: {error.strerror or error}") from error
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(server, thread) as its_port:
+        yield its_port

@@ -9,6 +9,7 @@ from typing import Any, Final
 from farm.database import Database
 from farm.workers import recent_workers, seat
 from producer import machine_checks, server_checks
+from producer.pinned_weights import pinned_weights
 from producer.queries import workers_seen
 from schemas.errors import NightshiftError
 from schemas.printable import printable
@@ -41,7 +42,7 @@ def examine(settings: Settings) -> list[Finding]:
     findings = [_finding(subject, check, settings) for subject, check in _CHECKS.items()]
     if not findings[0].ok:
         return findings
-    return [*findings, _finding("clock", server_checks.clock, settings), *_workers(settings)]
+    return [*findings, _finding("clock", server_checks.clock, settings), *_of_the_farm(settings)]
 
 
 def _finding(subject: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
@@ -51,14 +52,27 @@ def _finding(subject: str, check: Callable[[Settings], str], settings: Settings)
         return Finding(subject, False, printable(str(error)))
 
 
-def _workers(settings: Settings) -> list[Finding]:
-    """This host's workers that were seen lately are judged; others are told of, for they may be history."""
+def _of_the_farm(settings: Settings) -> list[Finding]:
+    """What concerns this host is judged. Of others it is told."""
     with closing(Database(settings.database_url)) as database:
         try:
-            lately = workers_seen(database, socket.gethostname(), settings.lease_seconds)
-            others = recent_workers(database, _SHOWN_WORKERS)
+            return [*_weights(database, settings), *_workers(database, settings)]
         except NightshiftError as error:
             return [Finding("workers", False, printable(str(error)))]
+
+
+def _weights(database: Database, settings: Settings) -> list[Finding]:
+    here = socket.gethostname()
+    return [
+        Finding("weights", pinned.agree or here not in set().union(*pinned.hosts.values()), printable(str(pinned)))
+        for pinned in pinned_weights(database, settings.lease_seconds)
+    ]
+
+
+def _workers(database: Database, settings: Settings) -> list[Finding]:
+    """This host's workers that were seen lately are judged; others are told of, for they may be history."""
+    lately = workers_seen(database, socket.gethostname(), settings.lease_seconds)
+    others = recent_workers(database, _SHOWN_WORKERS)
     seats: dict[tuple[str, str, str], Finding] = {}
     for worker in lately:
         seats.setdefault(seat(worker), _worker(worker, judged=True))  # an older one's failure is history

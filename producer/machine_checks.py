@@ -2,13 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from farm.gpus import GpuReading, Gpus, read_gpus
 from farm.image_store import local_path
 from schemas.errors import NightshiftError, StorageError
-from schemas.pair import SYNTHETIC, ModelPair, ModelSource
+from schemas.pair import SYNTHETIC, ModelPair
 from schemas.settings import Settings
 
 _GIB: Final = 1024**3
@@ -25,21 +26,37 @@ def gpus(settings: Settings) -> str:
         if settings.devices not in ("auto", "cpu"):
             raise NightshiftError(f"devices is {settings.devices}, and no NVIDIA driver is here; install one")
         return "no NVIDIA driver here; a worker on this machine would render on the CPU"
-    if not found.readings:
+    if not found.readings and not found.failed:
         raise NightshiftError(f"driver {found.driver_version} sees no GPU; nvidia-smi may say why")
+    if found.failed:
+        which = ", ".join(f"GPU {index} does not answer ({reason})" for index, reason in found.failed.items())
+        raise NightshiftError(f"{_told(found)}; {which}: reset it by nvidia-smi, or start this machine again")
     return _told(found)
 
 
 def _told(found: Gpus) -> str:
-    small = [gpu for gpu in found.readings if gpu.memory_total_bytes < _PAIR_BYTES]
-    advice = '; SDXL with its refiner does not fit there whole: set offload = "auto" in the pair' if small else ""
-    return f"driver {found.driver_version}; " + ", ".join(map(_gpu, found.readings)) + advice
+    return "; ".join([f"driver {found.driver_version}", ", ".join(map(_gpu, found.readings)), *_advice(found.readings)])
+
+
+def _advice(readings: Sequence[GpuReading]) -> Iterator[str]:
+    whole = {gpu.index.partition(":")[0] for gpu in readings if ":" in gpu.index}
+    if whole:
+        # A worker that is given a divided GPU by its index gets its first instance, and the others lie idle.
+        yield f"{' and '.join(sorted(whole))} divided (MIG): name the instances for workers in CUDA_VISIBLE_DEVICES"
+    used = [gpu for gpu in readings if gpu.index not in whole]
+    if any(gpu.memory_total_bytes is not None and gpu.memory_total_bytes < _PAIR_BYTES for gpu in used):
+        yield 'SDXL with its refiner does not fit there whole: set offload = "auto" in the pair'
 
 
 def _gpu(gpu: GpuReading) -> str:
-    used, total = gpu.memory_used_bytes / _GIB, gpu.memory_total_bytes / _GIB
     heat = "" if gpu.temperature_celsius is None else f", {gpu.temperature_celsius} °C"
-    return f"{gpu.index}: {gpu.name}, {used:.1f} of {total:.0f} GiB in use{heat}"
+    return f"{gpu.index}: {gpu.name}{_memory_in_use(gpu)}{heat}"
+
+
+def _memory_in_use(gpu: GpuReading) -> str:
+    if gpu.memory_used_bytes is None or gpu.memory_total_bytes is None:
+        return ""
+    return f", {gpu.memory_used_bytes / _GIB:.1f} of {gpu.memory_total_bytes / _GIB:.0f} GiB in use"
 
 
 def memory(_: Settings) -> str:
@@ -63,16 +80,22 @@ def _available_bytes() -> int:
 
 
 def disk(settings: Settings) -> str:
-    folder = local_path(settings.images_url)
-    if folder is None:
-        return "images go elsewhere"
+    """Of the images, and of the home: ledger, caches and logs. Often they are one."""
+    images = local_path(settings.images_url)
+    disks = dict(_disk(folder) for folder in (settings.home, images) if folder is not None)
+    said = " and ".join(f"{free / _GIB:.1f} GiB free at {folder}" for folder, free in disks.values())
+    if min(free for _, free in disks.values()) < _LOW_DISK_BYTES:
+        raise NightshiftError(f"{said}; make room, an image of 1024² takes 1.5 MB")
+    return said if images is not None else f"images go elsewhere; {said}"
+
+
+def _disk(folder: Path) -> tuple[int, tuple[Path, int]]:
+    """Which one it is on; the folder, and the bytes that are free there."""
     try:
-        free = shutil.disk_usage(_existing(folder)).free
+        place = _existing(folder)
+        return place.stat().st_dev, (folder, shutil.disk_usage(place).free)
     except OSError as error:
         raise StorageError(f"cannot tell how much is free at {folder}: {error.strerror}") from error
-    if free < _LOW_DISK_BYTES:
-        raise NightshiftError(f"{free / _GIB:.1f} GiB free at {folder}; make room, an image of 1024² takes 1.5 MB")
-    return f"{free / _GIB:.0f} GiB free at {folder}"
 
 
 def _existing(folder: Path) -> Path:
@@ -82,36 +105,36 @@ def _existing(folder: Path) -> Path:
 def model_files(settings: Settings) -> str:
     """The pair's, where a worker would look for them. A machine without a GPU may do without."""
     pair = settings.model_pair()
-    where = [_place(source) for source in _sources(pair)]
-    missing = [path for path in where if path is not None and not path.exists()]
+    named = list(_sources(pair))
+    missing = [source for source in named if source.startswith("/") and not Path(source).exists()]
     if missing and read_gpus().readings:
         raise NightshiftError(f"pair {pair.name}: {missing[0]} is missing here; copy it there, or name its place")
-    names = " and ".join(source.source for source in _sources(pair))
-    return f"{pair.name}: {names}{_not_here(pair, missing)}"
+    return f"{pair.name}: {' and '.join(named)}{_not_here(named, missing)}"
 
 
-def _not_here(pair: ModelPair, missing: list[Path]) -> str:
+def _not_here(named: list[str], missing: list[str]) -> str:
     if missing:
         return f"; {missing[0]} is not on this machine, which only its workers need"
-    absent = [source.source for source in _sources(pair) if _is_of_hub(source) and not _cached(source).exists()]
+    absent = [source for source in named if _is_of_hub(source) and not _cached(source).exists()]
     return f"; a worker here would fetch {' and '.join(absent)} from the hub first" if absent else ""
 
 
-def _sources(pair: ModelPair) -> list[ModelSource]:
-    return [source for source in (pair.base, pair.refiner, pair.vae) if source is not None]
+def _sources(pair: ModelPair) -> Iterator[str]:
+    """Files, folders and hub ids, as the pair names them."""
+    for model in (pair.base, pair.refiner, pair.vae):
+        if model is not None:
+            yield model.source
+            yield from filter(None, [model.config])
+    for inversion in pair.textual_inversions:
+        yield inversion.source
 
 
-def _place(source: ModelSource) -> Path | None:
-    """Of a file or folder; None for what is made here or comes from the hub."""
-    return Path(source.source) if source.source.startswith("/") else None
+def _is_of_hub(source: str) -> bool:
+    return not source.startswith(("/", SYNTHETIC))
 
 
-def _is_of_hub(source: ModelSource) -> bool:
-    return _place(source) is None and not source.source.startswith(SYNTHETIC)
-
-
-def _cached(source: ModelSource) -> Path:
+def _cached(source: str) -> Path:
     """Where the hub's client keeps it (huggingface_hub's HF_HUB_CACHE, HF_HOME)."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     cache = Path(os.environ.get("HF_HUB_CACHE", str(home / "hub")))
-    return cache / f"models--{source.source.replace('/', '--')}"
+    return cache / f"models--{source.replace('/', '--')}"

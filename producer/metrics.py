@@ -16,6 +16,7 @@ from farm.broker import Broker
 from farm.database import Database
 from producer.dispatcher import Tick
 from producer.farm_figures import FarmFigures, farm_figures
+from producer.pinned_weights import pinned_weights
 from producer.queries import waiting_pairs
 from schemas.errors import UnavailableError
 from schemas.pair import queue_name
@@ -52,6 +53,7 @@ class FarmCollector(Collector):
     def _of_the_ledger(self) -> Iterator[Metric]:
         try:
             figures = farm_figures(self._database, self._settings.lease_seconds)
+            pinned = pinned_weights(self._database, self._settings.lease_seconds)
             unserved = waiting_pairs(self._database) - {pair for pair, _ in figures.workers}
         except UnavailableError:
             yield _up("ledger", is_up=False)
@@ -60,6 +62,8 @@ class FarmCollector(Collector):
         yield from _families(figures)
         yield _gauge("unserved_pair", "1 for a pair whose jobs wait and that no live worker serves", ("pair",),
                      {(pair,): 1.0 for pair in unserved})  # fmt: skip
+        yield _gauge("pair_fingerprints", "different weights or options that live workers have pinned", ("pair",),
+                     {(one.pair,): float(len(one.hosts)) for one in pinned})  # fmt: skip
         yield from self._of_the_broker({pair for pair, _ in (*figures.packs, *figures.workers)})
 
     def _of_the_broker(self, pairs: set[str]) -> Iterator[Metric]:

@@ -1,7 +1,8 @@
 """What the doctor asks the farm's servers: ledger, clock, Redis, image store. Each returns a sentence or raises one."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,7 +13,7 @@ from farm.image_store import ImageStore
 from farm.leases import ledger_time
 from farm.schema import current_revision, ensure_schema
 from producer.versions import redis_flaw, sqlite_flaw
-from schemas.errors import NightshiftError
+from schemas.errors import BrokerUnavailableError, DatabaseUnavailableError, NightshiftError, StorageError
 from schemas.settings import Settings
 
 _MAX_CLOCK_SECONDS: Final = 5.0
@@ -20,10 +21,20 @@ _MAX_CLOCK_SECONDS: Final = 5.0
 
 def ledger(settings: Settings) -> str:
     with closing(Database(settings.database_url)) as database:
-        ensure_schema(database)
+        with _advised("start its server, or correct NIGHTSHIFT_DATABASE_URL"):
+            ensure_schema(database)
         flaw = sqlite_flaw(sqlite3.sqlite_version_info) if database.engine.dialect.name == "sqlite" else None
         said = f"; {flaw}" if flaw else ""
         return f"{database.safe_url} answers, tables at {current_revision(database)}{said}"
+
+
+@contextmanager
+def _advised(advice: str) -> Iterator[None]:
+    """What to do about a server that does not answer, or refuses."""
+    try:
+        yield
+    except (DatabaseUnavailableError, BrokerUnavailableError) as error:
+        raise NightshiftError(f"{str(error).rstrip('.?')}; {advice}") from error
 
 
 def clock(settings: Settings) -> str:
@@ -42,7 +53,8 @@ def redis(settings: Settings) -> str:
     if not settings.broker_url and not is_running(settings.home):
         return f"none runs now; `render` and `up` start {redis_executable()}"
     with closing(open_broker(settings)) as broker:
-        info = broker.info()
+        with _advised("start it, or correct NIGHTSHIFT_BROKER_URL"):
+            info = broker.info()
         policy = str(info.get("maxmemory_policy", "?"))
         if policy.startswith("allkeys"):
             raise NightshiftError(
@@ -61,12 +73,18 @@ def redis_version(settings: Settings) -> str:
     if not settings.broker_url.startswith(("redis://", "rediss://")):
         return "only this user can reach it"
     with closing(open_broker(settings)) as broker:
-        flaw = redis_flaw(str(broker.info()["redis_version"]))
+        try:
+            flaw = redis_flaw(str(broker.info()["redis_version"]))
+        except BrokerUnavailableError:
+            return "not known while it does not answer"
     if flaw:
         raise NightshiftError(flaw)
     return "no known way to run code in it"
 
 
 def image_store(settings: Settings) -> str:
-    ImageStore(settings.images_url).check()
+    try:
+        ImageStore(settings.images_url).check()
+    except StorageError as error:
+        raise NightshiftError(f"{error}; mend that, or correct NIGHTSHIFT_IMAGES_URL") from error
     return f"{settings.images_url} can be written"

@@ -103,7 +103,9 @@ class Settings(BaseModel):
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     #: where `nightshift worker` tells Prometheus of its host's workers and GPUs (``/metrics``); 0: nowhere
     worker_metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
-    #: the address for both; anybody who reaches it may read it
+    #: where the web page tells Prometheus of its requests (``/metrics``); 0: nowhere
+    web_metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    #: the address for all three; anybody who reaches it may read it
     metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: lines for people, or an object a line for machines

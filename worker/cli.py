@@ -45,7 +45,7 @@ def worker(
     settings = load_settings()
     log_to_stderr(settings, "supervisor")
     seats = assignments(settings, pair or [], devices_)
-    database = Database(settings.database_url)
+    database = Database(settings.database_url, keeps_connection=False)  # its processes have one each
     ensure_schema(database)
     ImageStore(settings.images_url).check()
     with closing(open_broker(settings)) as broker:

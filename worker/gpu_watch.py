@@ -40,8 +40,12 @@ class GpuWatch(PeriodicThread):
         except NightshiftError as error:
             self._say(str(error))
             return True
-        self._failure = ""
-        self._last = next((_told(reading) for reading in found.readings if reading.is_named(self._name)), None)
+        reading = next((reading for reading in found.readings if reading.is_named(self._name)), None)
+        if reading is not None:
+            self._failure, self._last = "", _told(reading)
+        elif found.driver_version is not None:
+            why = found.failed.get(self._name, "the driver knows none of that name")
+            self._say(f"GPU {self._name} does not answer: {why}; nvidia-smi may say more")
         return found.driver_version is not None
 
     def _say(self, failure: str) -> None:

@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any, Final
 
 from farm.database import Database
+from farm.http_server import running
 from farm.workers import workers_by_id
 from schemas.errors import SettingsError, UnavailableError
 from worker.seat import Seat
@@ -89,12 +90,8 @@ def answering(health: Health, port: int) -> Iterator[int]:
         raise SettingsError(f"health_port: {port} cannot be listened on: {error.strerror}") from error
     thread = Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(server, thread) as its_port:
+        yield its_port
 
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:

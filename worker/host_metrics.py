@@ -108,7 +108,13 @@ class GpuCollector(Collector):
             return [_driver_up(is_up=False)]
         if found.driver_version is None:
             return []
-        return [_driver_up(is_up=True), *self._told(found.readings)]
+        return [_driver_up(is_up=True), self._failed(found.failed), *self._told(found.readings)]
+
+    def _failed(self, indices: Iterable[str]) -> GaugeMetricFamily:
+        family = _gauge("gpu_failed", "1 for a GPU that the driver knows and that does not answer", ("device",))
+        for index in indices:
+            family.add_metric((f"cuda:{index}",), 1.0)
+        return family
 
     def _told(self, readings: Iterable[GpuReading]) -> list[Metric]:
         families = {

@@ -16,7 +16,8 @@ app.add_typer(db, name="db")
 
 @db.command("upgrade", epilog="Example: nightshift db upgrade")
 def db_upgrade(as_json: JsonOption = False) -> None:
-    """Bring the ledger's tables to this version of Nightshift. May be run again, and while the farm runs."""
+    """Bring the ledger's tables to this version of Nightshift. May be run again, and while the farm runs:
+    it says so where that must be stopped first."""
     with closing(Database(load_settings().database_url)) as database:
         revision = upgrade(database)
         if as_json:

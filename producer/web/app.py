@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from producer.web.api import batches, events, images, jobs, session, submit
+from producer.web.counting import API_PREFIX, Counting
 from producer.web.farm import WebFarm
 from producer.web.guard import Guard
 from producer.web.openapi import describe
@@ -38,13 +39,14 @@ def web_app(farm: WebFarm) -> FastAPI:
     )  # fmt: skip
     app.state.farm = farm
     for noun in (batches, submit, jobs, images, events, session):
-        app.include_router(noun.router, prefix="/api/v1")
+        app.include_router(noun.router, prefix=API_PREFIX)
     describe(app)
     for part in _PAGES:
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     answer_with_pages(app)
     app.add_middleware(Guard, farm=farm)
+    app.add_middleware(Counting, metrics=farm.metrics)
     return app
 
 

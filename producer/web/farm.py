@@ -9,6 +9,7 @@ from fastapi import Request
 
 from farm.database import Database
 from farm.schema import ensure_schema
+from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics
 from producer.web.origins import Hosts
 from producer.web.pulse import Pulse
 from producer.web.rates import Rates
@@ -31,10 +32,11 @@ class WebFarm:
     pulse: Pulse
     submitting: BoundedSemaphore
     uploading: BoundedSemaphore
+    metrics: WebMetrics
 
     @classmethod
-    def open(cls, settings: Settings, bound: str = "127.0.0.1") -> Self:
-        """``bound``: where we listen. To be closed.
+    def open(cls, settings: Settings, bound: str = "127.0.0.1", metrics: WebMetrics = TOLD_TO_NOBODY) -> Self:
+        """``bound``: where we listen; ``metrics``: what is noted of requests. To be closed.
 
         Raises:
             SettingsError: ``web_hosts`` names no host.
@@ -48,8 +50,8 @@ class WebFarm:
             database.close()
             raise
         rates = Rates(settings.web_requests_per_minute, time.monotonic)
-        pulse, submitting, uploading = Pulse(database, settings), BoundedSemaphore(_SUBMITTING), _UPLOADING
-        return cls(settings, database, hosts, rates, pulse, submitting, BoundedSemaphore(uploading))
+        submitting, uploading = BoundedSemaphore(_SUBMITTING), BoundedSemaphore(_UPLOADING)
+        return cls(settings, database, hosts, rates, Pulse(database, settings), submitting, uploading, metrics)
 
     def close(self) -> None:
         """Ends every stream of events."""

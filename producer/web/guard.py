@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from producer.web.farm import WebFarm
 from producer.web.origins import cross_site_flaw
-from producer.web.problems import problem_response
+from producer.web.problems import ProblemResponse, problem_response
 
 API: Final = "/api/"
 #: routes that read their body themselves, and bound it: after they know who asks
@@ -44,13 +44,14 @@ class Guard:
         send = _with_headers(send)
         refusal = self._refusal(scope)
         if refusal is not None:
+            self._farm.metrics.refused(refusal.code)
             await refusal(scope, receive, send)
         elif scope["path"] in _OWN_BOUND:
             await self._app(scope, receive, send)
         else:
             await self._app(scope, _bounded(receive), send)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
+    def _refusal(self, scope: Scope) -> ProblemResponse | None:
         headers = Headers(scope=scope)
         if not self._farm.hosts.allow(headers.get("host")):
             return problem_response(421, "host", "this is not a name of this farm; NIGHTSHIFT_WEB_HOSTS lists them")

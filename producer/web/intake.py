@@ -93,6 +93,7 @@ class Intake:
             accepted = self._submitted(rows, request)
         finally:
             self._farm.submitting.release()
+        self._farm.metrics.submitted(accepted.num_jobs)
         _begin(self._farm, accepted.batch_id)
         return accepted
 

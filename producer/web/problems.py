@@ -1,6 +1,7 @@
 """Errors as RFC 9457 has them: ``application/problem+json``, with the codes of ``schemas.errors``."""
 
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from farm.secrets import without_secrets
+from producer.web.metrics import WebMetrics
 from schemas.errors import (
     InputError,
     LeaseLostError,
@@ -21,6 +23,8 @@ from schemas.errors import (
     UnavailableError,
 )
 from schemas.printable import printable, shown
+
+Answer = Callable[[Request, Exception], "ProblemResponse"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_SECONDS: Final = 5
@@ -59,6 +63,10 @@ class ProblemResponse(Response):
 
     media_type = MEDIA_TYPE
 
+    def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
+        self.code = problem.code
+        super().__init__(problem.model_dump(exclude_none=True), problem.status, headers)
+
     def render(self, content: Any) -> bytes:
         return json.dumps(content).encode()
 
@@ -80,15 +88,25 @@ def problem_response(
     """``wrong``: the first of what is wrong, and how much there is in all."""
     title = HTTPStatus(status).phrase
     problem = Problem(title=title, status=status, detail=detail, code=code, errors=wrong[0], num_errors=wrong[1])
-    return ProblemResponse(problem.model_dump(exclude_none=True), status, headers)
+    return ProblemResponse(problem, headers)
 
 
 def answer_with_problems(app: FastAPI) -> None:
     """Every error of ours, of FastAPI and of Starlette becomes a problem."""
-    app.add_exception_handler(NightshiftError, _of_ours)
-    app.add_exception_handler(RequestValidationError, _of_validation)
-    app.add_exception_handler(HTTPException, _of_starlette)
-    app.add_exception_handler(Exception, _of_nobody)
+    metrics: WebMetrics = app.state.farm.metrics
+    app.add_exception_handler(NightshiftError, _noted(_of_ours, metrics))
+    app.add_exception_handler(RequestValidationError, _noted(_of_validation, metrics))
+    app.add_exception_handler(HTTPException, _noted(_of_starlette, metrics))
+    app.add_exception_handler(Exception, _noted(_of_nobody, metrics))
+
+
+def _noted(answer: Answer, metrics: WebMetrics) -> Answer:
+    def noted(request: Request, error: Exception) -> ProblemResponse:
+        problem = answer(request, error)
+        metrics.refused(problem.code)
+        return problem
+
+    return noted
 
 
 def response_of(error: NightshiftError) -> ProblemResponse:
@@ -104,17 +122,17 @@ def response_of(error: NightshiftError) -> ProblemResponse:
     return problem_response(status, error.code, detail, wrong, after)
 
 
-def _of_nobody(_request: Request, _error: Exception) -> Response:
+def _of_nobody(_request: Request, _error: Exception) -> ProblemResponse:
     """A mistake of ours: the log has it, and the answer says nothing of how we are made."""
     return problem_response(500, "error", "something went wrong here; the log of `nightshift web` says what")
 
 
-def _of_ours(_request: Request, error: Exception) -> Response:
+def _of_ours(_request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, NightshiftError)
     return response_of(error)
 
 
-def _of_validation(_request: Request, error: Exception) -> Response:
+def _of_validation(_request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     wrong = [_wrong(item) for item in error.errors()]
     detail = "; ".join(f"{one.where}: {one.reason}" for one in wrong[:3])
@@ -126,7 +144,7 @@ def _wrong(item: Any) -> Wrong:
     return Wrong(where=where, reason=printable(item["msg"])[:1000], value=shown(item.get("input")))
 
 
-def _of_starlette(request: Request, error: Exception) -> Response:
+def _of_starlette(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method", 413: "too_large", 400: "request"}
     headers = dict(error.headers) if error.headers else {}

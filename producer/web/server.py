@@ -12,6 +12,7 @@ from farm.tokens import has_token
 from producer.web.app import web_app
 from producer.web.farm import WebFarm
 from producer.web.origins import is_loopback
+from producer.web.told_metrics import told_metrics
 from schemas.errors import InputError, UnavailableError
 from schemas.printable import printable
 from schemas.settings import Settings
@@ -26,8 +27,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
     Raises:
         InputError: strangers could reach it, and there is no token.
         UnavailableError: the address cannot be listened at, or the ledger does not answer.
+        SettingsError: the port for metrics is taken.
     """
-    with closing(WebFarm.open(settings, host)) as farm:
+    with told_metrics(settings) as metrics, closing(WebFarm.open(settings, host, metrics)) as farm:
         if not is_loopback(host) and not has_token(farm.database):
             raise InputError(
                 f"at {printable(host)} others can reach the web page, and there is no token: `nightshift token new NAME"

@@ -3,28 +3,55 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import text
 
 from tests.acceptance.conftest import SMALL, Farm, wait_until
 
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())[
     "services"
 ]
+METRICS_PORTS = ("NIGHTSHIFT_METRICS_PORT", "NIGHTSHIFT_WORKER_METRICS_PORT", "NIGHTSHIFT_WEB_METRICS_PORT")
+#: not of the Compose file
+HEALTH_PORT = "NIGHTSHIFT_HEALTH_PORT"
 SERVERS = ("NIGHTSHIFT_DATABASE_URL", "NIGHTSHIFT_BROKER_URL", "NIGHTSHIFT_IMAGES_URL")
+#: by a dispatcher, a worker and the page, in this order
+TOLD = ("nightshift_ledger_up 1.0", 'nightshift_worker_processes{device="cpu",pair="tiny",state="ready"} 1.0',
+        'nightshift_web_requests_total{method="GET",route="/api/v1/health",status="200"}')  # fmt: skip
+#: of PostgreSQL's hundred: one each by two dispatchers, the page, the worker process and this test, no supervisor
+KEPT_CONNECTIONS = 5
 
 
 def environment(farm: Farm, name: str) -> dict[str, str]:
     """Of the service, where its servers and volumes are the test's."""
     given = {key: value for key, value in SERVICES[name]["environment"].items() if key not in SERVERS}
-    assert given == {"NIGHTSHIFT_PAIR": "${NIGHTSHIFT_PAIR:-sdxl}"}
-    return {"NIGHTSHIFT_PAIR": "tiny", "NIGHTSHIFT_IMAGES_URL": (farm.home / "images").as_uri()}
+    assert given == {
+        "NIGHTSHIFT_PAIR": "${NIGHTSHIFT_PAIR:-sdxl}",
+        "NIGHTSHIFT_METRICS_HOST": "0.0.0.0",
+        **dict(zip(METRICS_PORTS, ("9464", "9465", "9466"), strict=True)),
+    }
+    return {
+        **given,
+        "NIGHTSHIFT_PAIR": "tiny",
+        "NIGHTSHIFT_IMAGES_URL": (farm.home / "images").as_uri(),
+        **{name: str(free_port(name)) for name in (*METRICS_PORTS, HEALTH_PORT)},
+    }
+
+
+@cache
+def free_port(_name: str) -> int:
+    """One for each name."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -62,9 +89,23 @@ def test_the_services_start_are_well_render_and_stop_gently(
         assert json.load(answer) == {"status": "ok"}
     postgres_farm.answer("submit", "--again", manifest, *SMALL)
     assert postgres_farm.run("watch").returncode == 0
+    for name, metric in zip(METRICS_PORTS, TOLD, strict=True):
+        with urllib.request.urlopen(f"http://127.0.0.1:{free_port(name)}/metrics", timeout=30) as answer:
+            assert metric in answer.read().decode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{free_port(HEALTH_PORT)}/readyz", timeout=30) as answer:
+        assert [device["state"] for device in json.load(answer)["devices"]] == ["ready"]
+    assert re.search(r"^\S+ \S+ cpu INFO ready: waiting for packs of tiny$", postgres_farm.log("worker"), re.M)
+    wait_until(lambda: _num_connections(postgres_farm) <= KEPT_CONNECTIONS)
     for name, process in services.items():
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (name, postgres_farm.log(name))
+
+
+def _num_connections(farm: Farm) -> int:
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nightshift'"
+    )
+    return int(farm.rows(text(asked))[0][0])  # type: ignore[arg-type]
 
 
 def _port_of_web(farm: Farm) -> int:

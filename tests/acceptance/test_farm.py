@@ -2,18 +2,22 @@
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import subprocess
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, text
 
 from farm.broker import Broker
+from farm.database import Database
 from farm.job_states import STATE
 from farm.redis_client import redis_client
+from farm.schema import head_revision
 from schemas.tables import Image, Job, Pack, Result, Worker
 from tests.acceptance.conftest import SMALL, Commands, Farm, wait_until
 
@@ -83,6 +87,39 @@ def test_a_killed_worker_is_replaced_and_its_pack_rendered_again(
     assert "expired" in {state for (state,) in farm.rows(packs(farm))}
     assert worker.poll() is None
     assert farm.worker_pids().isdisjoint({pid})
+
+
+@contextmanager
+def ledger_of_a_newer_version(farm: Farm) -> Iterator[None]:
+    """As after its `db upgrade`, beside processes that go on."""
+
+    def become(version: str) -> None:
+        with closing(Database(farm.environment["NIGHTSHIFT_DATABASE_URL"])) as database, database.begin() as tx:
+            tx.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+
+    become("9999")
+    try:
+        yield
+    finally:
+        become(head_revision())
+
+
+def test_a_worker_goes_on_in_a_newer_ledger_and_one_that_dies_gives_its_pack_back_and_is_not_replaced(
+    postgres_farm: Farm, worker: subprocess.Popen, manifest: Path
+) -> None:
+    """Until its host has the new version, too, or as here the ledger the old one again."""
+    farm, before, (pid,) = postgres_farm, stored(postgres_farm), postgres_farm.worker_pids()
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=20")
+    wait_until(lambda: is_rendering(farm))
+    with ledger_of_a_newer_version(farm):
+        wait_until(lambda: states(farm)["done"] > 0)
+        os.kill(pid, signal.SIGKILL)
+        refused = r"^nightshift: the ledger \S+ is of a newer version \(9999\) than this Nightshift \(\d+\); update"
+        wait_until(lambda: re.search(refused, farm.log("worker"), re.M) is not None)
+        assert not farm.rows(packs(farm).where(Pack.state == "running"))
+        assert (worker.poll(), farm.worker_pids()) == (None, set())
+    assert farm.run("watch").returncode == 0
+    assert_each_image_once(farm, 12, before)
 
 
 def test_sigterm_finishes_the_pack_in_hand_and_gives_back_the_rest(

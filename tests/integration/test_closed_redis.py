@@ -66,7 +66,7 @@ def test_a_producer_cannot_consume_read_or_delete(server: RedisServer, command: 
         client.execute_command(command, QUEUE, *arguments.get(command, []))
 
 
-@pytest.mark.parametrize("user", ["producer", "worker"])
+@pytest.mark.parametrize("user", ["producer", "worker", "controlled-worker", "operator"])
 @pytest.mark.parametrize(
     "command",
     ["CONFIG GET *", "FLUSHALL", "KEYS *", "EVAL x 0", "SHUTDOWN", "MONITOR", "ACL LIST", "CLIENT LIST", "PUBLISH a b",
@@ -90,6 +90,35 @@ def test_a_worker_consumes_and_cannot_publish(server: RedisServer, tmp_path: Pat
         pytest.raises(BrokerUnavailableError, match="permissions"),
     ):
         broker.publish(QUEUE, [PACK_ID])
+
+
+def test_an_operator_asks_workers_and_stops_them_where_remote_control_is_on(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    asked = {"consumer@test": {"ok": "pong"}}
+    urls = (url_of(server, "controlled-worker"), server.url)
+    with running_consumer(tmp_path, *urls, remote_control=True) as consumer:
+        assert consumer.takes_a_hint()
+        with closing(Broker(url_of(server, "operator"), remote_control=True)) as broker:
+            assert broker.app.control.inspect([*asked], timeout=10.0).ping() == asked
+            assert consumer.takes_a_hint()
+            broker.app.control.shutdown(destination=[*asked])
+            assert consumer.process.wait(30) == 0
+        consumer.stop()
+        assert "NOPERM" not in consumer.log
+        assert "permission" not in consumer.log
+
+
+def test_who_may_not_publish_cannot_ask_workers(server: RedisServer) -> None:
+    for user in ("producer", "worker", "controlled-worker"):
+        with closing(redis_client(url_of(server, user))) as client, pytest.raises(NoPermissionError):
+            client.publish("/0.celery.pidbox", "{}")
+
+
+@pytest.mark.parametrize("command", [f"LPUSH {QUEUE} 1", f"BRPOP {QUEUE} 1", f"LLEN {QUEUE}", "PUBLISH elsewhere x"])
+def test_an_operator_can_do_nothing_else(server: RedisServer, command: str) -> None:
+    with closing(redis_client(url_of(server, "operator"))) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command.split())
 
 
 def test_a_worker_may_see_that_packs_wait(server: RedisServer) -> None:

@@ -21,9 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from farm.broker import Broker
 from farm.database import Database
 from farm.gpus import GpuReading, Gpus
-from farm.workers import WorkerIdentity, note_worker, register_worker, workers_by_id
+from farm.workers import WorkerIdentity, note_fingerprint, note_worker, register_worker, workers_by_id
 from producer.dispatcher import Dispatcher
 from producer.metrics import DispatcherMetrics, FarmCollector
+from producer.web.metrics import Answered
+from producer.web.prometheus import PrometheusWebMetrics
 from schemas.errors import NightshiftError
 from schemas.settings import Settings
 from tests.integration.ledger_farm import new_ledger, open_batch
@@ -40,6 +42,8 @@ from worker.told_metrics import counting_environment, told_metrics
 ROOT = Path(__file__).parents[2]
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
 SCRAPED = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+IN_COMPOSE = yaml.safe_load((ROOT / "deploy/prometheus/compose.yml").read_text())
+SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/nightshift.json").read_text())
 EXPRESSIONS = [
     *(rule["expr"] for group in ALERTS["groups"] for rule in group["rules"]),
@@ -48,7 +52,7 @@ EXPRESSIONS = [
 #: Prometheus' own
 ADDED = {"job", "instance"}
 STAGES: list[Stage] = ["prepare", "wait", "render", "finish", "record"]
-H200 = GpuReading(3, "NVIDIA H200", 2**30, 2**37, 0.75, 61, 412.5, "GPU-abc")
+H200 = GpuReading("3", "NVIDIA H200", 2**30, 2**37, 0.75, 61, 412.5, "GPU-abc")
 
 #: name → label → its values
 Told = dict[str, dict[str, set[str]]]
@@ -95,21 +99,37 @@ def host_of(database: Database, home: Path) -> Health:
     return Health(database, Supervisor(database, Settings(home=home), assignments))
 
 
+def of_web() -> CollectorRegistry:
+    made = CollectorRegistry()
+    metrics = PrometheusWebMetrics(made)
+    metrics.answered(Answered("/batches/{batch_id}", "GET", 200, 0.01))
+    metrics.submitted(3)
+    for reason in ("token", "rate"):
+        metrics.refused(reason)
+    return made
+
+
 @pytest.fixture
 def everything(database: Database, redis_url: str, counting: Path) -> Told:
-    """What a dispatcher and a host tell."""
+    """What a dispatcher, a host and the web page tell."""
     settings = Settings(home=counting, pack_size=1, queued_packs_per_worker=1)  # so that some wait
     of_dispatcher = CollectorRegistry()
     open_batch(database, 3)
     open_batch(database, 3, pair="sdxl")
     register_worker(database, WorkerIdentity("w", "gpu7", 1, "cuda:3", "tiny"))
+    note_fingerprint(database, "w", "f" * 64)
     with closing(Broker(redis_url)) as broker, closing(Dispatcher(database, broker, settings)) as dispatcher:
         of_dispatcher.register(FarmCollector(database, broker, settings))
         DispatcherMetrics(of_dispatcher).note(dispatcher.tick(), 0.25)
         found = told(of_dispatcher)
     note_everything(new_metrics(counting))
-    of_host = registry(host_of(database, counting), str(counting), lambda: Gpus("580.1", (H200,)))
-    return {**found, **told(of_host), "up": {"job": {config["job_name"] for config in SCRAPED["scrape_configs"]}}}
+    of_host = registry(host_of(database, counting), str(counting), lambda: Gpus("580.1", (H200,), {"4": "GPU is lost"}))
+    return {
+        **found,
+        **told(of_host),
+        **told(of_web()),
+        "up": {"job": {config["job_name"] for config in SCRAPED["scrape_configs"]}},
+    }
 
 
 def parts(expression: Any, kind: type) -> list[Any]:
@@ -162,6 +182,25 @@ def test_the_example_names_the_rules_and_every_metric_is_documented(everything: 
     said = (ROOT / "docs" / "operations.md").read_text()
     families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in everything if name != "up"}
     assert [name for name in sorted(families) if f"`{name}" not in said] == []
+
+
+def test_the_example_for_compose_asks_each_service_at_the_port_that_it_is_given() -> None:
+    settings = {"dispatcher": "METRICS_PORT", "worker": "WORKER_METRICS_PORT", "web": "WEB_METRICS_PORT"}
+    asked = {}
+    for config in IN_COMPOSE["scrape_configs"]:
+        ((found,),) = [config["dns_sd_configs"]]
+        ((service,),) = [found["names"]]
+        assert (config["job_name"], found["type"]) == (f"nightshift-{service}", "A")
+        asked[service] = str(found["port"])
+    assert asked == {
+        service: SERVICES[service]["environment"][f"NIGHTSHIFT_{name}"] for service, name in settings.items()
+    }
+    assert {config["job_name"] for config in SCRAPED["scrape_configs"]} == {f"nightshift-{name}" for name in asked}
+    assert {key: IN_COMPOSE[key] for key in ("global", "rule_files")} == {
+        key: SCRAPED[key] for key in ("global", "rule_files")
+    }
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert published == ["127.0.0.1:8470:8470"]
 
 
 def test_what_dead_processes_counted_stays_and_the_next_one_counts_on(counting: Path) -> None:
@@ -228,7 +267,7 @@ class SimpleProcess:
 
 
 def test_gpus_are_named_as_their_workers_and_what_one_does_not_measure_is_not_told() -> None:
-    old = GpuReading(0, "NVIDIA T4", 1, 2, None, None, None, "GPU-old")
+    old = GpuReading("0", "NVIDIA T4", 1, 2, None, None, None, "GPU-old")
     collector = GpuCollector([Seat(Device("cuda", "GPU-ab"), "tiny")], lambda: Gpus("580.1", (H200, old)))
     families = {family.name: family.samples for family in collector.collect()}
     used = families["nightshift_gpu_memory_used_bytes"]

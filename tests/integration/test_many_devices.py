@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import select
 
 from farm.database import Database
-from farm.draining import drain, names, stop_draining
+from farm.draining import drain, drained, names, stop_draining
 from schemas.errors import SettingsError
 from schemas.settings import Settings
 from schemas.tables import Worker
@@ -124,7 +124,9 @@ def test_a_drained_device_gets_no_other_worker_until_that_is_taken_back(host: Ho
     with host.database.begin(read_only=True) as tx:
         assert tx.execute(select(Worker.state).where(Worker.id == told.id)).scalar_one() == "stopped"
     assert "gpu7/cuda:5" not in names(host.database, 60.0)
+    assert [(row.host, row.device) for row in drained(host.database)] == [("gpu7", "cuda:5")]
     assert len(stop_draining(host.database, "gpu7/cuda:5")) == 1
+    assert drained(host.database) == []
     host.wait_until(host.all_are_ready)
 
 

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from farm.broker import Broker
 from farm.database import Database
 from farm.metrics_server import served
+from farm.workers import note_fingerprint
 from producer import metrics
 from producer.dispatcher import Dispatcher
 from producer.metrics import DispatcherMetrics, FarmCollector
@@ -43,7 +44,7 @@ def test_the_farm_is_told_of_by_state_priority_and_pair(
     open_batch(on_sqlite, 7, priority=8)
     open_batch(on_sqlite, 3, priority=2, pair="sdxl")
     clock.advance(90)
-    new_worker(on_sqlite)
+    note_fingerprint(on_sqlite, new_worker(on_sqlite), "a" * 64)
     registry = CollectorRegistry()
     registry.register(FarmCollector(on_sqlite, broker, settings))
     with closing(Dispatcher(on_sqlite, broker, settings)) as dispatcher:
@@ -56,7 +57,7 @@ def test_the_farm_is_told_of_by_state_priority_and_pair(
     assert told["jobs", ("2", "done")] == 0
     assert told["batches", ("open",)] == 2
     assert told["packs", ("tiny", "queued")] == told["queue_messages", ("tiny",)] == 2
-    assert told["workers", ("tiny", "loading")] == 1
+    assert told["workers", ("tiny", "loading")] == told["pair_fingerprints", ("tiny",)] == 1
     assert told["oldest_pending_seconds", ("8",)] == 90
     assert told["unserved_pair", ("sdxl",)] == 1
     assert ("unserved_pair", ("tiny",)) not in told

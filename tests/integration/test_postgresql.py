@@ -1,5 +1,6 @@
 """What the ledger asks of a PostgreSQL session."""
 
+import time
 from contextlib import closing, suppress
 
 import pytest
@@ -147,3 +148,18 @@ def test_a_process_keeps_one_connection_so_that_fifty_workers_fit_into_a_hundred
         assert pool.checkedout() == 3
     assert (pool.checkedout(), pool.checkedin()) == (0, 1)
     database.close()
+
+
+def test_a_supervisor_keeps_none_so_that_hosts_of_one_gpu_each_fit_too(postgres_url: str) -> None:
+    with closing(Database(postgres_url, keeps_connection=False)) as database, closing(Database(postgres_url)) as other:
+        with database.begin(read_only=True) as tx:
+            process_id = tx.connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        deadline = time.monotonic() + 30
+        while process_id in backends(other):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def backends(database: Database) -> set[int]:
+    with database.begin(read_only=True) as tx:
+        return set(tx.connection.exec_driver_sql("SELECT pid FROM pg_stat_activity").scalars())

@@ -1,25 +1,36 @@
 """The migrations, on a real SQLite and a real PostgreSQL."""
 
+import re
+import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Inspector, StaticPool, create_engine, inspect, text, update
+from typer.testing import CliRunner
 
 import farm.schema
+import nightshift
 from farm import ledger
 from farm.database import Database
 from farm.schema import current_revision, ensure_schema, head_revision, upgrade
+from farm.workers import WorkerIdentity, note_seen, register_worker
 from producer.queries import batch_summaries
 from producer.schedule_queries import schedules
 from schemas.errors import DatabaseUnavailableError, SchemaVersionError, SettingsError, StorageError
-from schemas.tables import Table
+from schemas.tables import Pack, Table
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_worker, open_batch, states
 
 
@@ -67,11 +78,157 @@ def test_the_jobs_of_the_version_before_fewer_entries_go_on(database: Database) 
     held = claimed_pack(database, batch_id, worker_id, 2)
     with database.begin() as tx:  # as that version wrote them
         tx.execute(text("UPDATE jobs SET state = 'running' WHERE pack_id IS NOT NULL"))
+        tx.execute(text("UPDATE packs SET lease_expires_at = '2026-01-01 00:00:00'"))  # the farm has been stopped
     upgrade(database)
     assert states(database, batch_id) == {"running": 2, "pending": 2}
     ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
     claimed_pack(database, batch_id, worker_id, 2)
     assert states(database, batch_id) == {"done": 2, "running": 2}
+
+
+def test_a_farm_that_runs_goes_on_in_a_ledger_of_a_newer_version_and_no_process_of_it_starts(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As docs/operations.md promises for an upgrade without stopping."""
+    upgrade(database)
+    batch_id, worker_id = open_batch(database, 6), new_worker(database)
+    held = claimed_pack(database, batch_id, worker_id, 2)
+    with database.begin() as tx:
+        for table in Table.metadata.tables:
+            tx.execute(text(f"ALTER TABLE {table} ADD COLUMN of_a_later_version TEXT"))
+        tx.execute(text("CREATE TABLE of_a_later_version (id INTEGER PRIMARY KEY)"))
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
+    claimed_pack(database, batch_id, worker_id, 2)
+    assert ledger.expire_leases(database, 3, worker_id) == 1
+    register_worker(database, WorkerIdentity("e" * 32, "host", 1, "cpu", "tiny"))
+    assert note_seen(database, "e" * 32, {"memory_used_bytes": 1}) is False
+    ledger.finish_jobs(database, held := claimed_pack(database, batch_id, "e" * 32, 1), ENVIRONMENT, images_of(held))
+    open_batch(database, 2)
+    assert states(database, batch_id) == {"done": 3, "pending": 3}
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", database.engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path))
+    for hooks in (sys, threading):  # which commands that log set
+        monkeypatch.setattr(hooks, "excepthook", hooks.excepthook)
+    for command_name in ("worker", "dispatcher", "web"):
+        done = CliRunner().invoke(nightshift.app, [command_name])
+        assert isinstance(done.exception, SchemaVersionError), done.output
+        assert re.search(
+            r"^the ledger \S+ is of a newer version \(9999\) than this Nightshift \(\d+\); update Nightshift on this"
+            r" machine$", str(done.exception),
+        )  # fmt: skip
+
+
+#: table → column → all that is known of it; the rules that may refuse a row stand beside them
+Shape = tuple[dict[str, dict[str, Any]], dict[str, set[str]]]
+
+
+def shape(connection: Connection) -> Shape:
+    found = inspect(connection)
+    tables = found.get_table_names()
+    columns = {table: {column["name"]: column for column in found.get_columns(table)} for table in tables}
+    return columns, {table: _rules(found, table) for table in tables}
+
+
+def _rules(found: Inspector, table: str) -> set[str]:
+    unique = [index["name"] for index in found.get_indexes(table) if index["unique"]]
+    constraints = [*found.get_unique_constraints(table), *found.get_check_constraints(table)]
+    keys = [",".join(key["constrained_columns"]) for key in found.get_foreign_keys(table)]
+    return {*map(str, unique), *(str(one["name"]) for one in constraints), *keys}
+
+
+def broken(before: Shape, after: Shape) -> list[str]:
+    """What was changed or taken away, and what refuses the rows of who does not know of it."""
+    wrong = []
+    for table, columns in before[0].items():
+        now = after[0].get(table, {})
+        wrong += [f"{table}.{name}" for name, column in columns.items() if str(now.get(name)) != str(column)]
+        new = [column for name, column in now.items() if name not in columns]
+        wrong += [f"{table}.{column['name']}" for column in new if not column["nullable"] and not column["default"]]
+        wrong += sorted(after[1].get(table, set()) - before[1][table])
+    return wrong
+
+
+def test_each_migration_only_adds_so_that_a_farm_of_the_version_before_goes_on() -> None:
+    """Or it says that it wants a stopped one."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(farm.schema.__file__).parent / "migrations"))
+    revisions = [*ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    found = {}
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        before = shape(connection)
+        for revision in revisions:
+            revision.module.upgrade()
+            after = shape(connection)
+            if not getattr(revision.module, "WANTS_A_STOPPED_FARM", False):
+                found[revision.revision] = broken(before, after)
+            before = after
+    engine.dispose()
+    assert len(revisions) >= 10
+    assert {revision: wrong for revision, wrong in found.items() if wrong} == {}
+
+
+@pytest.fixture
+def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of the version after this one: it changes what rows mean."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(Path(farm.schema.__file__).parent / "migrations", folder)
+    head = head_revision()
+    (folder / "versions" / "9998_another_meaning.py").write_text(
+        f"revision, down_revision, WANTS_A_STOPPED_FARM = '9998', '{head}', True\n\n\ndef upgrade(): pass\n"
+    )
+    monkeypatch.setattr(farm.schema, "_MIGRATIONS", folder)
+    return head
+
+
+def test_a_migration_that_changes_what_rows_mean_waits_until_nobody_holds_a_pack(
+    database: Database, next_migration: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(farm.schema, "_MIGRATIONS", Path(farm.schema.__file__).parent / "migrations")
+        upgrade(database)
+    held = claimed_pack(database, open_batch(database, 2), new_worker(database), 2)
+    with pytest.raises(SchemaVersionError, match=r"hold packs of the ledger .+ \(1\).+: stop workers and dispatchers"):
+        upgrade(database)
+    assert current_revision(database) == next_migration
+    ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
+    assert upgrade(database) == current_revision(database) == "9998"
+
+
+def test_the_pack_of_a_worker_that_died_long_ago_is_nobodys(
+    database: Database, next_migration: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(farm.schema, "_MIGRATIONS", Path(farm.schema.__file__).parent / "migrations")
+        upgrade(database)
+    held = claimed_pack(database, open_batch(database, 2), new_worker(database), 2)
+    with database.begin() as tx:
+        tx.execute(update(Pack).where(Pack.id == held.id).values(lease_expires_at=tx.now - timedelta(seconds=1)))
+    assert upgrade(database) == "9998"
+
+
+def test_a_ledger_of_a_newer_version_is_not_upgraded(database: Database) -> None:
+    upgrade(database)
+    with database.begin() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaVersionError, match=r"newer version \(9999\).+update Nightshift"):
+        upgrade(database)
+
+
+def test_an_upgrade_does_not_hold_up_a_farm_behind_a_backup(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_dump keeps each table from being changed, and whoever came after an upgrade that waits would wait, too."""
+    monkeypatch.setattr(farm.schema, "_LOCK_SECONDS", 0.05)
+    with closing(Database(postgres_url)) as database:
+        upgrade(database)
+        with database.begin() as tx:
+            tx.execute(text("ALTER TABLE workers DROP COLUMN reading"))
+            tx.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+        with closing(Database(postgres_url)) as backup, backup.begin() as tx:
+            tx.execute(text("LOCK TABLE workers IN ACCESS SHARE MODE"))
+            with pytest.raises(DatabaseUnavailableError, match=r"by pg_dump perhaps, .+ nothing was changed"):
+                upgrade(database)
+        assert current_revision(database) == "0009"
 
 
 def test_an_upgrade_may_be_run_again_and_twice_at_once(database: Database) -> None:

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from farm.database import Database
 from farm.tokens import add_token
 from producer.web.farm import WebFarm
+from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics
 from schemas.settings import Settings
 from schemas.token import Scope, TokenRights, new_token, token_sha256
 from tests.integration.ledger_farm import new_ledger
@@ -43,7 +44,7 @@ class FarmWithPage:
 
 
 @contextmanager
-def farm_with_page(folder: Path, **settings: Any) -> Iterator[FarmWithPage]:
+def farm_with_page(folder: Path, metrics: WebMetrics = TOLD_TO_NOBODY, **settings: Any) -> Iterator[FarmWithPage]:
     given = Settings(home=folder / "home", images_url=str(folder / "images"), **settings)
-    with closing(new_ledger(given.database_url)) as database, closing(WebFarm.open(given)) as page:
+    with closing(new_ledger(given.database_url)) as database, closing(WebFarm.open(given, metrics=metrics)) as page:
         yield FarmWithPage(page, database)

@@ -12,7 +12,7 @@ import pytest
 from farm.database import Database
 from farm.gpus import GpuReading, Gpus
 from farm.schema import upgrade
-from farm.workers import WorkerIdentity, count_refused, note_worker, register_worker
+from farm.workers import WorkerIdentity, count_refused, note_fingerprint, note_worker, register_worker
 from producer import machine_checks, server_checks
 from producer.doctor import Finding, examine
 from producer.versions import redis_flaw, sqlite_flaw
@@ -78,6 +78,28 @@ def test_messages_that_a_worker_refused_are_told(settings: Settings) -> None:
     assert "loading, messages refused: 3 " in finding.sentence
 
 
+def test_workers_of_a_pair_that_have_pinned_different_weights_are_named_by_host(settings: Settings) -> None:
+    def pinned() -> tuple[bool, str]:
+        found = finding(settings, "weights")
+        return found.ok, found.sentence
+
+    with closing(Database(settings.database_url)) as database:
+        upgrade(database)
+        for number, (host, fingerprint) in enumerate([("gpu1", "a"), ("gpu1", "a"), ("gpu2", "a")]):
+            register_worker(database, WorkerIdentity(str(number), host, 1, "cuda:0", "tiny"))
+            note_fingerprint(database, str(number), fingerprint * 64)
+        assert pinned() == (True, "the workers of pair tiny have pinned the same, on 2 hosts")
+        note_fingerprint(database, "2", "b" * 64)
+        said = (
+            "the workers of pair tiny have pinned different weights or options: aaaaaaaa on gpu1; bbbbbbbb on gpu2."
+            " Their images differ: copy the model files and the pair's settings from one, then start the others again"
+        )
+        assert pinned() == (True, said)  # another machine's matter
+        register_worker(database, WorkerIdentity("here", HERE, 1, "cuda:0", "tiny"))
+        note_fingerprint(database, "here", "a" * 64)
+        assert pinned() == (False, said.replace("on gpu1;", f"on {', '.join(sorted(['gpu1', HERE]))};"))
+
+
 def finding(settings: Settings, subject: str) -> Finding:
     (found,) = [finding for finding in examine(settings) if finding.subject == subject]
     return found
@@ -116,8 +138,8 @@ def test_a_disk_that_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
 
 
 def two_gpus(total_bytes: int) -> Gpus:
-    first = GpuReading(0, "NVIDIA H200", 2 * 1024**3, total_bytes, 0.5, 61, 412.5)
-    return Gpus("580.1", (first, GpuReading(1, "NVIDIA T4", 0, 16 * 1024**3, None, None, None)))
+    first = GpuReading("0", "NVIDIA H200", 2 * 1024**3, total_bytes, 0.5, 61, 412.5)
+    return Gpus("580.1", (first, GpuReading("1", "NVIDIA T4", 0, 16 * 1024**3, None, None, None)))
 
 
 def test_gpus_are_told_with_their_memory_and_heat(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +199,28 @@ def test_a_clock_that_is_off_is_a_fault(
         return
     with pytest.raises(NightshiftError, match=said):
         server_checks.clock(settings)
+
+
+def test_servers_that_do_not_answer_are_said_once_each_with_what_to_do(tmp_path: Path) -> None:
+    settings = Settings(
+        home=tmp_path, database_url="postgresql://127.0.0.1:1/none", broker_url="redis://127.0.0.1:1/0",
+        images_url="file:///proc/nowhere",
+    )  # fmt: skip
+    found = {one.subject: one.sentence for one in examine(settings) if not one.ok}
+    assert found["ledger"].endswith("; start its server, or correct NIGHTSHIFT_DATABASE_URL")
+    assert found["redis"].endswith("Connection refused; start it, or correct NIGHTSHIFT_BROKER_URL")
+    assert found["image store"].endswith("; mend that, or correct NIGHTSHIFT_IMAGES_URL")
+    assert "redis version" not in found
+
+
+def test_the_disks_of_home_and_images_are_told_and_one_disk_once(tmp_path: Path) -> None:
+    together = finding(Settings(home=tmp_path), "disk").sentence
+    assert together.endswith(f" GiB free at {tmp_path / 'images'}")
+    assert together.count("free at") == 1
+    apart = machine_checks.disk(Settings(home=tmp_path, images_url="s3://bucket"))
+    assert apart.startswith("images go elsewhere; ")
+    with pytest.raises(NightshiftError, match=r"0\.0 GiB free at /proc/images; make room"):
+        machine_checks.disk(Settings(home=tmp_path, images_url="file:///proc/images"))
 
 
 def test_a_ledger_that_is_not_there_is_said_once(tmp_path: Path) -> None:

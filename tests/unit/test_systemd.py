@@ -15,6 +15,7 @@ from worker.exit_codes import EXIT_OUT_OF_SERVICE
 from worker.supervisor import KILL_SECONDS
 
 UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
+WITHOUT_WORKERS = {"nightshift-dispatcher", "nightshift-web"}
 INSTALLED = "/opt/nightshift/bin/nightshift"
 
 
@@ -34,11 +35,12 @@ def verified(unit: Path, folder: Path, text: str) -> str:
     return subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True).stderr
 
 
-def test_there_is_a_unit_for_a_farm_on_one_machine_and_two_for_a_farm_of_several() -> None:
+def test_there_is_a_unit_for_a_farm_on_one_machine_and_three_for_a_farm_of_several() -> None:
     commands = {unit.stem: service(unit)["ExecStart"] for unit in UNITS}
     assert commands == {
         "nightshift": f"{INSTALLED} up",
         "nightshift-dispatcher": f"{INSTALLED} dispatcher",
+        "nightshift-web": f"{INSTALLED} web",
         "nightshift-worker": f"{INSTALLED} worker",
     }
 
@@ -61,16 +63,20 @@ def test_a_unit_names_a_command_and_settings_that_there_are(unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_what_ends_comes_back_unless_its_settings_or_devices_are_no_good(unit: Path) -> None:
-    codes = {InputError.exit_code} if "dispatcher" in unit.stem else {InputError.exit_code, EXIT_OUT_OF_SERVICE}
+    codes = {InputError.exit_code} if unit.stem in WITHOUT_WORKERS else {InputError.exit_code, EXIT_OUT_OF_SERVICE}
     assert service(unit)["Restart"] == "always"
     assert set(map(int, service(unit)["RestartPreventExitStatus"].split())) == codes
 
 
-@pytest.mark.parametrize("unit", [unit for unit in UNITS if "dispatcher" not in unit.stem], ids=lambda unit: unit.stem)
+@pytest.mark.parametrize(
+    "unit", [unit for unit in UNITS if unit.stem not in WITHOUT_WORKERS], ids=lambda unit: unit.stem
+)
 def test_only_the_process_that_stops_its_workers_gently_gets_the_signal(unit: Path) -> None:
     assert service(unit)["KillMode"] == "mixed"
 
 
-@pytest.mark.parametrize("unit", [unit for unit in UNITS if "dispatcher" not in unit.stem], ids=lambda unit: unit.stem)
+@pytest.mark.parametrize(
+    "unit", [unit for unit in UNITS if unit.stem not in WITHOUT_WORKERS], ids=lambda unit: unit.stem
+)
 def test_a_worker_has_the_time_that_its_stop_takes(unit: Path) -> None:
     assert int(service(unit)["TimeoutStopSec"]) > Settings().stop_seconds + KILL_SECONDS

@@ -148,6 +148,19 @@ def test_a_deaf_consumer_is_replaced_at_once_and_other_deaths_after_a_while() ->
     assert seat.restart_at >= at_once + 2
 
 
+def test_each_death_in_a_row_waits_twice_as_long_up_to_a_minute_and_one_after_a_good_minute_begins_anew() -> None:
+    seat = Seat(Device("cpu"), "tiny")
+
+    def wait_after(lived_seconds: float) -> int:
+        seat.started_at = time.monotonic() - lived_seconds
+        seat.empty(-9)
+        return round(seat.restart_at - time.monotonic())
+
+    assert [wait_after(59.0) for _ in range(7)] == [2, 4, 8, 16, 32, 60, 60]
+    assert [wait_after(60.0), wait_after(0.0)] == [1, 2]
+    assert seat.num_deaths == 9
+
+
 def starts(*ends: tuple[int, bool]) -> list[bool]:
     """Whether each of these ends (code, whether it was ready) takes the device out of service."""
     seat = Seat(Device("cpu"), "tiny")

@@ -5,6 +5,9 @@ from alembic import op
 revision = "0012"
 down_revision = "0010"
 
+#: a worker of the version before looks for jobs in ``running`` when it finishes, and there are none any more
+WANTS_A_STOPPED_FARM = True
+
 
 def upgrade() -> None:
     op.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running' AND pack_id IN"

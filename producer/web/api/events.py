@@ -9,9 +9,9 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from producer.web.callers import Farm, Reader
+from producer.web.farm import WebFarm
 from producer.web.happenings import News
 from producer.web.problems import problems
-from producer.web.pulse import Pulse
 
 router = APIRouter(tags=["events"], responses=problems(401, 403, 421, 422, 429, 503))
 
@@ -28,12 +28,12 @@ def events(farm: Farm, _caller: Reader) -> Response:
     """What happens: `batch`, `removed`, `worker`, `left` and `ledger`, first as it is now, then what changes. Ends
     after a quarter of an hour; browsers come again by themselves."""
     farm.pulse.check_room()  # an answer that has begun cannot say so any more
-    return StreamingResponse(_stream(farm.pulse), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return StreamingResponse(_stream(farm), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-async def _stream(pulse: Pulse) -> AsyncIterator[str]:
+async def _stream(farm: WebFarm) -> AsyncIterator[str]:
     ends_at = time.monotonic() + _STREAM_SECONDS
-    with pulse.listener() as listener:
+    with farm.metrics.event_stream(), farm.pulse.listener() as listener:
         yield "retry: 3000\n\n"
         while not listener.closed and time.monotonic() < ends_at:
             yield written(await listener.news(_HEARTBEAT_SECONDS))
