@@ -22,7 +22,7 @@ from farm import batches, ledger, packs
 from farm.database import Database
 from farm.leases import ledger_time
 from farm.schema import upgrade
-from producer import queries
+from producer import chores, queries
 from producer.job_results import job_results
 from producer.night import night
 from producer.rate import images_per_second
@@ -147,8 +147,8 @@ def _answers(database: Database, settings: Settings) -> dict[str, float]:
 def _asked_by_a_tick(database: Database) -> None:
     queries.waiting(database, 5.0)
     queries.releasable_batches(database)
-    queries.batches_to_sweep(database)
-    queries.abandoned_batches(database, 60.0)
+    queries.work_under_way(database, "sdxl")
+    chores.chores(database, 60.0)
     queries.pack_seconds(database, "sdxl")
     ledger.return_queued(database)
     ledger.expire_leases(database, 3)

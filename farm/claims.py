@@ -1,19 +1,28 @@
-"""Which pack a message stands for, and its claim: one statement, for ``farm/ledger.py`` alone, and its transaction."""
+"""Which pack a message stands for, and its claim: for ``farm/ledger.py`` alone, and its transaction.
 
+A claim writes the pack and its batch's counters, and none of the jobs. On PostgreSQL it is one statement.
+"""
+
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, TextClause, bindparam, text
+from sqlalchemy import Row, TextClause, bindparam, select, text
 
 from farm.database import Transaction
+from farm.moves import check_move, count
 from schemas.column_types import Utc
+from schemas.states import JobState
+from schemas.tables import Job, Pack
 
 #: A pack that has waited for so long is rendered before those of the shape that a device has.
 ODD_SHAPE_SECONDS: Final = 60.0
 
 
-def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None) -> Row[Any] | None:
-    """queued → running: the pack that suits the message; None where there is none. Returns what a worker is told of it.
+def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None
+          ) -> Sequence[Row[Any]]:  # fmt: skip
+    """queued → running: the pack that suits the message, with its jobs. Returns what a worker is told: a row for each
+    job, in order; none where there is no such pack.
 
     Without a ``pack_key`` it is the very pack. Else it is one of the same batch, so that the shares of batches stay
     what they are, and if possible of the key that the worker has rendered last, so that its device seldom changes
@@ -24,9 +33,10 @@ def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, p
     then: where all that had been are gone, a message stands for nothing, since packs that went back have others now,
     with messages of their own. A pack that has waited too long goes before everything.
     """
+    check_move(JobState.QUEUED, JobState.RUNNING)
     exact, suiting = _CLAIMS[tx.dialect]
     now = tx.given_now
-    return tx.execute(
+    claimed = tx.execute(
         exact if pack_key is None else suiting,
         {
             "pack_id": pack_id,
@@ -38,7 +48,22 @@ def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, p
             "odd_seconds": ODD_SHAPE_SECONDS,
             "odd": now and now - timedelta(seconds=ODD_SHAPE_SECONDS),
         },
-    ).one_or_none()
+    )
+    return claimed.all() if tx.dialect == "postgresql" else _counted(tx, claimed.one_or_none())
+
+
+def _counted(tx: Transaction, claimed: Row[Any] | None) -> Sequence[Row[Any]]:
+    """The second half, where a statement cannot do it all."""
+    if claimed is None:
+        return []
+    count(tx, claimed.batch_id, {JobState.QUEUED: -claimed.num_jobs, JobState.RUNNING: claimed.num_jobs})
+    jobs = select(Pack.id.label("pack_id"), Pack.batch_id, Pack.pair, Pack.pack_key, *_TOLD)
+    held = (Pack.id == claimed.id, Job.pack_id == Pack.id, Job.state == JobState.QUEUED)
+    return tx.execute(jobs.where(*held).order_by(Job.id)).all()
+
+
+#: what a worker is told of its job
+_TOLD: Final = (Job.id, Job.spec, Job.meta, Job.attempts, Job.isolated)
 
 
 #: words in braces are those of ``_words``
@@ -46,7 +71,16 @@ _CLAIM: Final = """
     UPDATE packs SET state = 'running', worker_id = :worker_id, claimed_at = {now}, lease_expires_at = {until}
     WHERE id = {which} AND state = 'queued' AND (start_before IS NULL OR start_before > {now})
         AND EXISTS (SELECT 1 FROM batches WHERE batches.id = packs.batch_id AND batches.state = 'open')
-    RETURNING id, batch_id, pair, pack_key
+    RETURNING id, batch_id, pair, pack_key, num_jobs
+"""
+_AT_ONCE: Final = """
+    WITH claimed AS ({claim}), counted AS (
+        UPDATE batches SET num_queued = num_queued - num_jobs, num_running = num_running + num_jobs
+        FROM claimed WHERE batches.id = claimed.batch_id
+    )
+    SELECT claimed.id AS pack_id, claimed.batch_id, claimed.pair, claimed.pack_key, jobs.id, spec, meta, attempts,
+           isolated
+    FROM claimed JOIN jobs ON jobs.pack_id = claimed.id AND jobs.state = 'queued' ORDER BY jobs.id
 """
 _SUITING: Final = """(
     SELECT coalesce(
@@ -66,22 +100,26 @@ def _words(now: str, until: str, odd: str, skip_locked: str) -> dict[str, str]:
     return {"now": now, "until": until, "odd": odd, "beside": beside, "ready": ready, "oldest": oldest}
 
 
-def _claims(words: dict[str, str]) -> tuple[TextClause, TextClause]:
+def _claims(words: dict[str, str], whole: str) -> tuple[TextClause, TextClause]:
     """Of the very pack, and of the one that suits."""
-    suiting = _CLAIM.format(**words, which=_SUITING.format(**words))
-    times = ("now", "until", "odd")
-    exact = text(_CLAIM.format(**words, which=":pack_id")).bindparams(*(bindparam(one, type_=Utc) for one in times[:2]))
-    return exact, text(suiting).bindparams(*(bindparam(one, type_=Utc) for one in times))
+    exact = whole.format(claim=_CLAIM.format(**words, which=":pack_id"))
+    suiting = whole.format(claim=_CLAIM.format(**words, which=_SUITING.format(**words)))
+    return _timed(exact, "now", "until"), _timed(suiting, "now", "until", "odd")
+
+
+def _timed(statement: str, *names: str) -> TextClause:
+    return text(statement).bindparams(*(bindparam(name, type_=Utc) for name in names))
 
 
 _CLAIMS: Final = {
-    "sqlite": _claims(_words(":now", ":until", ":odd", "")),
+    "sqlite": _claims(_words(":now", ":until", ":odd", ""), "{claim}"),
     "postgresql": _claims(
         _words(
             "coalesce(:now, statement_timestamp())",
             "coalesce(:until, statement_timestamp() + make_interval(secs => :lease_seconds))",
             "coalesce(:odd, statement_timestamp() - make_interval(secs => :odd_seconds))",
             "FOR UPDATE OF other SKIP LOCKED",
-        )
+        ),
+        _AT_ONCE,
     ),
 }

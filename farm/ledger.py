@@ -1,20 +1,23 @@
 """Every move of a job, one function per transaction. Nothing else writes ``jobs.state`` or ``packs.state``: with
-``staging``, ``queueing``, ``claims``, ``moves`` and ``results``, which are its statements and serve this file alone.
+``staging``, ``queueing``, ``claims``, ``moves``, ``results`` and ``finishing``, its statements, which serve it alone.
 
 Tables: batches, jobs, packs, images, results. Locks are taken in this order: pack, its jobs, its batch's counters.
+A job's row is written when it is released and when it ends or goes back. Between them its pack's row says whether it is
+queued or running (``job_states``), so whoever moves one of those has locked the pack.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, select, update
 
 from farm import results
 from farm.claims import claim
-from farm.database import Transaction, bulk_transaction, transaction
-from farm.moves import claim_jobs, count, end_if_empty, end_jobs, end_packs, move
-from farm.packs import held
+from farm.database import Transaction, bulk_transaction, statement, transaction
+from farm.finishing import finish_at_once
+from farm.moves import check_move, count, end_if_empty, end_packs, move
+from farm.packs import has_expired, held, may_not_begin
 from farm.queueing import next_packs, queue_jobs
 from farm.retries import Failure, verdict
 from farm.staging import insert_staged
@@ -100,8 +103,7 @@ def release_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int
 def return_queued(tx: Transaction, pair: str | None = None) -> int:
     """queued → pending: packs that may no longer begin, for their window has closed or their batch was paused; or every
     queued pack of a pair, for the order of its batches has changed. Returns how many packs."""
-    idle = or_(Pack.start_before <= tx.now, Pack.batch_id.in_(select(Batch.id).where(Batch.state == BatchState.PAUSED)))
-    which = idle if pair is None else Pack.pair == pair
+    which = may_not_begin(tx) if pair is None else Pack.pair == pair
     queued = select(Pack.id, Pack.batch_id).where(Pack.state == PackState.QUEUED, which)
     packs = tx.execute(queued.order_by(Pack.id).with_for_update()).all()
     for pack in packs:
@@ -113,39 +115,45 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
 # --- a worker's pack ----------------------------------------------------------------------------------------------
 
 
-@transaction
+@statement
 def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None = None
                ) -> ClaimedPack | None:  # fmt: skip
     """queued → running. None where there is nothing to claim: claimed, ended, canceled, too late, or never heard of.
 
     ``pack_key``: what the worker rendered last ("": nothing yet). Then another queued pack of the same batch may be
-    claimed in the place of this one (``claims.claim``).
+    claimed in the place of this one (``claims.claim``). A pack whose answer was lost goes back when its lease ends,
+    and another may be claimed meanwhile.
     """
-    pack = claim(tx, pack_id, worker_id, lease_seconds, pack_key)
-    if pack is None:
+    rows = claim(tx, pack_id, worker_id, lease_seconds, pack_key)
+    if not rows:
         return None
-    jobs = claim_jobs(tx, pack.id)
-    count(tx, pack.batch_id, {JobState.QUEUED: -len(jobs), JobState.RUNNING: len(jobs)})
-    claimed = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in jobs)
-    return ClaimedPack(pack.id, pack.batch_id, pack.pair, pack.pack_key, worker_id, claimed)
+    pack = rows[0]
+    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in rows)
+    return ClaimedPack(pack.pack_id, pack.batch_id, pack.pair, pack.pack_key, worker_id, jobs)
 
 
-@transaction
+@statement
 def finish_jobs(tx: Transaction, pack: ClaimedPack, environment: Environment, images: Sequence[FinishedImage]) -> None:
-    """running → done, with one image row and one result row each. Raises LeaseLostError when the pack is lost.
+    """running → done, with one image row and one result row each: all of them, or none. Raises LeaseLostError when the
+    pack is lost, or one of the jobs is no longer in it.
 
-    Repeated after a commit whose answer was lost, it leaves out what that commit recorded.
+    It may be repeated after a commit whose answer was lost: what that commit recorded is left as it is.
     """
-    _fence(tx, pack)
+    check_move(JobState.RUNNING, JobState.DONE)
+    finish = finish_at_once if tx.dialect == "postgresql" else _finish
+    if not finish(tx, pack, environment, images) and not results.are_recorded(tx, pack, images):
+        raise LeaseLostError(f"pack {pack.id} is no longer this worker's; what it rendered of it is not recorded")
+
+
+def _finish(tx: Transaction, pack: ClaimedPack, environment: Environment, images: Sequence[FinishedImage]) -> bool:
+    """Step by step, where a statement cannot do it all. False where nothing was done."""
     job_ids = {image.job_id for image in images}
-    moved = end_jobs(tx, *_jobs_of(pack, job_ids), **_NO_ERROR)
-    if moved != job_ids and not results.are_recorded(tx, pack, job_ids - moved):
-        raise LeaseLostError(f"pack {pack.id}: some of its jobs are no longer running")
-    if moved:
-        results.record(tx, pack, environment, [image for image in images if image.job_id in moved])
-        end_if_empty(tx, pack.id)
-    # Last, because it locks the batch's counters, for which every other worker of the batch waits.
-    count(tx, pack.batch_id, {JobState.RUNNING: -len(moved), JobState.DONE: len(moved)})
+    if job_ids - _left_in(tx, pack):
+        return False
+    move(tx, pack.batch_id, JobState.RUNNING, JobState.DONE, *_jobs_of(pack, job_ids), **_NO_ERROR)
+    results.record(tx, pack, environment, images)
+    end_if_empty(tx, pack.id)
+    return True
 
 
 @transaction
@@ -175,11 +183,11 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
 
     Without ``blames`` no job is suspected of the death: it was wanted.
     """
-    late = Pack.lease_expires_at < tx.now if worker_id is None else Pack.worker_id == worker_id
+    of_worker = and_(Pack.state == PackState.RUNNING, Pack.worker_id == worker_id)
     packs = tx.execute(
         select(Pack.id, Pack.batch_id, Batch.state.label("batch_state"))
         .join(Batch, Batch.id == Pack.batch_id)
-        .where(Pack.state == PackState.RUNNING, late)
+        .where(has_expired(tx) if worker_id is None else of_worker)
         .order_by(Pack.id)
         .with_for_update(of=Pack)
     ).all()
@@ -202,6 +210,12 @@ def _fence(tx: Transaction, pack: ClaimedPack) -> None:
         raise LeaseLostError(f"pack {pack.id} is no longer this worker's; what it rendered of it is not recorded")
 
 
+def _left_in(tx: Transaction, pack: ClaimedPack) -> set[int]:
+    """Its jobs, if it is still in the worker's hands, that have neither ended nor gone back."""
+    left = select(Job.id).join(Pack, Pack.id == Job.pack_id).where(held(pack.id, pack.worker_id))
+    return set(tx.execute(left.where(Job.state == JobState.QUEUED)).scalars())
+
+
 def _jobs_of(pack: ClaimedPack, job_ids: Collection[int]) -> tuple[ColumnElement[bool], ...]:
     return (Job.pack_id == pack.id, Job.id.in_(job_ids))
 
@@ -211,7 +225,7 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
     pack = tx.execute(select(Pack.num_jobs, Pack.rendering_at).where(Pack.id == pack_id)).one()
     rows = tx.execute(
         select(Job.id, Job.attempts, Job.isolated)
-        .where(Job.pack_id == pack_id, Job.state == JobState.RUNNING, *where)
+        .where(Job.pack_id == pack_id, Job.state == JobState.QUEUED, *where)
         .order_by(Job.id)
     ).all()
     for job in rows:

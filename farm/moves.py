@@ -1,35 +1,23 @@
 """How jobs, packs and counters are moved: for ``farm/ledger.py`` alone, and its transaction."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Update, exists, update
+from sqlalchemy import ColumnElement, Update, exists, update
 
 from farm.database import Transaction
+from farm.job_states import written
 from schemas.states import JobState, PackState, may_move
 from schemas.tables import Batch, Job, Pack
-
-#: what a worker is told of its job
-_CLAIMED: Final = (Job.id, Job.spec, Job.meta, Job.attempts, Job.isolated)
 
 
 def move(tx: Transaction, batch_id: int, old: JobState, new: JobState, *where: ColumnElement[bool],
          **values: Any) -> int:  # fmt: skip
-    """Moves jobs of the batch, those in ``old`` that ``where`` names, to ``new``, and its counters with them."""
+    """Moves jobs of the batch, those in ``old`` that ``where`` names, to ``new``, and its counters with them. Of jobs
+    that are queued or running, ``where`` names the pack, which the transaction has locked: their rows say the same."""
     moved = tx.execute(_moving(old, new, *where, **values)).rowcount
     count(tx, batch_id, {old: -moved, new: moved})
     return moved
-
-
-def claim_jobs(tx: Transaction, pack_id: str) -> Sequence[Row[Any]]:
-    """queued → running, without the counters: the pack's jobs. Returns what a worker is told of them."""
-    claimed = _moving(JobState.QUEUED, JobState.RUNNING, Job.pack_id == pack_id)
-    return sorted(tx.execute(claimed.returning(*_CLAIMED)).all(), key=lambda job: job.id)
-
-
-def end_jobs(tx: Transaction, *where: ColumnElement[bool], **values: Any) -> frozenset[int]:
-    """running → done, without the counters. Returns which were moved."""
-    return frozenset(tx.execute(_moving(JobState.RUNNING, JobState.DONE, *where, **values).returning(Job.id)).scalars())
 
 
 def _moving(old: JobState, new: JobState, *where: ColumnElement[bool], **values: Any) -> Update:
@@ -37,7 +25,7 @@ def _moving(old: JobState, new: JobState, *where: ColumnElement[bool], **values:
     check_move(old, new)
     if new == JobState.PENDING:
         values["pack_id"] = None
-    return update(Job).where(Job.state == old, *where).values(state=new, **values)
+    return update(Job).where(Job.state == written(old), *where).values(state=new, **values)
 
 
 def check_move(old: JobState, new: JobState) -> None:
@@ -59,6 +47,6 @@ def end_packs(tx: Transaction, state: PackState, *where: ColumnElement[bool]) ->
 
 
 def end_if_empty(tx: Transaction, pack_id: str) -> None:
-    """The pack is finished where no job of it is left in ``running``."""
-    left = exists().where(Job.pack_id == pack_id, Job.state == JobState.RUNNING)
+    """A pack that ran is finished where it holds no job any more."""
+    left = exists().where(Job.pack_id == pack_id, Job.state == JobState.QUEUED)
     end_packs(tx, PackState.FINISHED, Pack.id == pack_id, ~left)

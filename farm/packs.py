@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, exists, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 
 from farm.database import Transaction, question, statement
 from schemas.records import ClaimedJob, ClaimedPack
@@ -19,6 +19,17 @@ MAY_FINISH: Final = exists().where(Batch.id == Pack.batch_id, Batch.stops_runnin
 def held(pack_id: str, worker_id: str) -> ColumnElement[bool]:
     """The pack is still in this worker's hands."""
     return and_(Pack.id == pack_id, Pack.worker_id == worker_id, Pack.state == PackState.RUNNING)
+
+
+def has_expired(tx: Transaction) -> ColumnElement[bool]:
+    """Of a pack: it runs, and its lease has run out."""
+    return and_(Pack.state == PackState.RUNNING, Pack.lease_expires_at < tx.from_now())
+
+
+def may_not_begin(tx: Transaction) -> ColumnElement[bool]:
+    """Of a queued pack: its window has closed, or its batch was paused."""
+    paused = Pack.batch_id.in_(select(Batch.id).where(Batch.state == BatchState.PAUSED))
+    return or_(Pack.start_before <= tx.from_now(), paused)
 
 
 @statement
@@ -63,6 +74,6 @@ def in_rendering(tx: Transaction, worker_id: str) -> ClaimedPack | None:
     pack = tx.execute(select(Pack).where(*begun).order_by(Pack.rendering_at.desc()).limit(1)).one_or_none()
     if pack is None:
         return None
-    running = select(Job).where(Job.pack_id == pack.id, Job.state == JobState.RUNNING).order_by(Job.id)
-    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in tx.execute(running))
+    left = select(Job).where(Job.pack_id == pack.id, Job.state == JobState.QUEUED).order_by(Job.id)
+    jobs = tuple(ClaimedJob(row.id, row.spec, row.meta, row.attempts, row.isolated) for row in tx.execute(left))
     return ClaimedPack(pack.id, pack.batch_id, pack.pair, pack.pack_key, worker_id, jobs)

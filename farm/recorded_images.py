@@ -13,6 +13,7 @@ from sqlalchemy import select
 from farm.database import Database, Transaction, question
 from farm.image_file import read_image_file
 from farm.image_store import read_image
+from farm.job_states import STATE
 from farm.schema import ensure_schema
 from schemas.errors import InputError, NotFoundError
 from schemas.provenance import RECORD_VERSION, Environment, Provenance
@@ -88,9 +89,9 @@ def recorded_job(tx: Transaction, batch_id: int, number: int) -> Recorded:
     name = f"{batch_id}/{number}"
     images = (Image.uri, Image.sha256, Image.pixel_sha256)
     row = tx.execute(
-        select(Job.state, Job.spec, Job.meta, Result.provenance, EnvironmentRow.content, *images)
+        select(STATE.label("state"), Job.spec, Job.meta, Result.provenance, EnvironmentRow.content, *images)
         .join_from(Job, Result, isouter=True)
-        .join(EnvironmentRow, isouter=True)
+        .join(EnvironmentRow, EnvironmentRow.digest == Result.environment_digest, isouter=True)
         .join(Image, Result.image_id == Image.id, isouter=True)
         .where(Job.batch_id == batch_id, Job.number == number)
     ).one_or_none()

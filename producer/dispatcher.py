@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from threading import Event
 from typing import Final
@@ -18,10 +18,11 @@ from farm.broker import Broker
 from farm.database import Database
 from farm.leases import DISPATCHER, drop_lease, hold_lease, ledger_time
 from farm.workers import live_workers
-from producer import queries
+from producer import chores, queries
+from producer.chores import Chores
 from producer.firings import Firings
 from producer.outlook import outlook
-from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
+from producer.release import BatchShare, Turns, is_disputed, packs_wanted, start_before, work_of
 from producer.steadiness import Steadiness
 from producer.webhooks import Webhooks
 from schemas.errors import BrokerRefusedError, UnavailableError
@@ -107,14 +108,16 @@ class Dispatcher:
             UnavailableError: ledger or Redis. What was committed before stays; the next tick goes on from there.
         """
         lease_seconds = max(self._settings.lease_seconds / 2, 3 * self._settings.tick_seconds)
-        may_expire = self._look()
+        todo = chores.chores(self._database, ABANDONED_SECONDS)
+        may_expire = self._steadiness.answered(todo.now)
         if self._firings is not None:
             self._firings.tend()
         if not hold_lease(self._database, DISPATCHER, self._holder, lease_seconds):
             return Tick()
-        num_expired = self._expire() if may_expire else 0
-        num_canceled = self._sweep()
-        self._say_what_will_be_late()
+        num_expired = self._expire() if may_expire and todo.expired else 0
+        num_canceled = self._sweep(todo)
+        if todo.with_deadline:
+            self._say_what_will_be_late()
         self._webhooks.note()
         self._look()  # a long tick is no time in which the ledger did not answer
         waiting = queries.waiting(self._database, REPUBLISH_SECONDS)
@@ -126,20 +129,21 @@ class Dispatcher:
             raise refusals[0]
         return Tick(num_released, num_republished, num_expired, num_canceled)
 
-    def _look(self) -> bool:
-        """Whether leases that ran out were somebody's fault."""
-        return self._steadiness.answered(ledger_time(self._database))
+    def _look(self) -> None:
+        """Leases that run out while the ledger does not answer are nobody's fault."""
+        self._steadiness.answered(ledger_time(self._database))
 
-    def _sweep(self) -> int:
-        for batch_id in queries.abandoned_batches(self._database, ABANDONED_SECONDS):
+    def _sweep(self, todo: Chores) -> int:
+        for batch_id in chores.abandoned_batches(self._database, ABANDONED_SECONDS) if todo.abandoned else ():
             log.warning("batch %d is discarded: no row of it came for a day, and it was never opened", batch_id)
             batches.discard_batch(self._database, batch_id)
-        ledger.return_queued(self._database)
-        canceled = queries.batches_to_sweep(self._database)
+        if todo.not_to_begin:
+            ledger.return_queued(self._database)
+        canceled = chores.batches_to_sweep(self._database) if todo.to_sweep else ()
         return sum(ledger.sweep_canceled(self._database, batch_id) for batch_id in canceled)
 
     def _say_what_will_be_late(self) -> None:
-        for batch in queries.batches_with_deadline(self._database):
+        for batch in chores.batches_with_deadline(self._database):
             late = outlook(self._database, batch, self._settings.window).late
             if late is not None and batch.id not in self._said_late:
                 log.warning("batch %d (%s) %s", batch.id, printable(batch.name), late)
@@ -168,7 +172,7 @@ class Dispatcher:
         for pair in {share.pair for share in shares}:
             num_queued = waiting[pair].num_packs if pair in waiting else 0
             wanted = packs_wanted(workers.get(pair, 0), num_queued, self._settings.queued_packs_per_worker)
-            pack_ids = self._release_packs(self._in_time(pair, shares), wanted)
+            pack_ids = self._release_packs(self._in_time(pair, shares), wanted) if wanted else []
             num_released += len(pack_ids)
             with _noted(refusals):
                 self._publish(pair, pack_ids)
@@ -177,6 +181,9 @@ class Dispatcher:
     def _in_time(self, pair: str, shares: Sequence[BatchShare]) -> dict[BatchShare, datetime | None]:
         """The pair's batches of which a pack may begin now, each with the time until which it may; None: always."""
         shares = [share for share in shares if share.pair == pair]
+        if is_disputed(shares):
+            work = queries.work_under_way(self._database, pair)
+            shares = [replace(share, work=work.get(share.id, 0.0)) for share in shares]
         if not any(share.window or self._settings.window for share in shares):
             return dict.fromkeys(shares)
         now, seconds = ledger_time(self._database), queries.pack_seconds(self._database, pair)

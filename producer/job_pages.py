@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Select, func, select
 
 from farm.database import Transaction, question
+from farm.job_states import is_in
 from producer.job_results import JobResult, job_result, jobs_with_images
 from schemas.errors import NotFoundError
 from schemas.states import JobState, PackState
@@ -36,13 +37,13 @@ def jobs_after(tx: Transaction, batch_id: int, after: int, states: Collection[Jo
     ours = jobs_with_images().add_columns(Job.id.label("job_id")).where(Job.batch_id == batch_id)
     if not states:
         return _page(tx, ours, Job.number, after, limit)
-    wanted = ours.where(Job.state.in_(states))
+    wanted = ours.where(is_in(states))
     if set(states) == {JobState.FAILED}:
         return _page(tx, wanted, Job.id, after, limit)
     if set(states) <= _IN_HAND:
         live = select(Pack.id).where(Pack.batch_id == batch_id, Pack.state.in_((PackState.QUEUED, PackState.RUNNING)))
         in_hand = jobs_with_images().add_columns(Job.id.label("job_id")).where(Job.pack_id.in_(live))
-        return _page(tx, in_hand.where(Job.state.in_(states)), Job.id, after, limit)
+        return _page(tx, in_hand.where(is_in(states)), Job.id, after, limit)
     last = tx.execute(select(func.max(Job.number)).where(Job.batch_id == batch_id)).scalar_one() or 0
     end = min(after + _LOOKED_THROUGH, last)
     page = _page(tx, wanted.where(Job.number <= end), Job.number, after, limit)

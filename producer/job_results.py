@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Select, select
 
 from farm.database import Database, Transaction, question
+from farm.job_states import STATE
 from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Image, Job, Result
@@ -51,8 +52,9 @@ class JobResult:
 
 
 _COLUMNS: Final = (
-    *(Job.batch_id, Job.number, Job.state, Job.spec.label("spec_json"), Job.meta, Job.attempts, Job.error_code),
-    *(Job.error, Image.uri, Image.sha256, Image.width, Image.height, Image.size_bytes, Result.finished_at),
+    *(Job.batch_id, Job.number, STATE.label("state"), Job.spec.label("spec_json"), Job.meta, Job.attempts),
+    *(Job.error_code, Job.error),
+    *(Image.uri, Image.sha256, Image.width, Image.height, Image.size_bytes, Result.finished_at),
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, ColumnElement, cast, func, select
 
 from farm.database import Database, Transaction, question
+from farm.job_states import is_in
 from producer.job_pages import JobPage, jobs_after
 from producer.job_results import job_result, jobs_with_images
 from schemas.states import JobState
@@ -57,7 +58,7 @@ def _looked_through(tx: Transaction, batch_id: int, wanted: Wanted, after: int, 
 
 def _conditions(tx: Transaction, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
     if wanted.states:
-        yield Job.state.in_(wanted.states)
+        yield is_in(wanted.states)
     if wanted.size:
         yield Job.pack_key.startswith(f"{wanted.size}/", autoescape=True)
     if wanted.scheduler:

@@ -1,14 +1,15 @@
 """Questions to the ledger. Nothing here changes a row."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, union_all
 
 from farm.database import Database, Transaction, question
+from farm.job_states import STATE
 from producer.release import BatchShare, work_of
 from schemas.column_types import Utc
 from schemas.errors import NotFoundError
@@ -105,13 +106,14 @@ def releasable_batches(tx: Transaction) -> list[BatchShare]:
     columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
     in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
     rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
-    work = _work_under_way(tx)
-    return [BatchShare(**row._mapping, work=work[row.id]) for row in rows]
+    return [BatchShare(**row._mapping) for row in rows]
 
 
-def _work_under_way(tx: Transaction) -> dict[int, float]:
-    """batch → the work in its packs that are queued or running."""
-    packs = select(Pack.batch_id, Pack.pack_key, Pack.num_jobs)  # each state has an index of its own
+@question
+def work_under_way(tx: Transaction, pair: str) -> Mapping[int, float]:
+    """batch → the work in its packs that are queued or running, for the batches of the pair."""
+    packs = select(Pack.batch_id, Pack.pack_key, Pack.num_jobs).where(Pack.pair == pair)
+    # Each state has an index of its own.
     live = union_all(*(packs.where(Pack.state == state) for state in _LIVE)).subquery().c
     num_jobs = func.sum(live.num_jobs).label("num_jobs")
     rows = tx.execute(select(live.batch_id, live.pack_key, num_jobs).group_by(live.batch_id, live.pack_key))
@@ -127,21 +129,6 @@ def pack_seconds(tx: Transaction, pair: str) -> float:
     finished = (Pack.pair == pair, Pack.state == PackState.FINISHED, Pack.rendering_at.is_not(None))
     last = select(Pack.rendering_at, Pack.ended_at).where(*finished).order_by(Pack.ended_at.desc()).limit(_LAST_PACKS)
     return max(((row.ended_at - row.rendering_at).total_seconds() for row in tx.execute(last)), default=0.0)
-
-
-@question
-def batches_to_sweep(tx: Transaction) -> Sequence[int]:
-    """Canceled batches that still have jobs to move, or packs to end."""
-    packs = exists().where(Pack.batch_id == Batch.id, Pack.state == PackState.QUEUED)
-    left = or_(Batch.num_pending + Batch.num_queued > 0, packs)
-    return tx.execute(select(Batch.id).where(Batch.state == BatchState.CANCELED, left)).scalars().all()
-
-
-@question
-def abandoned_batches(tx: Transaction, silent_seconds: float) -> Sequence[int]:
-    """Batches that were never opened and got no row for so long: whoever submitted them is gone."""
-    silent = func.coalesce(Batch.staged_at, Batch.created_at, type_=Utc) < tx.from_now(-silent_seconds)
-    return tx.execute(select(Batch.id).where(Batch.state == BatchState.STAGING, silent)).scalars().all()
 
 
 @question
@@ -187,14 +174,6 @@ def twins(tx: Transaction, batch_id: int, pair_fingerprint: str, after: int, lim
     columns = select(Job.id, Image.id.label("image_id"), Image.uri).join(Image, same)
     rows = tx.execute(columns.where(*pending).order_by(Job.id, Image.id).limit(limit))
     return [Twin(row.id, row.image_id, row.uri) for row in rows]
-
-
-@question
-def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
-    """Those of the open and paused ones that are not done."""
-    live = (Batch.state.in_((BatchState.OPEN, BatchState.PAUSED)), Batch.deadline.is_not(None))
-    rows = tx.execute(select(*SUMMARY).where(*live))
-    return [batch for row in rows if not (batch := BatchSummary(**row._mapping)).ended]
 
 
 @question
@@ -280,7 +259,7 @@ def failed_jobs(database: Database, batch_id: int) -> Iterator[Row[Any]]:
 
 def outcomes(database: Database, batch_id: int) -> Iterator[Row[Any]]:
     """Every job of the batch with its state, its image's URI or None, and its error; in order, a page at a time."""
-    jobs = select(Job.number, Job.spec, Job.state, Job.error, Image.uri).select_from(Job)
+    jobs = select(Job.number, Job.spec, STATE.label("state"), Job.error, Image.uri).select_from(Job)
     pictured = jobs.outerjoin(Result, Result.job_id == Job.id).outerjoin(Image, Image.id == Result.image_id)
     return _paged(database, pictured.where(Job.batch_id == batch_id).order_by(Job.number))
 

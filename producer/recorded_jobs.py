@@ -9,8 +9,10 @@ from producer.finding import RESTORE_LEDGER, Finding
 from schemas.digest import sha256_hex
 from schemas.states import BatchState, JobState, PackState
 
-#: the state that the pack must have whose jobs are in the state
-_PACK_OF: Final = {JobState.QUEUED: PackState.QUEUED, JobState.RUNNING: PackState.RUNNING}
+#: those that a row of ``jobs`` can say (``farm.job_states``)
+_WRITTEN: Final = frozenset(JobState) - {JobState.RUNNING}
+#: of a pack that holds what is queued
+_LIVE: Final = (PackState.QUEUED, PackState.RUNNING)
 #: of a pack that holds the job, in which an ended job may not be
 _NOT_YET_ENDED: Final = {
     JobState.DONE: (PackState.QUEUED,),
@@ -21,7 +23,8 @@ _NOT_YET_ENDED: Final = {
 
 @dataclass(frozen=True)
 class RecordedJob:
-    """A row of ``jobs`` with its pack's state and what its result row says; None where there is no such row."""
+    """A row of ``jobs`` with its pack's state and what its result row says; None where there is no such row. ``state``:
+    as the row says it."""
 
     id: int
     batch_id: int
@@ -33,6 +36,8 @@ class RecordedJob:
     pack_state: str | None
     image_id: int | None
     image_spec_digest: str | None
+    #: what its result names and is not there: environment, worker, pack
+    lacking: str = ""
 
     @property
     def name(self) -> str:
@@ -41,7 +46,7 @@ class RecordedJob:
 
 @dataclass(frozen=True)
 class CountedBatch:
-    """A batch, its counters, and how many jobs it has in which state."""
+    """A batch, its counters, and how many jobs it has in which state, by their packs too."""
 
     id: int
     state: str
@@ -51,7 +56,7 @@ class CountedBatch:
 
 @dataclass(frozen=True)
 class LivePack:
-    """A pack that is queued, running, or in no state that there is. ``num_jobs``: those in the state that it is in."""
+    """A pack that is queued, running, or in no state that there is. ``num_jobs``: those that it holds."""
 
     id: str
     batch_id: int
@@ -72,6 +77,10 @@ def job_findings(job: RecordedJob) -> Iterator[Finding]:
         yield Finding(
             job.name, "no_image", f"its result names image {job.image_id}, which has no row; {RESTORE_LEDGER}"
         )
+    if job.lacking:
+        yield Finding(
+            job.name, "no_row", f"there is no row of its result's {' and '.join(job.lacking.split())}; {RESTORE_LEDGER}"
+        )
     if sha256_hex(job.spec) != job.spec_digest:
         yield Finding(job.name, "spec", f"its spec is not the one of its digest; {RESTORE_LEDGER}")
     elif job.image_spec_digest not in (None, job.spec_digest):
@@ -79,22 +88,22 @@ def job_findings(job: RecordedJob) -> Iterator[Finding]:
 
 
 def _state_flaw(job: RecordedJob) -> str | None:
-    if job.state not in list(JobState):
-        return f"its state {job.state!r} is none that a job can have"
+    if job.state not in _WRITTEN:
+        return f"its state {job.state!r} is none that a job's row can have"
     state = JobState(job.state)
     if state == JobState.PENDING:
         return None if job.pack_id is None else f"is pending and held by pack {job.pack_id}"
-    if state in _PACK_OF:
-        return _pack_flaw(job, _PACK_OF[state])
+    if state == JobState.QUEUED:
+        return _pack_flaw(job)
     if job.pack_state in _NOT_YET_ENDED.get(state, ()):
         return f"is {state}, and its pack {job.pack_id} is {job.pack_state}"
     return None
 
 
-def _pack_flaw(job: RecordedJob, wanted: PackState) -> str | None:
+def _pack_flaw(job: RecordedJob) -> str | None:
     if job.pack_id is None:
         return f"is {job.state} and in no pack"
-    return None if job.pack_state == wanted else f"is {job.state}, and its pack {job.pack_id} is {job.pack_state}"
+    return None if job.pack_state in _LIVE else f"is {job.state}, and its pack {job.pack_id} is {job.pack_state}"
 
 
 def batch_findings(batch: CountedBatch) -> Iterator[Finding]:
@@ -128,7 +137,7 @@ def pack_finding(pack: LivePack, lost_before: datetime, dispatcher_lives: bool) 
         sentence = f"its state {pack.state!r} is none that a pack can have; {RESTORE_LEDGER}"
         return Finding(name, "pack_state", sentence)
     if not pack.num_jobs:
-        return Finding(name, "empty_pack", f"is {pack.state}, and none of its jobs is; {RESTORE_LEDGER}")
+        return Finding(name, "empty_pack", f"is {pack.state}, and holds no job; {RESTORE_LEDGER}")
     expired = pack.state == PackState.RUNNING and (pack.lease_expires_at or lost_before) < lost_before
     if expired and not dispatcher_lives:
         since = f"{pack.lease_expires_at:%Y-%m-%d %H:%M} UTC"

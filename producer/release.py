@@ -1,30 +1,37 @@
 """How many packs a queue should hold, and of which batches: pure policy."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from schemas.windows import Window, open_until
+
+#: of a full queue, which is then filled up
+_REFILL_SHARE: Final = 1 / 8
 
 
 @dataclass(frozen=True)
 class BatchShare:
     """What the dispatcher knows of an open batch when it decides. ``work``: of its jobs that are queued or running, as
-    ``work_of`` counts it."""
+    ``work_of`` counts it; asked where it decides anything (``is_disputed``)."""
 
     id: int
     pair: str
     priority: int
     weight: float
     num_pending: int
-    work: float
+    work: float = 0.0
     window: str | None = None
 
 
 def packs_wanted(num_workers: int, num_queued: int, packs_per_worker: int) -> int:
-    """How many packs to add, so that each live worker finds a few. A queue without workers is primed for one: it
-    starts at once when a worker comes."""
-    return max(0, max(1, num_workers) * packs_per_worker - num_queued)
+    """How many packs to add, so that each live worker finds a few; none before an eighth of them is missing, for many
+    at once are released for little more than one. A queue without workers is primed for one: it starts at once when a
+    worker comes."""
+    num_full = max(1, num_workers) * packs_per_worker
+    missing = num_full - num_queued
+    return missing if missing > 0 and missing >= num_full * _REFILL_SHARE else 0
 
 
 def work_of(pack_key: str, num_jobs: int) -> float:
@@ -43,6 +50,11 @@ def start_before(windows: Iterable[Window], now: datetime, pack_seconds: float) 
     if closes is None or closes - now <= timedelta(seconds=pack_seconds):
         return None
     return closes - timedelta(seconds=pack_seconds)
+
+
+def is_disputed(batches: Collection[BatchShare]) -> bool:
+    """Whether two have the same priority: then it matters how much of each is under way."""
+    return len({batch.priority for batch in batches}) < len(batches)
 
 
 class Turns:

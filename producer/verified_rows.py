@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Text, cast, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Row, Text, and_, case, cast, exists, func, literal, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from farm.database import Database, Transaction, question
+from farm.job_states import STATE
 from farm.leases import DISPATCHER
 from producer.recorded_jobs import CountedBatch, LivePack
 from schemas.states import BatchState, JobState, PackState
-from schemas.tables import Batch, Image, Job, Lease, Pack, Result
+from schemas.tables import Batch, EnvironmentRow, Image, Job, Lease, Pack, Result, Worker
 
 _PAGE: Final = 500
 _SHOWN: Final = 20
@@ -19,17 +20,32 @@ _ENDED_PACKS: Final = tuple(state for state in PackState if state not in (PackSt
 _OTHER: Final = aliased(Result)
 _OTHERS_JOB: Final = aliased(Job)
 
+_ITS_PACK: Final = aliased(Pack)
+
+
+def _unless(name: str, its_row: ColumnElement[bool]) -> ColumnElement[str]:
+    missing = and_(Result.job_id.is_not(None), ~exists().where(its_row).correlate(Result))
+    return case((missing, literal(f"{name} ")), else_=literal(""))
+
+
+#: what a result names and is not there, where no foreign key sees to it
+_LACKING: Final = (
+    _unless("environment", EnvironmentRow.digest == Result.environment_digest)
+    + _unless("worker", Worker.id == Result.worker_id)
+    + _unless("pack", _ITS_PACK.id == Result.pack_id)
+)
 _JOB: Final = (
     *(Job.id, Job.batch_id, Job.number, Job.state, Job.spec, Job.spec_digest, Job.pack_id),
     *(Pack.state.label("pack_state"), Result.image_id, Image.spec_digest.label("image_spec_digest")),
     *(Image.uri, Image.sha256, Image.pixel_sha256, Image.size_bytes, Image.width, Image.height, Image.format),
+    _LACKING.label("lacking"),
     cast(Result.provenance, Text).label("provenance"),  # as text: what is no JSON is a finding, and not an error
 )
 
 
 @question
 def ledger_flaws(tx: Transaction) -> list[str]:
-    """What SQLite's own checks say of the file; PostgreSQL keeps its pages and references itself."""
+    """What SQLite's own checks say of the file; PostgreSQL keeps its pages and keys itself."""
     if tx.dialect != "sqlite":
         return []
     damage = [row[0] for row in tx.connection.exec_driver_sql(f"PRAGMA quick_check({_SHOWN})") if row[0] != "ok"]
@@ -55,9 +71,9 @@ def batch_ids(database: Database) -> Iterator[int]:
 def counted_batch(tx: Transaction, batch_id: int) -> CountedBatch | None:
     """One statement, so that counters and jobs are of one moment. None for a batch that was discarded meanwhile."""
     counters = [getattr(Batch, f"num_{state}") for state in JobState]
-    counted = select(Batch.state, *counters, Job.state.label("job_state"), func.count(Job.id).label("num_jobs"))
+    counted = select(Batch.state, *counters, STATE.label("job_state"), func.count(Job.id).label("num_jobs"))
     jobs_of = counted.outerjoin(Job, Job.batch_id == Batch.id).where(Batch.id == batch_id)
-    rows = tx.execute(jobs_of.group_by(Batch.id, Job.state)).all()
+    rows = tx.execute(jobs_of.group_by(Batch.id, "job_state")).all()
     if not rows:
         return None
     counters_of = {state: getattr(rows[0], f"num_{state}") for state in JobState}
@@ -95,7 +111,7 @@ def num_jobs_of(tx: Transaction, image_id: int) -> int:
 @question
 def live_packs(tx: Transaction, batch_id: int) -> list[LivePack]:
     """The batch's packs that have not ended as a pack can."""
-    held = select(func.count()).where(Job.pack_id == Pack.id, Job.state == Pack.state).scalar_subquery()
+    held = select(func.count()).where(Job.pack_id == Pack.id, Job.state == JobState.QUEUED).scalar_subquery()
     columns = (Pack.id, Pack.batch_id, Pack.state, Pack.lease_expires_at, held.label("num_jobs"))
     rows = tx.execute(select(*columns).where(Pack.batch_id == batch_id, Pack.state.not_in(_ENDED_PACKS)))
     return [LivePack(**row._mapping) for row in rows]

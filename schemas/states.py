@@ -10,7 +10,7 @@ class JobState(StrEnum):
 
     PENDING = "pending"  #: waits in the ledger
     QUEUED = "queued"  #: in a pack that waits for a worker
-    RUNNING = "running"  #: in a pack that a worker has claimed
+    RUNNING = "running"  #: in a pack that a worker has claimed; its row says ``queued`` on (``farm.job_states``)
     DONE = "done"  #: has exactly one result row
     FAILED = "failed"  #: permanent error, or attempts used up
     CANCELED = "canceled"
@@ -19,7 +19,7 @@ class JobState(StrEnum):
 class PackState(StrEnum):
     QUEUED = "queued"  #: released; a message hints at it
     RUNNING = "running"  #: claimed, lease held
-    FINISHED = "finished"  #: every job of it has left ``running``
+    FINISHED = "finished"  #: it was claimed, and every job of it has ended or gone back
     RETURNED = "returned"  #: given back by its worker
     EXPIRED = "expired"  #: its lease ran out
     CANCELED = "canceled"  #: its batch was canceled before a worker claimed it
@@ -40,7 +40,7 @@ class FiringState(StrEnum):
     SKIPPED = "skipped"  #: was missed, and its schedule skips such
 
 
-#: from → to: every move that ``farm/ledger.py`` makes, and no other
+#: from → to: every move that ``farm/ledger.py`` makes, and no other; queued → running by the pack's row alone
 JOB_MOVES: Final = MappingProxyType(
     {
         JobState.PENDING: frozenset({JobState.QUEUED, JobState.DONE, JobState.CANCELED}),

@@ -201,17 +201,22 @@ class Image(Table):
 
 
 class Result(Table):
-    """How one job was done: exactly one row for each job that is ``done``."""
+    """How one job was done: exactly one row for each job that is ``done``.
+
+    Environment, worker and pack have no foreign keys: the same three would be looked up for each of a pack's jobs. They
+    are known when the row is written (``farm/finishing.py``), none is removed while a result names it, and `nightshift
+    verify` looks.
+    """
 
     __tablename__ = "results"
 
     job_id: Mapped[int] = mapped_column(BigId, ForeignKey("jobs.id"), primary_key=True, autoincrement=False)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    environment_digest: Mapped[str] = mapped_column(ForeignKey("environments.digest"))
+    environment_digest: Mapped[str] = mapped_column(String(64))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
-    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
+    worker_id: Mapped[str] = mapped_column(String(32))
     #: looked for when a pack is removed
-    pack_id: Mapped[str] = mapped_column(ForeignKey("packs.id"), index=True)
+    pack_id: Mapped[str] = mapped_column(String(32), index=True)
     attempt: Mapped[int]
     #: of the job's forward pass, shared by its images
     render_seconds: Mapped[float]

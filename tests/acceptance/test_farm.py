@@ -15,6 +15,7 @@ from sqlalchemy import Select, select, text
 
 from farm.broker import Broker
 from farm.database import Database
+from farm.job_states import STATE
 from farm.redis_client import redis_client
 from farm.schema import head_revision
 from schemas.tables import Image, Job, Pack, Result, Worker
@@ -22,7 +23,7 @@ from tests.acceptance.conftest import SMALL, Commands, Farm, wait_until
 
 
 def states(farm: Farm) -> Counter:
-    return Counter(state for (state,) in farm.rows(select(Job.state).where(Job.batch_id == farm.newest_batch())))
+    return Counter(state for (state,) in farm.rows(select(STATE).where(Job.batch_id == farm.newest_batch())))
 
 
 def packs(farm: Farm) -> Select:

@@ -18,6 +18,7 @@ def apply(name: str) -> None:
             return
         case "fence":
             ledger._fence = lambda *_: None
+            ledger._left_in = lambda _, pack: {job.id for job in pack.jobs}
             ledger._jobs_of = _whoever_has_them
             packs.renew_leases = _told_to_go_on(packs.renew_leases)
         case "release":

@@ -173,7 +173,7 @@ class Farm:
         return int(
             self.ask(
                 "SELECT count(*) FROM jobs JOIN batches ON batches.id = jobs.batch_id"
-                " WHERE batches.state = 'open' AND jobs.state IN ('pending', 'queued', 'running')"
+                " WHERE batches.state = 'open' AND jobs.state IN ('pending', 'queued')"
             )[0][0]
         )
 
@@ -183,7 +183,8 @@ class Farm:
         return int(
             self.ask(
                 "SELECT count(*) FROM jobs JOIN batches ON batches.id = jobs.batch_id"
-                f" WHERE batches.state = 'open' AND batches.pair = '{PAIR}' AND (jobs.state = 'queued'"
+                " LEFT JOIN packs ON packs.id = jobs.pack_id AND packs.state = 'queued'"
+                f" WHERE batches.state = 'open' AND batches.pair = '{PAIR}' AND (packs.id IS NOT NULL"
                 f" OR (jobs.state = 'pending' AND (jobs.retry_at IS NULL OR jobs.retry_at < {now})))"
             )[0][0]
         )

@@ -8,6 +8,7 @@ import time
 from farm.redis_client import redis_client
 from tests.chaos.farm import Farm, wait_for
 from tests.chaos.firing import FIRE_SECONDS
+from tests.chaos.proxy import CUTS, ENDS
 
 
 def redis_killed(farm: Farm, chance: random.Random, short: bool) -> None:
@@ -49,12 +50,16 @@ def postgres_shut_down(farm: Farm, chance: random.Random, short: bool) -> None:
 
 
 def commit_cut(farm: Farm, chance: random.Random, short: bool) -> None:
-    """The backend or its connection ends in mid-COMMIT: the commit is lost, or done and only its answer is lost."""
+    """The backend or its connection ends in mid-COMMIT: the commit is lost, or done and only its answer is lost.
+    A worker's finish is one statement, which commits by itself."""
     assert farm.database_proxy is not None
-    for cut in chance.sample(["commit lost", "answer lost"] * (1 if short else 3), 2 if short else 6):
+    cuts = [one for _ in range(1 if short else 3) for one in zip(chance.sample(CUTS, 2), ENDS, strict=True)]
+    for cut, end in cuts:
         num_before = farm.database_proxy.num_cut
-        farm.database_proxy.cut_next_commit(cut)  # type: ignore[arg-type]
-        wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "a COMMIT")  # type: ignore[misc, union-attr]
+        farm.feed(2 * farm.rules.pack_size)
+        farm.database_proxy.cut_next_commit(cut, end)
+        farm.arm("worker", "decoding", "NAN")  # what is done with a job that failed ends with a COMMIT
+        wait_for(lambda n=num_before: farm.database_proxy.num_cut > n, FIRE_SECONDS, "an end to cut")  # type: ignore[misc, union-attr]
         time.sleep(chance.uniform(0, 0.5))
 
 

@@ -39,8 +39,9 @@ def stopped_past_its_lease(farm: Farm, chance: random.Random, short: bool) -> No
     of_it = f"JOIN workers ON workers.id = packs.worker_id WHERE workers.process_id = {process_id}"
     held = f"SELECT packs.id FROM packs {of_it} AND packs.state = 'running'"
     packs = tuple(pack for (pack,) in farm.ask(held))
-    (job,) = farm.ask(f"SELECT min(id) FROM jobs WHERE state = 'running' AND pack_id IN ({_quoted(packs)})")[0]
-    elsewhere = f"SELECT 1 FROM jobs WHERE id = {job} AND pack_id NOT IN ({_quoted(packs)}) AND state = 'running'"
+    (job,) = farm.ask(f"SELECT min(id) FROM jobs WHERE state = 'queued' AND pack_id IN ({_quoted(packs)})")[0]
+    others = f"SELECT id FROM packs WHERE id NOT IN ({_quoted(packs)}) AND state = 'running'"
+    elsewhere = f"SELECT 1 FROM jobs WHERE id = {job} AND pack_id IN ({others}) AND state = 'queued'"
     try:
         wait_for(lambda: not farm.ask(held), farm.rules.recovery_seconds, "the end of a stopped worker's lease")
         with suppress(TimeoutError):  # best of all while another worker renders the job that it is about to finish
@@ -50,7 +51,9 @@ def stopped_past_its_lease(farm: Farm, chance: random.Random, short: bool) -> No
 
 
 def stopped_in_a_transaction(farm: Farm, chance: random.Random, short: bool) -> None:
-    """With its pack locked. The server ends a transaction that says nothing, or nobody could take the pack back."""
+    """With its pack locked. The server ends a transaction that says nothing, or nobody could take the pack back. What
+    a worker does with a job that failed takes several statements."""
+    farm.arm("worker", "decoding", "NAN")
     process_id = fire(farm, "worker", "in_a_transaction", "STOP IN A TRANSACTION")
     of_it = f"JOIN workers ON workers.id = packs.worker_id WHERE workers.process_id = {process_id}"
     held = f"SELECT packs.id FROM packs {of_it} AND packs.state = 'running'"

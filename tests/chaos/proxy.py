@@ -1,6 +1,7 @@
 """A TCP proxy on loopback that delays, resets, goes deaf, and cuts connections in the middle of a COMMIT.
 
-One thread for each direction of a connection. PostgreSQL's clients send COMMIT as a simple query of its own.
+One thread for each direction of a connection. PostgreSQL's clients send COMMIT as a simple query of its own; a worker's
+finish is one statement without one.
 """
 
 import contextlib
@@ -13,7 +14,9 @@ from threading import Event, Lock, Thread
 from typing import Literal
 
 Cut = Literal["commit lost", "answer lost"]
-_COMMIT = b"COMMIT\0"
+CUTS: tuple[Cut, ...] = ("commit lost", "answer lost")
+#: what the end of a transaction is known by: a COMMIT, or one of a worker's finished images, which commit by themselves
+ENDS = (b"COMMIT\0", b'"finish_seconds"')
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
 
 
@@ -46,7 +49,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._lock = Lock()
         self._delay_seconds = 0.0
-        self._cut: Cut | None = None
+        self._cut: tuple[Cut, bytes] | None = None
         self.num_cut = 0
         Thread(target=self._accept, daemon=True).start()
 
@@ -72,9 +75,9 @@ class Proxy:
         for link in links:
             link.reset()
 
-    def cut_next_commit(self, cut: Cut) -> None:
-        """The next COMMIT never reaches the server; or it does, and its answer never reaches the client."""
-        self._cut = cut
+    def cut_next_commit(self, cut: Cut, end: bytes) -> None:
+        """The next such end never reaches the server; or it does, and its answer never reaches the client."""
+        self._cut = cut, end
 
     def close(self) -> None:
         self._listener.close()
@@ -114,7 +117,7 @@ class Proxy:
         if link.deaf.is_set():
             return bool(data)
         time.sleep(self._delay_seconds)
-        if data.endswith(_COMMIT) and (cut := self._taken_cut()):
+        if cut := self._taken_cut(data):
             if cut == "commit lost":
                 return False
             link.loses_answer.set()
@@ -131,8 +134,10 @@ class Proxy:
         link.client.sendall(data)
         return bool(data)
 
-    def _taken_cut(self) -> Cut | None:
+    def _taken_cut(self, data: bytes) -> Cut | None:
         with self._lock:
-            cut, self._cut = self._cut, None
-            self.num_cut += cut is not None
+            if self._cut is None or self._cut[1] not in data:
+                return None
+            (cut, _), self._cut = self._cut, None
+            self.num_cut += 1
             return cut

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 
 from farm import batches, ledger
 from farm.database import Database
+from farm.job_states import STATE
 from farm.workers import WorkerIdentity, register_worker
 from schemas.provenance import Environment
 from schemas.records import ClaimedPack, FinishedImage, ReleasedPack, StagedJob, StoredImage
@@ -107,7 +108,8 @@ def images_of(pack: ClaimedPack, mark: str = "") -> list[FinishedImage]:
 def states(database: Database, batch_id: int) -> dict[JobState, int]:
     """Counted from the jobs; asserts that the batch's counters say the same."""
     with database.begin(read_only=True) as tx:
-        rows = tx.execute(select(Job.state, func.count()).where(Job.batch_id == batch_id).group_by(Job.state)).all()
+        by_state = select(STATE.label("job_state"), func.count()).where(Job.batch_id == batch_id)
+        rows = tx.execute(by_state.group_by("job_state")).all()
         batch = tx.execute(select(Batch).where(Batch.id == batch_id)).one()
     counted = {JobState(state): num for state, num in rows}
     assert {state: getattr(batch, f"num_{state}") for state in JobState} == {s: counted.get(s, 0) for s in JobState}

@@ -6,7 +6,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from farm import batches, ledger, packs
 from farm.broker import Broker
@@ -87,6 +87,26 @@ def test_batches_of_one_priority_share_the_queue(dispatcher: Dispatcher, databas
         new_worker(database)
     dispatcher.tick()
     assert sorted(pack_batches(database)) == [first] * 3 + [second] * 3
+
+
+def test_a_batch_with_less_under_way_is_released_before_an_older_one_of_its_priority(
+    dispatcher: Dispatcher, database: Database
+) -> None:
+    older, other = open_batch(database, 20), open_batch(database, 20)
+    claimed_pack(database, older, new_worker(database), 2)
+    release_pack(database, older, 2)
+    release_pack(database, older, 2)
+    assert dispatcher.tick().num_released == 1
+    assert pack_batches(database).count(other) == 1
+
+
+def test_a_tick_that_has_nothing_to_do_writes_its_lease_alone(dispatcher: Dispatcher, database: Database) -> None:
+    open_batch(database, 20)
+    dispatcher.tick()
+    asked = list[str]()
+    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2].split()[0]))
+    assert dispatcher.tick() == Tick()
+    assert [word for word in asked if word not in ("BEGIN", "SELECT")] == ["INSERT"]
 
 
 def test_what_redis_forgot_is_published_again(

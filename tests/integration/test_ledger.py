@@ -2,8 +2,9 @@
 
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from farm import batches, ledger, packs
 from farm.database import Database
 from farm.retries import Failure
 from schemas.errors import DatabaseUnavailableError, LeaseLostError, NotFoundError, RenderError, SpecError
+from schemas.records import ClaimedPack, FinishedImage
 from schemas.states import JobState
 from schemas.tables import Image, Pack, Result
 from tests.integration.ledger_farm import (
@@ -411,6 +413,61 @@ def test_a_commit_whose_answer_was_lost_may_be_repeated(database: Database) -> N
     ledger.finish_jobs(database, pack, ENVIRONMENT, first)
     ledger.finish_jobs(database, pack, ENVIRONMENT, first)
     assert states(database, batch_id) == {JobState.DONE: 2, JobState.RUNNING: 1}
+
+
+def test_a_whole_pack_whose_answer_was_lost_may_be_recorded_again(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    for _ in range(2):
+        ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert states(database, batch_id) == {JobState.DONE: 2}
+
+
+def test_a_finish_records_all_or_nothing(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 3), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.fail_jobs(database, pack, [pack.jobs[1].id], ANY, 3)
+    with pytest.raises(LeaseLostError):
+        ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    assert states(database, batch_id) == {JobState.RUNNING: 2, JobState.PENDING: 1}
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(func.count()).select_from(Image)).scalar_one() == 0
+
+
+def test_a_pack_that_is_finished_in_parts_at_once_has_ended_afterwards(database: Database) -> None:
+    batch_id, worker_id = open_batch(database, 24), new_worker(database)
+    for _ in range(4):
+        pack = claimed_pack(database, batch_id, worker_id, 6)
+        start, images = threading.Barrier(6), images_of(pack)
+
+        def finish(image: FinishedImage, pack: ClaimedPack = pack, start: threading.Barrier = start) -> None:
+            start.wait()
+            ledger.finish_jobs(database, pack, ENVIRONMENT, [image])
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(finish, images))
+    assert states(database, batch_id) == {JobState.DONE: 24}
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(Pack.state)).scalars().all() == ["finished"] * 4
+
+
+def test_a_pack_that_expires_while_its_worker_finishes_ends_one_way_alone(database: Database) -> None:
+    for number in range(1, 9):
+        batch_id, worker_id = open_batch(database, 4), new_worker(database)
+        pack, start = claimed_pack(database, batch_id, worker_id), threading.Barrier(2)
+
+        def expire(worker_id: str = worker_id, start: threading.Barrier = start, number: int = number) -> None:
+            start.wait()
+            time.sleep(0.001 * number)
+            ledger.expire_leases(database, 3, worker_id)
+
+        with ThreadPoolExecutor(1) as pool:
+            expiring = pool.submit(expire)
+            start.wait()
+            with suppress(LeaseLostError):
+                ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack, f"-{number}"))
+            expiring.result()
+        assert states(database, batch_id) in ({JobState.DONE: 4}, {JobState.PENDING: 4})
 
 
 def test_a_release_that_finds_the_batch_canceled_leaves_no_pack(database: Database) -> None:

@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import QueuePool, text
+from sqlalchemy import QueuePool, event, text
 
 from farm import database as farm_database
 from farm import ledger, packs
@@ -15,7 +15,16 @@ from farm.schema import upgrade
 from producer.web.farm import NUM_THREADS, WebFarm
 from schemas.errors import DatabaseUnavailableError
 from schemas.settings import Settings
-from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, release_pack
+from tests.integration.ledger_farm import (
+    ENVIRONMENT,
+    claimed_pack,
+    images_of,
+    new_ledger,
+    new_worker,
+    open_batch,
+    release_pack,
+    states,
+)
 from tests.integration.web_client import web_client
 
 
@@ -91,7 +100,7 @@ def test_what_is_refused_in_the_middle_of_a_transaction_takes_all_of_it_back(pos
         assert released is not None
         worker_id = new_worker(database)
         with suppress(ZeroDivisionError), database.begin() as tx:
-            assert claim(tx, released.id, worker_id, 60, None) is not None
+            assert claim(tx, released.id, worker_id, 60, None)
             raise ZeroDivisionError
         assert ledger.claim_pack(database, released.id, worker_id, 60) is not None
 
@@ -103,7 +112,7 @@ def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_befor
     asked = {
         "SELECT id FROM jobs WHERE batch_id = $1 AND state = 'pending' ORDER BY isolated, id LIMIT $2":
             "ix_jobs_pending_oldest",
-        "UPDATE jobs SET state = $1 WHERE state = 'queued' AND pack_id = $2": "ix_jobs_pack_id",
+        "SELECT id FROM jobs WHERE state = 'queued' AND pack_id = $1": "ix_jobs_pack_id",
         "SELECT id FROM packs WHERE batch_id = $1 AND pair = $2 AND state = 'queued' ORDER BY released_at LIMIT 1":
             "ix_packs_oldest",
     }  # fmt: skip
@@ -115,6 +124,24 @@ def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_befor
                 plan = tx.connection.exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {statement}").scalars().all()
             assert any(index in step for step in plan), plan
             assert not any("Sort" in step for step in plan), plan
+
+
+def test_a_pack_is_claimed_begun_and_finished_in_a_round_trip_each(postgres_url: str) -> None:
+    """Each costs the server as much as several rows do."""
+    with closing(new_ledger(postgres_url)) as database:
+        worker_id, batch_id = new_worker(database), open_batch(database, 4)
+        first = claimed_pack(database, batch_id, worker_id, 2)
+        ledger.finish_jobs(database, first, ENVIRONMENT, images_of(first))  # now the environment is known
+        released = release_pack(database, batch_id, 2)
+        assert released is not None
+        asked = list[str]()
+        event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+        pack = ledger.claim_pack(database, released.id, worker_id, 60, first.pack_key)
+        assert pack is not None
+        assert packs.begin_rendering(database, pack.id, worker_id)
+        ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+        assert len(asked) == 3, asked
+        assert states(database, batch_id) == {"done": 4}
 
 
 def test_a_process_keeps_one_connection_so_that_fifty_workers_fit_into_a_hundred(postgres_url: str) -> None:

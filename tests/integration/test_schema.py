@@ -76,7 +76,11 @@ def test_the_jobs_of_the_version_before_fewer_entries_go_on(database: Database) 
         command.upgrade(config, "0007")
     batch_id, worker_id = open_batch(database, 4), new_worker(database)
     held = claimed_pack(database, batch_id, worker_id, 2)
+    with database.begin() as tx:  # as that version wrote them
+        tx.execute(text("UPDATE jobs SET state = 'running' WHERE pack_id IS NOT NULL"))
+        tx.execute(text("UPDATE packs SET lease_expires_at = '2026-01-01 00:00:00'"))  # the farm has been stopped
     upgrade(database)
+    assert states(database, batch_id) == {"running": 2, "pending": 2}
     ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
     claimed_pack(database, batch_id, worker_id, 2)
     assert states(database, batch_id) == {"done": 2, "running": 2}

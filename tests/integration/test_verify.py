@@ -159,7 +159,7 @@ def test_every_state_that_cannot_be_is_found_and_nothing_else(database: Database
     change_job(database, 8, batch_id, state=JobState.CANCELED, pack_id=running)
     change_job(database, 9, batch_id, state=JobState.DONE, pack_id=queued.id)
     count(database, 1, done=-1, failed=1)
-    count(database, batch_id, pending=-4, queued=1, canceled=1, done=1)
+    count(database, batch_id, running=-1, pending=-4, queued=2, canceled=1, done=1)
     seen = verified(database, folder)
     assert seen.wrong == [
         (f"image {unused}", "unused_image"),
@@ -167,7 +167,7 @@ def test_every_state_that_cannot_be_is_found_and_nothing_else(database: Database
         ("job 1/2", "result"),
         ("job 1/3", "spec"),
         ("job 1/4", "image_spec"),
-        (f"job {batch_id}/3", "job_state"),  # running in a pack that has ended
+        (f"job {batch_id}/3", "job_state"),  # queued in a pack that has ended
         (f"job {batch_id}/5", "job_state"),
         (f"job {batch_id}/6", "job_state"),  # pending in a pack
         (f"job {batch_id}/7", "job_state"),  # queued in no pack
@@ -178,6 +178,17 @@ def test_every_state_that_cannot_be_is_found_and_nothing_else(database: Database
     assert seen.notes == []
 
 
+def test_a_result_whose_environment_worker_or_pack_is_gone_is_found(database: Database, folder: Path) -> None:
+    """No foreign key would say so."""
+    batch_id = done_batch(database, str(folder), [{}] * 4)
+    change_result(database, 1, environment_digest="0" * 64)
+    change_result(database, 2, worker_id="0" * 32)
+    change_result(database, 3, worker_id="0" * 32, pack_id="0" * 32)
+    seen = verified(database, folder)
+    assert seen.wrong == [(f"job {batch_id}/{number}", "no_row") for number in (1, 2, 3)]
+    assert "there is no row of its result's worker and pack" in seen.all[2].sentence
+
+
 def test_batches_and_packs_in_no_state_and_wrong_counters_are_found(database: Database, folder: Path) -> None:
     batch_ids = [open_batch(database, 1) for _ in range(3)]
     worker_id = new_worker(database)
@@ -186,6 +197,7 @@ def test_batches_and_packs_in_no_state_and_wrong_counters_are_found(database: Da
         tx.execute(update(Pack).where(Pack.id == bogus).values(state="bogus"))
         tx.execute(update(Batch).where(Batch.id == batch_ids[0]).values(state="bogus"))
         tx.execute(update(Job).where(Job.batch_id == batch_ids[1]).values(state=JobState.PENDING, pack_id=None))
+    count(database, batch_ids[0], running=-1, queued=1)
     count(database, batch_ids[1], running=-1, pending=1)
     count(database, batch_ids[2], pending=1, failed=2)
     seen = verified(database, folder)

@@ -8,7 +8,7 @@ import pytest
 from farm.retries import Failure, Verdict, verdict
 from producer.following import Rate
 from producer.progress import duration
-from producer.release import BatchShare, Turns, packs_wanted, start_before, work_of
+from producer.release import BatchShare, Turns, is_disputed, packs_wanted, start_before, work_of
 from schemas.errors import DeviceLostError, DeviceMemoryError, InvalidImageError, RenderError, SpecError
 from schemas.spec import JobSpec
 from schemas.states import JobState
@@ -63,9 +63,19 @@ def test_a_failure_keeps_the_end_of_its_traceback() -> None:
     assert kept.endswith("!\n")
 
 
-@pytest.mark.parametrize(("workers", "queued", "wanted"), [(0, 0, 4), (1, 3, 1), (3, 5, 7), (1, 9, 0)])
-def test_a_queue_is_filled_to_a_few_packs_for_each_worker(workers: int, queued: int, wanted: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "queued", "wanted"),
+    [(0, 0, 4), (0, 4, 0), (1, 3, 1), (3, 5, 7), (1, 9, 0), (100, 350, 50), (100, 351, 0)],
+)
+def test_a_queue_is_filled_to_a_few_packs_for_each_worker_when_an_eighth_is_missing(
+    workers: int, queued: int, wanted: int
+) -> None:
     assert packs_wanted(workers, queued, 4) == wanted
+
+
+def test_what_is_under_way_matters_where_two_batches_have_one_priority() -> None:
+    assert is_disputed([share(1), share(2, 9), share(3)])
+    assert not is_disputed([share(1), share(2, 9)])
 
 
 def share(batch_id: int, priority: int = 5, pending: int = 100, work: float = 0, weight: float = 1) -> BatchShare:

@@ -14,8 +14,7 @@ EXECUTE = {"execute", "executemany", "scalar", "scalars"}
 KEYWORDS = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "ALTER ", "PRAGMA ", " WHERE ")
 #: pragmas take no parameters, and the words of two dialects differ; all that goes in are constants beside them
 KNOWN = {
-    ("farm/claims.py", "suiting"),
-    ("farm/claims.py", "_CLAIM.format(**words, which=':pack_id')"),
+    ("farm/claims.py", "statement"),
     ("farm/queueing.py", "statement"),
     ("schemas/column_types.py", """f"'{value}'\""""),
     ("farm/database.py", "f'PRAGMA {pragma}'"),

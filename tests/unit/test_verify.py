@@ -92,8 +92,8 @@ def job(state: str, pack_state: str | None = None, **fields: object) -> Recorded
 
 LEGAL = {
     JobState.PENDING: {None},
-    JobState.QUEUED: {PackState.QUEUED},
-    JobState.RUNNING: {PackState.RUNNING},
+    JobState.QUEUED: {PackState.QUEUED, PackState.RUNNING},
+    JobState.RUNNING: set(),  # no row says so: its pack's does
     JobState.DONE: {None, *PackState} - {PackState.QUEUED},
     JobState.FAILED: {None, *PackState} - {PackState.QUEUED},
     JobState.CANCELED: {None, *PackState} - {PackState.QUEUED, PackState.RUNNING},
