@@ -176,14 +176,12 @@ class Database:
             raise self._sentence(error) from error
 
     def _sentence(self, error: DBAPIError) -> DatabaseUnavailableError | StorageError:
-        reason = " ".join(str(error.orig).split())
+        ledger, reason = f"the ledger {self.safe_url}", " ".join(str(error.orig).split())
         if "database is locked" in reason:
-            return DatabaseUnavailableError(
-                f"the ledger {self.safe_url} has been held by another process for {_BUSY_SECONDS} s"
-            )
+            return DatabaseUnavailableError(f"{ledger} has been held by another process for {_BUSY_SECONDS} s")
         if any(sentence in reason for sentence in _DISK_SENTENCES):
-            return StorageError(f"the ledger {self.safe_url} cannot be written: {reason}")
-        return DatabaseUnavailableError(f"the ledger {self.safe_url} does not answer: {reason}")
+            return StorageError(f"{ledger} cannot be written: {reason}")
+        return DatabaseUnavailableError(f"{ledger} does not answer: {reason}")
 
     def close(self) -> None:
         self.engine.dispose()

@@ -18,6 +18,7 @@ KNOWN = {
     ("farm/queueing.py", "statement"),
     ("schemas/column_types.py", """f"'{value}'\""""),
     ("farm/database.py", "f'PRAGMA {pragma}'"),
+    ("farm/schema.py", "f'SET LOCAL lock_timeout = {round(_LOCK_SECONDS * 1000)}'"),
     ("farm/sqlite_memory.py", "pragma"),
     ("farm/staging.py", "_insertion(num_rows)"),
     ("producer/repeats.py", "f'PRAGMA cache_size = -{_CACHE_KIB}'"),
