@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from sqlalchemy import insert, update
 from typer.testing import CliRunner
@@ -213,7 +214,7 @@ def test_a_batch_of_which_nothing_was_rendered_has_a_report(database: Database, 
 def many_jobs(database: Database, num_jobs: int) -> int:
     """Rows alone: a third of the jobs failed, each tenth of them for a reason of its own."""
     worker_id, batch_id = new_worker(database), batches.create_batch(database, "many", "tiny", 5)
-    row = staged(1)._asdict()
+    row = msgspec.structs.asdict(staged(1))
     began = datetime(2026, 11, 21, 22, tzinfo=UTC)
     with database.begin() as tx:
         digest = ENVIRONMENT.digest
