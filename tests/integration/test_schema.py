@@ -170,8 +170,9 @@ def test_each_migration_only_adds_so_that_a_farm_of_the_version_before_goes_on()
 
 
 @pytest.fixture
-def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of the version after this one: it changes what rows mean."""
+def ledger_of_today(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """And there is a version after this one, whose migration changes what rows mean."""
+    upgrade(database)
     folder = tmp_path / "migrations"
     shutil.copytree(Path(farm.schema.__file__).parent / "migrations", folder)
     head = head_revision()
@@ -179,29 +180,21 @@ def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         f"revision, down_revision, WANTS_A_STOPPED_FARM = '9998', '{head}', True\n\n\ndef upgrade(): pass\n"
     )
     monkeypatch.setattr(farm.schema, "_MIGRATIONS", folder)
-    return head
+    return database
 
 
-def test_a_migration_that_changes_what_rows_mean_waits_until_nobody_holds_a_pack(
-    database: Database, next_migration: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as old:
-        old.setattr(farm.schema, "_MIGRATIONS", Path(farm.schema.__file__).parent / "migrations")
-        upgrade(database)
+def test_a_migration_that_changes_what_rows_mean_waits_until_nobody_holds_a_pack(ledger_of_today: Database) -> None:
+    database, today = ledger_of_today, current_revision(ledger_of_today)
     held = claimed_pack(database, open_batch(database, 2), new_worker(database), 2)
     with pytest.raises(SchemaVersionError, match=r"hold packs of the ledger .+ \(1\).+: stop workers and dispatchers"):
         upgrade(database)
-    assert current_revision(database) == next_migration
+    assert current_revision(database) == today
     ledger.finish_jobs(database, held, ENVIRONMENT, images_of(held))
     assert upgrade(database) == current_revision(database) == "9998"
 
 
-def test_the_pack_of_a_worker_that_died_long_ago_is_nobodys(
-    database: Database, next_migration: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as old:
-        old.setattr(farm.schema, "_MIGRATIONS", Path(farm.schema.__file__).parent / "migrations")
-        upgrade(database)
+def test_the_pack_of_a_worker_that_died_long_ago_is_nobodys(ledger_of_today: Database) -> None:
+    database = ledger_of_today
     held = claimed_pack(database, open_batch(database, 2), new_worker(database), 2)
     with database.begin() as tx:
         tx.execute(update(Pack).where(Pack.id == held.id).values(lease_expires_at=tx.now - timedelta(seconds=1)))

@@ -9,7 +9,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from farm.image_store import ImageStore
-from producer.queries import batch_summaries
 from producer.web import drawing_time
 from tests.integration.played_worker import render
 from tests.integration.web_client import HERE
@@ -29,10 +28,6 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
 def client(farm: FarmWithPage) -> Iterator[TestClient]:
     with farm.client(peer=HERE) as client:
         yield client
-
-
-def num_batches(farm: FarmWithPage) -> int:
-    return len(batch_summaries(farm.database, 10_000))
 
 
 def test_a_row_becomes_all_that_templates_sweeps_and_count_make_of_it(client: TestClient) -> None:
@@ -95,11 +90,11 @@ def test_a_wildcard_is_what_came_with_the_rows_and_never_a_file_here(
     ],
 )
 def test_what_rows_become_is_bounded_before_it_is_made(client: TestClient, farm: FarmWithPage, more: Any) -> None:
-    before = num_batches(farm)
+    before = farm.num_batches
     answer = client.post(ROWS, json={"rows": [{"prompt": "x"}], **more})
     assert (answer.status_code, answer.json()["code"]) == (413, "too_many_jobs")
     assert "may be" in answer.json()["detail"]
-    assert num_batches(farm) == before
+    assert farm.num_batches == before
 
 
 def test_more_cells_than_may_be_are_never_looked_through(client: TestClient) -> None:
@@ -120,22 +115,22 @@ def test_more_cells_than_may_be_are_never_looked_through(client: TestClient) -> 
 def test_templates_that_take_too_long_end_and_leave_nothing(
     client: TestClient, farm: FarmWithPage, monkeypatch: pytest.MonkeyPatch, prompt: str, mode: str
 ) -> None:
-    before = num_batches(farm)
+    before = farm.num_batches
     monkeypatch.setattr(drawing_time, "_SECONDS", -1.0)
     order = {"rows": [{"prompt": prompt}], "templates": mode}
     answer = client.post(ROWS, json=order)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_long")
-    assert num_batches(farm) == before
+    assert farm.num_batches == before
 
 
 def test_what_rows_become_counts_against_what_a_token_may_have(farm: FarmWithPage) -> None:
-    before = num_batches(farm)
+    before = farm.num_batches
     with farm.client(farm.token(max_pending=5)) as client:
         for more in ({"count": 6}, {"sweep": ["seed=1:6:1"]}, {"templates": "all"}):
             answer = client.post(ROWS, json={"rows": [{"prompt": "pending {1|2|3|4|5|6}"}], **more})
             assert (answer.status_code, answer.json()["code"]) == (429, "pending")
         assert client.post(ROWS, json={"rows": [{"prompt": "pending"}], "count": 5}).status_code == 201
-    assert num_batches(farm) == before + 1
+    assert farm.num_batches == before + 1
 
 
 def test_what_exists_is_not_rendered_again_unless_it_is_asked_for(farm: FarmWithPage, client: TestClient) -> None:

@@ -12,7 +12,6 @@ from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from farm import batches
-from producer.queries import batch_summaries
 from producer.web.farm import WebFarm
 from schemas.states import BatchState
 from schemas.tables import Batch, Job
@@ -36,10 +35,6 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
 def client(farm: FarmWithPage) -> Iterator[TestClient]:
     with farm.client(peer=HERE) as client:
         yield client
-
-
-def num_batches(farm: FarmWithPage) -> int:
-    return len(batch_summaries(farm.database, 10_000))
 
 
 def rows(num: int, mark: str = "cat") -> list[dict[str, Any]]:
@@ -94,7 +89,7 @@ def test_a_manifest_comes_in_pieces_and_is_never_whole_in_memory(client: TestCli
 def test_bad_rows_are_named_by_line_column_and_reason_and_nothing_is_enqueued(
     client: TestClient, farm: FarmWithPage
 ) -> None:
-    before = num_batches(farm)
+    before = farm.num_batches
     answer = client.post(MANIFESTS, params={"file": "bad.tsv"}, content=b"Prompt\tWidth\na\t512\nb\t1001\n\t512\n")
     problem = answer.json()
     assert (answer.status_code, problem["code"], problem["num_errors"]) == (422, "manifest", 2)
@@ -103,7 +98,7 @@ def test_bad_rows_are_named_by_line_column_and_reason_and_nothing_is_enqueued(
         "reason": "is not divisible by 8; the nearest sides are 1000 and 1008",
     }  # fmt: skip
     assert [error["line"] for error in problem["errors"]] == [3, 4]
-    assert num_batches(farm) == before
+    assert farm.num_batches == before
 
 
 def test_bad_rows_may_be_left_out_and_are_told_all_the_same(client: TestClient) -> None:
@@ -141,11 +136,11 @@ def test_bad_rows_may_be_left_out_and_are_told_all_the_same(client: TestClient) 
     ],
 )
 def test_what_submit_refuses_is_refused_here(client: TestClient, farm: FarmWithPage, order: Any, said: str) -> None:
-    before = num_batches(farm)
+    before = farm.num_batches
     answer = client.post(ROWS, json=order)
     assert answer.status_code == 422
     assert said in answer.json()["detail"]
-    assert num_batches(farm) == before
+    assert farm.num_batches == before
 
 
 @pytest.mark.parametrize(
@@ -159,10 +154,10 @@ def test_a_body_that_is_none_is_refused(client: TestClient, content: bytes) -> N
 
 @pytest.mark.parametrize("order", [{"rows": rows(51)}, {"rows": [{"prompt": "x", "count": 51}]}])
 def test_a_request_has_so_many_jobs_and_no_more(client: TestClient, farm: FarmWithPage, order: Any) -> None:
-    before = num_batches(farm)
+    before = farm.num_batches
     answer = client.post(ROWS, json=order)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_many_jobs")
-    assert num_batches(farm) == before
+    assert farm.num_batches == before
     assert client.post(ROWS, json={"rows": rows(50, "most")}).json()["num_jobs"] == 50
 
 
@@ -262,7 +257,7 @@ def test_a_key_is_forgotten_with_its_batch(farm: FarmWithPage, client: TestClien
 
 
 def test_a_token_has_so_many_jobs_unfinished_and_no_more(farm: FarmWithPage) -> None:
-    before = num_batches(farm)
+    before = farm.num_batches
     with farm.client(farm.token(max_pending=5)) as client:
         first = client.post(ROWS, json={"rows": rows(3, "few")}).json()["batch_id"]
         answer = client.post(ROWS, json={"rows": rows(3, "more")})
@@ -272,7 +267,7 @@ def test_a_token_has_so_many_jobs_unfinished_and_no_more(farm: FarmWithPage) -> 
         assert client.post(ROWS, json={"rows": rows(1, "none")}).status_code == 429
         client.post(f"/api/v1/batches/{first}/cancel")
         assert client.post(ROWS, json={"rows": rows(3, "again")}).status_code == 201
-    assert num_batches(farm) == before + 3
+    assert farm.num_batches == before + 3
 
 
 def test_too_many_submissions_at_once_are_sent_away(farm: FarmWithPage, client: TestClient) -> None:

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from farm.database import Database
 from farm.tokens import add_token
+from producer.queries import batch_summaries
 from producer.web.farm import WebFarm
 from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics
 from schemas.settings import Settings
@@ -26,6 +27,10 @@ class FarmWithPage:
         self.page = page
         self.database = database
         self._num_tokens = 0
+
+    @property
+    def num_batches(self) -> int:
+        return len(batch_summaries(self.database, 10_000))
 
     def token(self, *scopes: Scope, **limits: Any) -> str:
         """A new one; for everything where no scope is named."""
