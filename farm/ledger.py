@@ -6,6 +6,7 @@ A job's row is written when it is released and when it ends or goes back. Betwee
 queued or running (``job_states``), so whoever moves one of those has locked the pack.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -28,6 +29,8 @@ from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, Image, Job, Pack, Result
 
 SWEEP_CHUNK: Final = 10_000
+#: named in one statement: a thousand devices' queue is of thousands
+_PACKS_AT_ONCE: Final = 1_000
 _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry_at": None}
 
 
@@ -59,9 +62,11 @@ def sweep_canceled(tx: Transaction, batch_id: int) -> int:
 
 @transaction
 def retry_failed(tx: Transaction, batch_id: int) -> int:
-    """failed → pending, with all attempts anew. Returns how many. Raises NotFoundError for a batch that is not open."""
-    if tx.execute(select(Batch.state).where(Batch.id == batch_id)).scalar_one_or_none() != BatchState.OPEN:
-        raise NotFoundError(f"batch {batch_id} is not open; only an open batch's failed jobs can be tried again")
+    """failed → pending, with all attempts anew. Returns how many. Raises NotFoundError for a batch that is neither open
+    nor paused."""
+    state = tx.execute(select(Batch.state).where(Batch.id == batch_id)).scalar_one_or_none()
+    if state not in (BatchState.OPEN, BatchState.PAUSED):
+        raise NotFoundError(f"batch {batch_id} is neither open nor paused; its failed jobs cannot be tried again")
     failed = Job.batch_id == batch_id
     return move(tx, batch_id, JobState.FAILED, JobState.PENDING, failed, attempts=0, **_NO_ERROR)
 
@@ -106,9 +111,13 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
     which = may_not_begin(tx) if pair is None else Pack.pair == pair
     queued = select(Pack.id, Pack.batch_id).where(Pack.state == PackState.QUEUED, which)
     packs = tx.execute(queued.order_by(Pack.id).with_for_update()).all()
+    by_batch = defaultdict[int, list[str]](list)
     for pack in packs:
-        end_packs(tx, PackState.RETURNED, Pack.id == pack.id)
-        move(tx, pack.batch_id, JobState.QUEUED, JobState.PENDING, Job.pack_id == pack.id)
+        by_batch[pack.batch_id].append(pack.id)
+    for batch_id, ids in sorted(by_batch.items()):
+        for lot in (ids[n : n + _PACKS_AT_ONCE] for n in range(0, len(ids), _PACKS_AT_ONCE)):
+            end_packs(tx, PackState.RETURNED, Pack.id.in_(lot))
+            move(tx, batch_id, JobState.QUEUED, JobState.PENDING, Job.pack_id.in_(lot))
     return len(packs)
 
 
