@@ -14,20 +14,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from benchmarks.claims import Claims
 from benchmarks.record import append
 from benchmarks.waiting_farm import OTHER_SHARE, WaitingFarm, waiting_farm
 from farm import ledger
 from farm.database import Database
-from producer import queries
-from schemas.states import PackState
+from schemas.states import JobState, PackState
 from schemas.tables import Job, Pack
 
 _PACK_SIZE = 8
@@ -125,26 +123,25 @@ class _Orders:
         flaw = flaw or (f"the device got {len(late)} packs after it" if late else "")
         return Answer(words[0], seconds, cpu_seconds, max(during, default=0.0), flaw)
 
-    def _allowing(self, command: str, batch_id: int, is_right: Callable[[Any], bool] = bool) -> Answer:
+    def _allowing(self, command: str, batch_id: int) -> Answer:
         """After it a pack of the batch can be released and claimed, by whom it may concern at once."""
         began, seconds, cpu_seconds = self._run(command, str(batch_id))
         released = ledger.release_packs(self._database, batch_id, 1, _PACK_SIZE)
         pack = self._claim(released[0].id) if released else None
         held = time.perf_counter() - began
-        flaw = "" if pack is not None and is_right(pack) else "nothing that it allows could be claimed after it"
-        if pack is not None:
-            ledger.give_back_pack(self._database, pack)
-        return Answer(command, seconds, cpu_seconds, held, flaw)
+        if pack is None:
+            return Answer(command, seconds, cpu_seconds, held, "nothing of the batch could be claimed after it")
+        ledger.give_back_pack(self._database, pack)
+        return Answer(command, seconds, cpu_seconds, held)
 
     def _retried(self) -> Answer:
-        """What failed are the batch's oldest jobs, so they come first."""
-        first, num_failed = self._farm.first, self._farm.num_failed
+        """The dispatcher may have released those that had failed by then: they are the batch's oldest jobs."""
+        answer, first = self._allowing("retry", self._farm.first), self._farm.first
+        live = Job.state.in_([JobState.PENDING, JobState.QUEUED])
+        again = select(func.count()).where(Job.batch_id == first, Job.number <= self._farm.num_failed, live)
         with self._database.begin(read_only=True) as tx:
-            jobs = select(Job.id).where(Job.batch_id == first, Job.number <= num_failed)
-            failed = set(tx.execute(jobs).scalars())
-        answer = self._allowing("retry", first, lambda pack: {job.id for job in pack.jobs} <= failed)
-        left = queries.batch_summary(self._database, first).num_failed
-        return Answer(**{**asdict(answer), "flaw": f"{left:,} jobs have still failed"}) if left else answer
+            left = self._farm.num_failed - tx.execute(again).scalar_one()
+        return replace(answer, flaw=f"{left:,} jobs are not tried again") if left else answer
 
     def _queued(self, batch_id: int) -> list[str]:
         """Packs of the batch that wait for a worker: it takes the dispatcher a moment to fill the queue again."""
