@@ -5,14 +5,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, BackgroundTasks, Query
 
 from producer.manifest import read_rows
 from producer.markup import cut
 from producer.submit_options import SubmitOptions, batch_request, read_options
 from producer.web.callers import Caller, Farm, Reader, Submitter
 from producer.web.farm import WebFarm
-from producer.web.intake import Asked, Intake
+from producer.web.intake import Asked, Intake, begin
 from producer.web.page.forms import Fields, lead_to
 from producer.web.page.jobs import JobName, named_job
 from producer.web.page.templating import page
@@ -40,7 +40,7 @@ def show_form(farm: Farm, caller: Reader, job: Annotated[JobName | None, Query(a
 
 
 @router.post("/try")
-def try_prompt(farm: Farm, caller: Submitter, fields: Fields) -> Any:
+def try_prompt(farm: Farm, caller: Submitter, fields: Fields, after: BackgroundTasks) -> Any:
     """Leads to the job, or back to the form with what is wrong."""
     try:
         batch_id = _submitted(farm, caller, fields)
@@ -49,6 +49,7 @@ def try_prompt(farm: Farm, caller: Submitter, fields: Fields) -> Any:
         return _form(farm, caller, _USUAL | fields, wrong or str(error))
     except InputError as error:
         return _form(farm, caller, _USUAL | fields, str(error))
+    after.add_task(begin, farm, batch_id)
     return lead_to(f"/batches/{batch_id}/jobs/1")
 
 
