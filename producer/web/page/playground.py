@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -25,6 +26,7 @@ router = APIRouter(include_in_schema=False)
 
 _HIGHEST: Final = 9
 _NAME_CHARACTERS: Final = 60
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: what the form has, and what it shows before anybody changes it
 _USUAL: Final = {
     "prompt": "", "negative_prompt": "", "width": "1024", "height": "1024", "num_inference_steps": "40",
@@ -62,7 +64,8 @@ def _submitted(farm: WebFarm, caller: Caller, fields: Mapping[str, str]) -> int:
     row = {name: fields[name] for name in _USUAL if name not in ("refiner", "pair") and fields.get(name, "") != ""}
     if "refiner" not in fields:
         row["refiner.mode"] = "off"
-    name = f"try: {cut(' '.join(fields.get('prompt', '').split()), _NAME_CHARACTERS)}"
+    words = _CONTROL.sub(" ", fields.get("prompt", "")).split()  # which no batch is called by
+    name = f"try: {cut(' '.join(words), _NAME_CHARACTERS)}"
     asked = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
     priority = min(_HIGHEST, caller.rights.max_priority)
     options: SubmitOptions = {"name": name, "pair": fields.get("pair") or None, "priority": priority}
