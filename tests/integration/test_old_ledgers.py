@@ -86,11 +86,10 @@ def finish(database: Database, store: ImageStore, pack: ClaimedPack) -> None:
     ledger.finish_jobs(database, pack, ENVIRONMENT, images)
 
 
-def test_every_table_of_today_has_rows_of_then(old: Database) -> None:
-    with old.begin(read_only=True) as tx:
+def empty_tables(database: Database) -> list[str]:
+    with database.begin(read_only=True) as tx:
         tables = inspect(tx.connection).get_table_names()
-        empty = [name for name in tables if not tx.execute(text(f"SELECT count(*) FROM {name}")).scalar_one()]
-    assert (empty, len(tables)) == ([], 14)
+        return [name for name in tables if not tx.execute(text(f"SELECT count(*) FROM {name}")).scalar_one()]
 
 
 def test_a_ledger_of_the_first_version_is_read_as_it_was_written(old: Database, clock: TestClock) -> None:
@@ -98,6 +97,7 @@ def test_a_ledger_of_the_first_version_is_read_as_it_was_written(old: Database, 
         upgrade(old)
     clock.advance(120)
     assert upgrade(old) == current_revision(old) == head_revision()
+    assert empty_tables(old) == []  # or rows of then are missing for a table of today
     batch = batch_summaries(old, 9)[-1]
     assert (batch.name, batch.weight, batch.window, batch.num_done) == ("cats", 2.0, "22:00-06:00 UTC", 1)
     assert states(old, 1) == {"done": 1, "failed": 1, "running": 2, "queued": 2, "pending": 2}

@@ -37,13 +37,14 @@ from worker.progress_watchdog import Listening, ProgressWatchdog
 
 SAID = r"Redis at redis://127\.0\.0\.1:\d+/0 does not answer: Timeout"
 PATIENCE_SECONDS = 30.0
+_SILENT_SECONDS = 120.0  # longer than all tests of this module take
 
 
 @pytest.fixture(scope="module")
 def silent_url() -> Iterator[str]:
     """Connections wait in the kernel, and nobody takes them from there."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        end = Timer(PATIENCE_SECONDS, listener.close)
+        end = Timer(_SILENT_SECONDS, listener.close)
         end.start()
         yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
         end.cancel()
