@@ -31,7 +31,8 @@ def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, p
     A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
     place of another, the oldest is claimed for it, as the other has lost its message. The other had been released by
     then: where all that had been are gone, a message stands for nothing, since packs that went back have others now,
-    with messages of their own. A pack that has waited too long goes before everything.
+    with messages of their own. A pack that has waited too long goes before everything. One whose row is locked is
+    passed over; but rather than none the very one is waited for: it may only be noted as published.
     """
     check_move(JobState.QUEUED, JobState.RUNNING)
     exact, suiting = _CLAIMS[tx.dialect]
@@ -86,7 +87,8 @@ _SUITING: Final = """(
     SELECT coalesce(
         (SELECT other.id FROM packs AS other WHERE {ready} AND other.pack_key = :pack_key AND NOT EXISTS
             (SELECT 1 FROM packs AS other WHERE {ready} AND other.released_at <= {odd}) {oldest}),
-        (SELECT other.id FROM packs AS other WHERE {ready} {oldest}))
+        (SELECT other.id FROM packs AS other WHERE {ready} {oldest}),
+        hinted.id)
     FROM packs AS hinted
     WHERE hinted.id = :pack_id AND (hinted.state = 'queued' OR EXISTS
         (SELECT 1 FROM packs AS other WHERE {beside}
