@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, TextClause, bindparam, select, text
+from sqlalchemy import Row, TextClause, select
 
 from farm.database import Transaction
 from farm.moves import check_move, count
-from schemas.column_types import Utc
+from schemas.column_types import timed
 from schemas.states import JobState
 from schemas.tables import Job, Pack
 
@@ -106,11 +106,7 @@ def _claims(words: dict[str, str], whole: str) -> tuple[TextClause, TextClause]:
     """Of the very pack, and of the one that suits."""
     exact = whole.format(claim=_CLAIM.format(**words, which=":pack_id"))
     suiting = whole.format(claim=_CLAIM.format(**words, which=_SUITING.format(**words)))
-    return _timed(exact, "now", "until"), _timed(suiting, "now", "until", "odd")
-
-
-def _timed(statement: str, *names: str) -> TextClause:
-    return text(statement).bindparams(*(bindparam(name, type_=Utc) for name in names))
+    return timed(exact, "now", "until"), timed(suiting, "now", "until", "odd")
 
 
 _CLAIMS: Final = {
