@@ -77,6 +77,7 @@ _QUEUED_SQLITE: Final = """
           FROM json_each(:packs) AS pack, json_each(pack.value, '$.jobs') AS job) AS made
     WHERE jobs.id = made.job_id AND jobs.state = 'pending'
 """
+# The counters, for which every worker of the batch waits, are last.
 _POSTGRESQL: Final = """
     WITH given AS MATERIALIZED (
         SELECT id, pack_key, num_jobs, jobs FROM json_to_recordset(:packs)
@@ -86,12 +87,16 @@ _POSTGRESQL: Final = """
         SELECT given.id, batches.id, batches.pair, pack_key, 'queued', num_jobs,
                coalesce(:now, statement_timestamp()), :start_before
         FROM given, batches WHERE batches.id = :batch_id
+        RETURNING id
     ), queued AS (
         UPDATE jobs SET state = 'queued', pack_id = made.pack_id
         FROM (SELECT id AS pack_id, unnest(jobs) AS job_id FROM given) AS made
         WHERE jobs.id = made.job_id AND jobs.state = 'pending'
+        RETURNING jobs.id
     )
-    UPDATE batches SET num_pending = num_pending - :num_jobs, num_queued = num_queued + :num_jobs WHERE id = :batch_id
+    UPDATE batches SET num_pending = num_pending - :num_jobs, num_queued = num_queued + :num_jobs
+    FROM (SELECT count(*) FROM made) AS packs_before, (SELECT count(*) FROM queued) AS jobs_before
+    WHERE id = :batch_id
 """
 _QUEUE: Final = {
     "sqlite": (timed(_MADE_SQLITE, "now", "start_before"), text(_QUEUED_SQLITE), text(_COUNT)),
