@@ -54,9 +54,8 @@ def sweep_canceled(tx: Transaction, batch_id: int) -> int:
     if pack_ids:
         end_packs(tx, PackState.CANCELED, Pack.id.in_(pack_ids))
         num_queued = write(tx, JobState.QUEUED, JobState.CANCELED, Job.pack_id.in_(pack_ids))
-    pending = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.PENDING)
-    as_released = pending.order_by(Job.isolated, Job.id).limit(SWEEP_CHUNK)
-    num_pending = write(tx, JobState.PENDING, JobState.CANCELED, Job.id.in_(as_released.with_for_update()))
+    chunk = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.PENDING).limit(SWEEP_CHUNK)
+    num_pending = write(tx, JobState.PENDING, JobState.CANCELED, Job.id.in_(chunk))
     num_canceled = num_queued + num_pending
     count(tx, batch_id, {JobState.QUEUED: -num_queued, JobState.PENDING: -num_pending, JobState.CANCELED: num_canceled})
     return num_canceled
