@@ -30,7 +30,7 @@ from tests.integration.ledger_farm import ENVIRONMENT, LEASE_SECONDS, TestClock,
 
 IS_LONG = settings.default.max_examples > 1000
 NUM_THREADS = 6
-NUM_STEPS = 2_000 if IS_LONG else 25
+NUM_STEPS = 2_000 if IS_LONG else 15
 FAILURES = (Failure.of(RenderError("too hot")), Failure.of(SpecError("no such embedding")))
 MAX_ATTEMPTS = 2
 
