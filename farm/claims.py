@@ -19,14 +19,12 @@ from schemas.tables import Job, Pack
 ODD_SHAPE_SECONDS: Final = 60.0
 
 
-def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None
-          ) -> Sequence[Row[Any]]:  # fmt: skip
+def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str) -> Sequence[Row[Any]]:
     """queued → running: the pack that suits the message, with its jobs. Returns what a worker is told: a row for each
     job, in order; none where there is no such pack.
 
-    Without a ``pack_key`` it is the very pack. Else it is one of the same batch, so that the shares of batches stay
-    what they are, and if possible of the key that the worker has rendered last, so that its device seldom changes
-    shape.
+    It is one of the same batch, so that the shares of batches stay what they are, and if possible of the key that the
+    worker has rendered last, so that its device seldom changes shape.
 
     A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
     place of another, the oldest is claimed for it, as the other has lost its message. The other had been released by
@@ -35,10 +33,9 @@ def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, p
     passed over; but rather than none the very one is waited for: it may only be noted as published.
     """
     check_move(JobState.QUEUED, JobState.RUNNING)
-    exact, suiting = _CLAIMS[tx.dialect]
     now = tx.given_now
     claimed = tx.execute(
-        exact if pack_key is None else suiting,
+        _CLAIMS[tx.dialect],
         {
             "pack_id": pack_id,
             "pack_key": pack_key,
@@ -70,7 +67,7 @@ _TOLD: Final = (Job.id, Job.spec, Job.meta, Job.attempts, Job.isolated)
 #: words in braces are those of ``_words``
 _CLAIM: Final = """
     UPDATE packs SET state = 'running', worker_id = :worker_id, claimed_at = {now}, lease_expires_at = {until}
-    WHERE id = {which} AND state = 'queued' AND (start_before IS NULL OR start_before > {now})
+    WHERE id = {suiting} AND state = 'queued' AND (start_before IS NULL OR start_before > {now})
         AND EXISTS (SELECT 1 FROM batches WHERE batches.id = packs.batch_id AND batches.state = 'open')
     RETURNING id, batch_id, pair, pack_key, num_jobs
 """
@@ -102,16 +99,14 @@ def _words(now: str, until: str, odd: str, skip_locked: str) -> dict[str, str]:
     return {"now": now, "until": until, "odd": odd, "beside": beside, "ready": ready, "oldest": oldest}
 
 
-def _claims(words: dict[str, str], whole: str) -> tuple[TextClause, TextClause]:
-    """Of the very pack, and of the one that suits."""
-    exact = whole.format(claim=_CLAIM.format(**words, which=":pack_id"))
-    suiting = whole.format(claim=_CLAIM.format(**words, which=_SUITING.format(**words)))
-    return timed(exact, "now", "until"), timed(suiting, "now", "until", "odd")
+def _claim(words: dict[str, str], whole: str) -> TextClause:
+    claim = _CLAIM.format(**words, suiting=_SUITING.format(**words))
+    return timed(whole.format(claim=claim), "now", "until", "odd")
 
 
 _CLAIMS: Final = {
-    "sqlite": _claims(_words(":now", ":until", ":odd", ""), "{claim}"),
-    "postgresql": _claims(
+    "sqlite": _claim(_words(":now", ":until", ":odd", ""), "{claim}"),
+    "postgresql": _claim(
         _words(
             "coalesce(:now, statement_timestamp())",
             "coalesce(:until, statement_timestamp() + make_interval(secs => :lease_seconds))",

@@ -122,12 +122,12 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
 
 
 @statement
-def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None = None
+def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str = ""
                ) -> ClaimedPack | None:  # fmt: skip
     """queued → running. None where there is nothing to claim: claimed, ended, canceled, too late, or never heard of.
 
-    ``pack_key``: what the worker rendered last ("": nothing yet). Then another queued pack of the same batch may be
-    claimed in the place of this one (``claims.claim``). A pack whose answer was lost goes back when its lease ends,
+    ``pack_key``: what the worker rendered last ("": nothing yet). Another queued pack of the same batch may be claimed
+    in the place of this one (``claims.claim``). A pack whose answer was lost goes back when its lease ends,
     and another may be claimed meanwhile.
     """
     rows = claim(tx, pack_id, worker_id, lease_seconds, pack_key)

@@ -80,7 +80,7 @@ class Crowd:
 
     def claim(self, chance: random.Random) -> None:
         message, worker_id = chance.choice(self.messages[-20:]), chance.choice(self.worker_ids)
-        last = chance.choice([None, "", *(pack.pack_key for pack in self.in_hand[-1:])])
+        last = chance.choice(["", *(pack.pack_key for pack in self.in_hand[-1:])])
         pack = ledger.claim_pack(self.database, message, worker_id, LEASE_SECONDS, last)
         if pack is not None:
             self.in_hand += [pack] * chance.choice([1, 1, 1, 2])  # twice: by two threads of its worker
