@@ -17,6 +17,7 @@ from farm.image_store import ImageStore, local_path
 from farm.retries import Failure
 from producer import job_pages
 from producer.batch_throughput import throughput
+from producer.web.app import web_app
 from producer.web.farm import WebFarm
 from schemas.settings import Settings
 from schemas.tables import Image
@@ -42,7 +43,7 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def client(settings: Settings, database: Database) -> Iterator[TestClient]:
-    with closing(WebFarm.open(settings)) as farm, web_client(farm) as client:
+    with closing(WebFarm.open(settings)) as farm, web_client(web_app(farm)) as client:
         yield client
 
 
