@@ -69,7 +69,8 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def processes() -> BaseContext:
     """Their like are forked from one that has imported what they need, without torch: a start takes milliseconds."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["pyarrow.parquet", "tests.unit.export_farm", "tests.integration.dying_dispatcher"])
+    modules = ["pyarrow.parquet", "tests.unit.export_farm", "tests.unit.read_apart"]
+    found.set_forkserver_preload([*modules, "tests.integration.dying_dispatcher"])
     return found
 
 
