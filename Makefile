@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
 	@$(INSTALL) --no-deps opencv-python-headless
 	@$(INSTALL) --no-deps --target .venv/fp8 --upgrade torchao
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib .venv/fp8 || true
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib .venv/fp8 || true
 	@touch $@
 
 demo: setup

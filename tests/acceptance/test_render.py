@@ -161,7 +161,8 @@ def test_a_pair_that_does_not_load_is_said_in_one_sentence(
     commands: Commands, forked: dict[str, str], manifest: Path
 ) -> None:
     (commands.home / "nightshift.toml").write_text('[pairs.broken]\nbase = { source = "/no/such/folder" }\n')
-    done = commands.run("render", manifest, *SMALL, "--pair", "broken", **forked)
+    commands.environment |= forked
+    done = commands.run("render", manifest, *SMALL, "--pair", "broken")
     assert done.returncode == 2
     assert "broken" in done.stderr
     assert "/no/such/folder" in done.stderr
