@@ -76,6 +76,7 @@ night: setup
 # Each script of benchmarks/ but those that have a word of their own. Together they take less than ten minutes on two idle
 # cores; alone, each takes larger sizes by itself. One that misses its goal does not keep the others from running.
 BENCHES = $(filter-out night gpu,$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py)))
+BENCH_answers := --jobs 20000 --rounds 1
 BENCH_dispatch := --devices 50
 BENCH_export := --images 100 --rounds 2
 BENCH_farm := --devices 50 --packs 2

@@ -8,6 +8,7 @@ queued or running (``job_states``), so whoever moves one of those has locked the
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, Image, Job, Pack, Result
 
 SWEEP_CHUNK: Final = 10_000
+#: named in one statement: a thousand devices' queue is of thousands
+_PACKS_AT_ONCE: Final = 1_000
 _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry_at": None}
 
 
@@ -63,9 +66,11 @@ def sweep_canceled(tx: Transaction, batch_id: int) -> int:
 
 @transaction
 def retry_failed(tx: Transaction, batch_id: int) -> int:
-    """failed → pending, with all attempts anew. Returns how many. Raises NotFoundError for a batch that is not open."""
-    if tx.execute(select(Batch.state).where(Batch.id == batch_id)).scalar_one_or_none() != BatchState.OPEN:
-        raise NotFoundError(f"batch {batch_id} is not open; only an open batch's failed jobs can be tried again")
+    """failed → pending, with all attempts anew. Returns how many. Raises NotFoundError for a batch that is neither open
+    nor paused."""
+    state = tx.execute(select(Batch.state).where(Batch.id == batch_id)).scalar_one_or_none()
+    if state not in (BatchState.OPEN, BatchState.PAUSED):
+        raise NotFoundError(f"batch {batch_id} is neither open nor paused; its failed jobs cannot be tried again")
     failed = Job.batch_id == batch_id
     return move(tx, batch_id, JobState.FAILED, JobState.PENDING, failed, attempts=0, **_NO_ERROR)
 
@@ -112,9 +117,11 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
     which = may_not_begin(tx) if pair is None else Pack.pair == pair
     queued = select(Pack.id, Pack.batch_id).where(Pack.state == PackState.QUEUED, which)
     packs = tx.execute(queued.order_by(Pack.id).with_for_update()).all()
-    for pack in _by_batch(packs):
-        end_packs(tx, PackState.RETURNED, Pack.id == pack.id)
-        move(tx, pack.batch_id, JobState.QUEUED, JobState.PENDING, Job.pack_id == pack.id)
+    for batch_id, of_batch in groupby(_by_batch(packs), attrgetter("batch_id")):
+        ids = [pack.id for pack in of_batch]
+        for lot in (ids[n : n + _PACKS_AT_ONCE] for n in range(0, len(ids), _PACKS_AT_ONCE)):
+            end_packs(tx, PackState.RETURNED, Pack.id.in_(lot))
+            move(tx, batch_id, JobState.QUEUED, JobState.PENDING, Job.pack_id.in_(lot))
     return len(packs)
 
 

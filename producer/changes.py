@@ -45,7 +45,7 @@ def pause(database: Database, batch_id: int) -> BatchSummary:
     Raises NotFoundError for a batch that is not open.
     """
     batch = batch_summary(database, batch_id)
-    if batch.ended and batch.state == BatchState.OPEN:
+    if batch.ended and batch.state in (BatchState.OPEN, BatchState.PAUSED):
         return batch
     batches.pause_batch(database, batch_id)
     ledger.return_queued(database)

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
+from producer.foreign_names import called_elsewhere, squashed
 from producer.rows import shown_value
 from schemas.buckets import ASPECT_RATIO
 from schemas.errors import ManifestError
@@ -41,14 +42,18 @@ _RUNWARE: Final = MappingProxyType(
     {"refiner.startstep": "refiner.start_step", "refiner.startsteppercentage": "refiner.start_percent"}
 )
 _RUNWARE_META: Final = "refiner.model"  # the pair decides which refiner it is
+#: ``guidanceScale`` and its like
+_SQUASHED: Final = MappingProxyType({squashed(field): field for field in (*FIELDS, COUNT)})
 
 
 class Columns(NamedTuple):
-    """The columns of a row. ``fields`` and ``meta``: the place in the row, and the field's or the column's name."""
+    """The columns of a row. ``fields`` and ``meta``: the place in the row, and the field's or the column's name.
+    ``meant``: columns of meta whose names stand for a field elsewhere, which no column gives: column, field."""
 
     names: tuple[str, ...]
     fields: tuple[tuple[int, str], ...]
     meta: tuple[tuple[int, str], ...]
+    meant: tuple[tuple[str, str], ...] = ()
 
     def name_of(self, field: str) -> str | None:
         """The column that gives this field, as the file spells it."""
@@ -126,7 +131,12 @@ def columns_of(names: Sequence[str], mapping: Mapping[str, str]) -> Columns:
             fields.append((place, field))
         else:
             meta.append((place, name.strip()))
-    return Columns(tuple(names), tuple(fields), tuple(meta))
+    meant = tuple((name, other) for _, name in meta if (other := _meant(name)) is not None and other not in taken)
+    return Columns(tuple(names), tuple(fields), tuple(meta), meant)
+
+
+def _meant(name: str) -> str | None:
+    return called_elsewhere(name) or _SQUASHED.get(squashed(name))
 
 
 def _check_name(normal: str, place: int, *, known: bool) -> None:

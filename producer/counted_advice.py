@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
-from producer.rows import BadRow, Row
+from producer.rows import BadRow, Row, shown_value
 from schemas.advice import Advice, advice
 from schemas.pair import SYNTHETIC, ModelPair
 from schemas.written_spec import SpecKind
+
+_UNREAD: Final = "unread_column"
 
 
 @dataclass(frozen=True)
@@ -27,34 +30,43 @@ class Warned:
 
 
 class CountedAdvice:
-    """Looks at rows as they pass. For a pair with random weights, which was trained for nothing, it has no advice."""
+    """Looks at rows as they pass. On specs for a pair with random weights, which was trained for nothing, it has no
+    advice."""
 
     def __init__(self, pair: ModelPair) -> None:
         self._trained = not pair.base.source.startswith(SYNTHETIC)
-        self._by_code: dict[str, Warned] = {}
+        self._by_kind: dict[str, Warned] = {}
 
     @property
     def warnings(self) -> list[Warned]:
         """One for each kind, in the order in which they came up first."""
-        return list(self._by_code.values())
+        return list(self._by_kind.values())
 
     def passed(self, rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
         """The same rows. Bad ones need no advice: they are refused, or left out."""
-        if not self._trained:
-            yield from rows
-            return
         kind: SpecKind | None = None
         of_kind: tuple[Advice, ...] = ()
         for row in rows:
             if isinstance(row, Row):
                 if row.written.kind is not kind:  # most rows are of the kind of the one before
                     kind = row.written.kind
-                    of_kind = advice(kind.sample)
-                if of_kind:
-                    self._count(row, of_kind)
+                    of_kind = advice(kind.sample) if self._trained else ()
+                if of_kind or row.meant:
+                    self._note(row, of_kind)
             yield row
 
-    def _count(self, row: Row, of_kind: Iterable[Advice]) -> None:
+    def _note(self, row: Row, of_kind: Iterable[Advice]) -> None:
         for found in of_kind:
-            first = self._by_code.get(found.code, Warned(found.code, 0, row.line, found.sentence))
-            self._by_code[found.code] = replace(first, num_rows=first.num_rows + 1)
+            self._count(row, found.code, found)
+        for column, field in row.meant:
+            if column in row.meta:
+                self._count(row, f"{_UNREAD} {field}", Advice(_UNREAD, _unread(column, field)))
+
+    def _count(self, row: Row, kind: str, found: Advice) -> None:
+        first = self._by_kind.get(kind, Warned(found.code, 0, row.line, found.sentence))
+        self._by_kind[kind] = replace(first, num_rows=first.num_rows + 1)
+
+
+def _unread(column: str, field: str) -> str:
+    shown = shown_value(column)
+    return f'column "{shown}" is meta, and decides no pixel; if it is {field}, say --map "{shown}={field}"'

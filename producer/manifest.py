@@ -188,7 +188,7 @@ class _RowMaker:
         seed = self._derived_seed(checked) if checked.seed is None else checked.seed
         written = checked.kind.written(checked.prompt, seed)
         # Counted with its seed in any case: another row may give the very seed that this one derived.
-        return Row(cells.line, written, self._repeats.num_before(written.digest), meta)
+        return Row(cells.line, written, self._repeats.num_before(written.digest), meta, cells.columns.meant)
 
     def seed(self, values: dict[str, object]) -> int | None:
         """The seed of the next row with these values; None if they are no spec."""

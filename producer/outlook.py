@@ -41,10 +41,11 @@ def outlook(database: Database, batch: BatchSummary, farm_window: str) -> Outloo
 
 
 def outlook_at(now: datetime, batch: BatchSummary, farm_window: str, per_second: float | None = None) -> Outlook:
-    """``per_second``: images a second of this batch lately; None where there were none."""
-    if batch.ended:
+    """``per_second``: images a second of this batch lately; None where there were none. A canceled batch has nothing
+    ahead but the end of what renders; when a paused one ends nobody knows."""
+    if batch.ended or batch.state == BatchState.CANCELED:
         return GOES_ON
-    windows = _windows(batch, farm_window)
+    windows, per_second = _windows(batch, farm_window), None if batch.state == BatchState.PAUSED else per_second
     ends = _ends(batch, windows, now, per_second) if per_second else None
     late = None if batch.deadline is None else _late(batch.deadline, windows, now, per_second, ends)
     return Outlook(_waits(batch, windows, now), late, ends)
@@ -62,11 +63,12 @@ def _windows(batch: BatchSummary, farm_window: str) -> list[Window]:
 def _waits(batch: BatchSummary, windows: Sequence[Window], now: datetime) -> str | None:
     if batch.state == BatchState.PAUSED:
         return f"paused; `nightshift resume {batch.id}` goes on"
-    if batch.not_before is not None and now < batch.not_before:
-        return f"begins {local_time(batch.not_before, windows)}"
-    opens = next_opening(windows, now)
+    held_back = batch.not_before is not None and now < batch.not_before
+    opens = next_opening(windows, max(now, batch.not_before or now))
     if opens is None:
         return "its window and the farm's are never open together"
+    if held_back:
+        return f"begins {local_time(opens, windows)}"
     return f"its window opens {local_time(opens, windows)}" if opens > now else None
 
 

@@ -38,7 +38,8 @@ class Hours:
     begins: when its first pack may; None where no time would ever do, and ``never`` says why.
     ends: None where the time it takes is not known, or it would take more than a year.
     num_spans: how often its window must open for it; None where it has none, or ``ends`` is not known.
-    spare: between its end and its deadline; negative where that is missed.
+    spare: between its end and its deadline; negative where that is missed. Where its end is not known: between its
+        beginning and its deadline, if that comes first.
     """
 
     begins: datetime | None
@@ -121,10 +122,11 @@ def hours(known: Known, seconds: float | None, pack_seconds: float) -> Hours:
     begins = next((span.opens for span in spans if span.closes - span.opens > timedelta(seconds=pack_seconds)), None)
     if begins is None:
         return Hours(None, never="no pack would begin: the hours are shorter than a pack takes")
+    deadline = known.timing.deadline
     if seconds is None:
-        return Hours(begins)
+        return Hours(begins, spare=deadline - begins if deadline and deadline <= begins else None)
     ends = finishing(known.windows, begins, timedelta(seconds=seconds))
-    spare = known.timing.deadline - ends if known.timing.deadline and ends else None
+    spare = deadline - ends if deadline and ends else None
     return Hours(begins, ends, _num_spans(known.windows, begins, ends), spare)
 
 

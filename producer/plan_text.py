@@ -83,6 +83,8 @@ def _window(num_spans: int | None) -> str:
 
 def _deadline(deadline: datetime, spare: timedelta | None, ends: datetime | None, windows: Sequence[Window]) -> str:
     when = local_time(deadline, windows)
+    if spare is not None and ends is None:
+        return f"{when}: missed, for nothing begins before it"
     if spare is None:
         return f"{when}: unknown whether it is kept" if ends is None else when
     word = "kept, with" if spare >= timedelta() else "missed by"

@@ -66,6 +66,11 @@ class BatchSummary:
         """Nothing more happens to it by itself."""
         return self.state != BatchState.STAGING and self.num_ended == self.num_jobs
 
+    @property
+    def shown_state(self) -> str:
+        """In a word, for people: one whose last job ended while it was paused has ended, too."""
+        return "ended" if self.ended and self.state != BatchState.CANCELED else self.state
+
     def as_json(self) -> dict[str, Any]:
         times = ("created_at", "not_before", "deadline")
         return {
@@ -107,6 +112,14 @@ def releasable_batches(tx: Transaction) -> list[BatchShare]:
     in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
     rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
     return [BatchShare(**row._mapping) for row in rows]
+
+
+@question
+def order_has_changed(tx: Transaction, shares: Sequence[BatchShare]) -> bool:
+    """Whether somebody has put one of these batches before or behind others since."""
+    rows = tx.execute(select(Batch.id, Batch.priority, Batch.weight).where(Batch.id.in_([one.id for one in shares])))
+    known = {(one.id, one.priority, one.weight) for one in shares}
+    return any(tuple(row) not in known for row in rows)
 
 
 @question

@@ -60,8 +60,7 @@ def _header(report: Figures, zone: tzinfo | None) -> Iterator[str]:
     batch = report.batch
     so_far = "" if batch.ended else ", so far"
     yield f"<header>\n<h1><bdi>{as_html(batch.name)}</bdi></h1>\n"
-    state = "ended" if batch.ended and batch.state == "open" else batch.state
-    yield f"<p>Batch {batch.id}, pair <bdi>{as_html(batch.pair)}</bdi>, {state}{so_far}. "
+    yield f"<p>Batch {batch.id}, pair <bdi>{as_html(batch.pair)}</bdi>, {batch.shown_state}{so_far}. "
     yield f"Written {_time(report.now, zone)}.</p>\n"
     yield f"<p>{'. '.join(_dates(report, zone))}.</p>\n"
     yield '<dl class="tiles">\n'
@@ -276,6 +275,6 @@ def _span(seconds: float) -> str:
 def _size(num_bytes: int) -> str:
     size, units = float(num_bytes), iter(("bytes", "kB", "MB", "GB", "TB", "PB"))
     unit = next(units)
-    while size >= 1000:
+    while size >= 999.5:  # which three digits would show as 1e+03
         size, unit = size / 1000, next(units)
     return f"{size:.3g} {unit}"

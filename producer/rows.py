@@ -14,12 +14,14 @@ _SHOWN_CHARACTERS = 60
 
 class Row(Struct, frozen=True, gc=False):
     """One image to render. ``line``: where the row starts in its file, from 1. ``repeat``: how many rows
-    with the same spec came before it. ``meta``: the columns that are no field of a spec."""
+    with the same spec came before it. ``meta``: the columns that are no field of a spec. ``meant``: as ``Columns`` has
+    it."""
 
     line: int
     written: WrittenSpec
     repeat: int
     meta: dict[str, str]
+    meant: tuple[tuple[str, str], ...] = ()
 
     @property
     def spec(self) -> JobSpec:

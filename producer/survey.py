@@ -79,5 +79,7 @@ def _good(rows: Iterable[Row | BadRow], found: Survey) -> Iterator[Row]:
 
 
 def _kind(row: Row) -> RowKind:
-    spec = row.spec
-    return RowKind(spec.pack_key, spec.width, spec.height, spec.output.format, spec.output.lossless)
+    """Of its ``SpecKind``: neither prompt nor seed decides any of it."""
+    kind = row.written.kind
+    spec = kind.sample
+    return RowKind(kind.pack_key, spec.width, spec.height, spec.output.format, spec.output.lossless)

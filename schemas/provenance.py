@@ -4,13 +4,15 @@ What is the same for a thousand images (``Environment``) stands once, in the ``e
 image (``Provenance``) stands in its result row. ``image_record`` joins both for the file: only what is reproducible.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.device_options import CompileMode
 from schemas.digest import canonical_json, sha256_hex
-from schemas.spec import JobSpec
+
+if TYPE_CHECKING:  # the ledger imports this module, and needs no spec
+    from schemas.spec import JobSpec
 
 RECORD_VERSION = 1
 
@@ -85,7 +87,7 @@ class Provenance(BaseModel):
     compile_mode: CompileMode = "off"
 
 
-def handoff_kind(spec: JobSpec) -> Handoff:
+def handoff_kind(spec: "JobSpec") -> Handoff:
     """What ``Provenance.handoff`` says of a spec's image."""
     match spec.refiner.mode:
         case "ensemble":
@@ -97,7 +99,7 @@ def handoff_kind(spec: JobSpec) -> Handoff:
 
 
 def image_record(
-    spec: JobSpec, provenance: Provenance, environment: Environment, meta: dict[str, str]
+    spec: "JobSpec", provenance: Provenance, environment: Environment, meta: dict[str, str]
 ) -> dict[str, Any]:
     """The JSON record that the image file carries: reproducible, so no worker, no pack, no time."""
     return {

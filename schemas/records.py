@@ -1,11 +1,15 @@
-"""What goes in and out of the ledger: small frozen records, no SQL."""
+"""What goes in and out of the ledger: small frozen records, no SQL.
+
+``WrittenSpec`` is imported for the type checker alone: orders to a batch import this module, and no spec.
+"""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from schemas.written_spec import WrittenSpec
+if TYPE_CHECKING:
+    from schemas.written_spec import WrittenSpec
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class StagedJob(msgspec.Struct, frozen=True, gc=False):
     meta: str
 
     @classmethod
-    def of(cls, number: int, written: WrittenSpec, repeat: int, meta: dict[str, str]) -> Self:
+    def of(cls, number: int, written: "WrittenSpec", repeat: int, meta: dict[str, str]) -> Self:
         text = msgspec.json.encode(meta).decode()
         return cls(number, written.digest, repeat, written.canonical, written.kind.pack_key, text)
 

@@ -9,6 +9,7 @@ from producer import changes
 from producer.cli.answers import JsonOption, print_json, so_many
 from producer.cli.session import open_session
 from producer.queries import find_batch
+from schemas.states import BatchState
 
 app = typer.Typer()
 
@@ -49,4 +50,5 @@ def retry(batch: BatchArgument, as_json: JsonOption = False) -> None:
             print_json({"batch_id": summary.id, "num_retried": num_jobs})
         else:
             said = f"{so_many(num_jobs, 'job')} pending again" if num_jobs else "no job failed"
-            print(f"batch {summary.id}: {said}")
+            waits = f"; it is paused, and `nightshift resume {summary.id}` goes on"
+            print(f"batch {summary.id}: {said}{waits if num_jobs and summary.state == BatchState.PAUSED else ''}")

@@ -4,6 +4,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
+from producer.cli.interruption import answered_interrupts
 from producer.cli.session import Session
 from producer.cli.submit import print_exceptions, print_warnings
 from producer.counted_advice import CountedAdvice
@@ -35,7 +36,8 @@ def run_here(session: Session, manifest: ManifestSource, options: ReadOptions, r
     """Starts what is missing, submits the manifest, and follows the batch; what was started is stopped again."""
     advised = CountedAdvice(session.settings.model_pair(request.pair))
     with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
-        submission = submit_manifest(session.database, manifest, options, request, advised)
+        with answered_interrupts():
+            submission = submit_manifest(session.database, manifest, options, request, advised)
         print_exceptions(submission)
         print_warnings(advised)
         ended = _follow_to_end(session, farm, submission.batch_id)

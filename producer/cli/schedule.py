@@ -24,6 +24,7 @@ from producer.cli.expansion_options import (
     WildcardsOption,
     ZipOption,
 )
+from producer.cli.interruption import answered_interrupts
 from producer.cli.manifest_options import (
     AgainOption,
     FormatOption,
@@ -194,7 +195,8 @@ def _fired(session: Session, found: Schedule) -> Submission:
     """A firing of its own, submitted by this process. One that fails here is not tried again."""
     claimed = fire_now(session.database, found, session.settings.lease_seconds)
     try:
-        return submit_firing(session.database, session.settings, claimed, Event())
+        with answered_interrupts():
+            return submit_firing(session.database, session.settings, claimed, Event())
     except NightshiftError as error:
         fail_firing(session.database, claimed.fence, str(error))
         raise
@@ -221,7 +223,7 @@ def _as_json(one: Schedule, last: LastFiring | None) -> dict[str, Any]:
 
 def _came_of(one: Schedule, last: LastFiring) -> str:
     """``Mon 2026-11-23 22:00: batch 7 (open)``, or why there is none."""
-    state = "ended" if last.batch_ended and last.batch_state == BatchState.OPEN else last.batch_state
+    state = "ended" if last.batch_ended and last.batch_state != BatchState.CANCELED else last.batch_state
     made = f"batch {last.batch_id} ({state})" if last.batch_id else "its batch is gone"
     what = {
         FiringState.DONE: made,

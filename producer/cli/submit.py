@@ -16,6 +16,7 @@ from producer.cli.expansion_options import (
     WildcardsOption,
     ZipOption,
 )
+from producer.cli.interruption import answered_interrupts
 from producer.cli.manifest_options import (
     AgainOption,
     FormatOption,
@@ -32,6 +33,8 @@ from producer.cli.timing_options import DeadlineOption, NotBeforeOption, Priorit
 from producer.counted_advice import CountedAdvice
 from producer.first_tick import first_tick
 from producer.orders import batch_request, read_options, source_of, submit_manifest
+from producer.outlook import outlook
+from producer.queries import batch_summary
 from producer.submit import Submission
 from producer.webhooks import webhook_target
 from schemas.printable import printable
@@ -78,7 +81,8 @@ def submit(
         options, request = read_options(session.settings, order), batch_request(session.settings, order)
         advised = CountedAdvice(session.settings.model_pair(pair))
         gc.freeze()  # what is imported stays: the collector need not look through it every few thousand rows
-        submission = submit_manifest(session.database, source_of(order), options, request, advised)
+        with answered_interrupts():
+            submission = submit_manifest(session.database, source_of(order), options, request, advised)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
                         "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,
@@ -89,6 +93,8 @@ def submit(
             print(f"batch {submission.batch_id}: {jobs} accepted ({name}, {request.pair})")
         print_exceptions(submission)
         print_warnings(advised)
+        if request.timing.deadline is not None:
+            _print_lateness(session, submission.batch_id)
         release(session, submission.batch_id)
 
 
@@ -108,6 +114,13 @@ def print_warnings(advised: CountedAdvice) -> None:
     """Says on stderr what is unusual about the rows, each kind once."""
     for warned in advised.warnings:
         print(warned, file=sys.stderr)
+
+
+def _print_lateness(session: Session, batch_id: int) -> None:
+    """Says on stderr that its deadline has passed already: the batch is rendered all the same."""
+    batch = batch_summary(session.database, batch_id)
+    if late := outlook(session.database, batch, session.settings.window).late:
+        print(f"warning: batch {batch_id} is {late}", file=sys.stderr)
 
 
 def warnings_as_json(advised: CountedAdvice) -> list[dict[str, object]]:

@@ -75,12 +75,8 @@ def _table(tonight: Night, window: str) -> Table:
         done = f"{_share(batch)} of {batch.num_jobs:,}"
         ends = _soon(ahead.ends, tonight, window) if ahead.ends else ""
         names = (Text(printable_start(batch.name, _NAME_CHARACTERS)), Text(printable(batch.pair)))
-        table.add_row(str(batch.id), *names, _state(batch), done, f"{batch.num_failed:,}", ends)
+        table.add_row(str(batch.id), *names, batch.shown_state, done, f"{batch.num_failed:,}", ends)
     return table
-
-
-def _state(batch: BatchSummary) -> str:
-    return "ended" if batch.ended and batch.state == "open" else batch.state
 
 
 def _share(batch: BatchSummary) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import Row, Text, cast, select
 
 from farm.database import Database, Transaction, question
 from producer.exports.exported_fields import Value, spec_values
+from schemas.errors import NotFoundError
 from schemas.states import JobState
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Result
 
@@ -87,10 +88,16 @@ def _page(tx: Transaction, batch_id: int, after: int) -> Sequence[Row[Any]]:
 
 
 def jobs_again(database: Database, job_ids: Iterable[int]) -> Iterator[DoneJob]:
-    """The done jobs of these ids, in their order, whatever has been finished since."""
+    """The done jobs of these ids, in their order, whatever has been finished since.
+
+    Raises:
+        NotFoundError: one of them has been removed since.
+    """
     wanted = iter(job_ids)
     while ids := list(islice(wanted, _PAGE)):
         rows = _of_ids(database, ids)
+        if len(rows) < len(ids):
+            raise NotFoundError("a batch was removed (`nightshift gc --batch`) while it was exported")
         yield from (DoneJob.of(rows[job_id]) for job_id in ids)
 
 

@@ -5,6 +5,7 @@ copy. ``file_name`` and ``text`` come first in a line; a column that some rows h
 with an empty one there, because ``datasets`` takes a column's type from the first ten megabytes.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ _FOLDERS: Final = 8  # whose listings are remembered: threads run a little ahead
 
 
 class Imagefolder:
-    """``folder_size``: images in one folder. ``reads_all``: a file that is linked is read and hashed, too."""
+    """``folder_size``: images in one folder. ``reads_all``: what is linked or is there already is read and hashed."""
 
     shard_size: int | None = None
     holds_images = False
@@ -50,11 +51,19 @@ class Imagefolder:
     def prepare(self, sample: Sample) -> None:
         """Puts the image where its line will say it is, unless it lies there already."""
         folder, _, name = f"{sample.split}/{self.file_name(sample)}".rpartition("/")
-        if self._placed(folder).get(name) == sample.job.row.size_bytes:
+        if self._is_placed(sample, folder, name):
             return
         path = local_path(sample.job.row.uri)
         if self._copies or path is None or not self._link(sample, path, f"{folder}/{name}"):
             put(self._target, f"{folder}/{name}", image_bytes(sample))
+
+    def _is_placed(self, sample: Sample, folder: str, name: str) -> bool:
+        if self._placed(folder).get(name) != sample.job.row.size_bytes:
+            return False
+        if not self._reads_all:
+            return True
+        content = self._target.read(f"{folder}/{name}")
+        return content is not None and hashlib.sha256(content).hexdigest() == sample.job.row.sha256
 
     @contextmanager
     def writing(self, shard: Shard) -> Iterator[Add]:

@@ -78,7 +78,7 @@ class LocalTarget:
         with _said(self.url):
             try:
                 with os.scandir(self.folder / folder) as entries:
-                    return {entry.name: entry.stat().st_size for entry in entries if not _is_temporary(entry.name)}
+                    return {entry.name: _size_of(entry) for entry in entries if not _is_temporary(entry.name)}
             except FileNotFoundError:
                 return {}
 
@@ -170,6 +170,13 @@ def put(place: Target, key: str, content: bytes) -> None:
     """A small file. Raises StorageError."""
     with place.writing(key) as stream:
         stream.write(content)
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # a symbolic link that leads nowhere is somebody's all the same
+        return entry.stat(follow_symlinks=False).st_size
 
 
 def _is_temporary(name: str) -> bool:

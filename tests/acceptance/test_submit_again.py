@@ -63,6 +63,7 @@ def test_a_submit_that_is_interrupted_may_be_repeated(
     commands.answer("status")  # makes the ledger
     url = f"sqlite:///{commands.home / 'ledger.sqlite3'}"
     interrupt_half_way(commands, tmp_path / "half.jsonl", lines, signal_number, url)
+    assert ("the rows so far are taken back" in commands.log("submit")) == (signal_number == signal.SIGINT)
     manifest = tmp_path / "prompts.jsonl"
     manifest.write_text("".join(lines))
     accepted = commands.answer("submit", manifest)

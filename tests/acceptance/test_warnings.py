@@ -60,3 +60,12 @@ def test_the_sizes_are_data_too(commands: Commands) -> None:
     sizes = commands.answer("sizes")
     assert len(sizes) == 41
     assert {"width": 832, "height": 1216, "aspect_ratio": "2:3", "ratio": 0.6842, "megapixels": 1.012} in sizes
+
+
+def test_submit_says_that_a_deadline_has_passed_and_takes_the_rows(commands: Commands, unusual: Path) -> None:
+    done = commands.run("submit", unusual, "--pair", "tiny", "--deadline", "2026-01-02T07:00Z")
+    assert done.returncode == 0
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert line.startswith("warning: batch 1 is late: its deadline was Fri 2026-01-02 07:00")
+    done = commands.run("submit", unusual, "--pair", "tiny", "--deadline", "2126-01-02T07:00Z")
+    assert "warning" not in done.stderr

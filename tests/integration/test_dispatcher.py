@@ -404,6 +404,28 @@ def test_a_paused_batch_takes_back_what_waits_in_redis(dispatcher: Dispatcher, d
     assert states(database, batch_id) == {JobState.PENDING: 4}
 
 
+def test_another_priority_holds_though_a_tick_has_looked_at_the_old_one(
+    dispatcher: Dispatcher, database: Database, database_url: str, clock: TestClock, broker: Broker
+) -> None:
+    open_batch(database, 20)
+    other = open_batch(database, 20)
+    num_asked = 0
+
+    def reprioritise(*asked: object) -> None:
+        nonlocal num_asked
+        num_asked += "batches.num_pending > " in str(asked[2])
+        if num_asked == 1:  # the dispatcher knows the order by now, and has released nothing
+            num_asked += 1
+            with closing(Database(database_url, clock)) as users:
+                changes.reprioritise(users, queries.batch_summary(users, other), 9, None)
+
+    event.listen(database.engine, "after_cursor_execute", reprioritise)
+    assert dispatcher.tick() == Tick()
+    assert (num_asked, broker.queue_length(QUEUE)) == (2, 0)
+    assert dispatcher.tick().num_released == broker.queue_length(QUEUE) == 3
+    assert states(database, other) == {JobState.QUEUED: 6, JobState.PENDING: 14}
+
+
 def test_another_priority_holds_for_the_next_claim(dispatcher: Dispatcher, database: Database) -> None:
     first, second = open_batch(database, 20), open_batch(database, 20, priority=4)
     dispatcher.tick()

@@ -478,8 +478,8 @@ def test_a_release_that_finds_the_batch_canceled_leaves_no_pack(database: Databa
         assert tx.execute(select(func.count()).select_from(Pack)).scalar_one() == 0
 
 
-def test_retry_refuses_a_batch_that_is_not_open(database: Database) -> None:
+def test_retry_refuses_a_canceled_batch(database: Database) -> None:
     batch_id = open_batch(database, 1)
     batches.cancel_batch(database, batch_id)
-    with pytest.raises(NotFoundError, match="is not open"):
+    with pytest.raises(NotFoundError, match="is neither open nor paused"):
         ledger.retry_failed(database, batch_id)

@@ -1,11 +1,14 @@
 """Advice at submit: what is unusual about a row is said once for each kind, and changes nothing."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from producer import foreign_names
+from producer.columns import COUNT, FIELDS
 from producer.counted_advice import CountedAdvice
 from producer.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.advice import advice
@@ -158,3 +161,65 @@ def test_advice_begins_with_the_first_row_of_a_manifest(tmp_path: Path) -> None:
     counted = CountedAdvice(BUILT_IN_PAIRS["sdxl"])
     list(counted.passed(read_manifest(manifest, ReadOptions())))
     assert [(warned.num_rows, warned.first_line) for warned in counted.warnings] == [(2, 3)]
+
+
+def unread(tmp_path: Path, name: str, content: str, **options: Any) -> list[tuple[int, int, str]]:
+    manifest = tmp_path / name
+    manifest.write_text(content)
+    counted = CountedAdvice(BUILT_IN_PAIRS["tiny"])
+    list(counted.passed(read_manifest(manifest, ReadOptions(**options))))
+    assert {warned.code for warned in counted.warnings} <= {"unread_column"}
+    return [(warned.num_rows, warned.first_line, warned.sentence) for warned in counted.warnings]
+
+
+def test_a_column_that_is_a_field_elsewhere_is_named_with_the_field_and_stays_meta(tmp_path: Path) -> None:
+    content = "prompt\tCFG scale\tsteps\tNote\na\t7\t20\tx\nb\t\t30\ty\n"
+    assert unread(tmp_path, "prompts.tsv", content) == [
+        (1, 2, 'column "CFG scale" is meta, and decides no pixel; if it is guidance_scale,'
+               ' say --map "CFG scale=guidance_scale"'),
+        (2, 2, 'column "steps" is meta, and decides no pixel; if it is num_inference_steps,'
+               ' say --map "steps=num_inference_steps"'),
+    ]  # fmt: skip
+    rows_read = [row for row in read_manifest(tmp_path / "prompts.tsv", ReadOptions()) if isinstance(row, Row)]
+    assert [row.meta["steps"] for row in rows_read] == ["20", "30"]
+    assert [row.spec.num_inference_steps for row in rows_read] == [40, 40]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ('{"prompt": "a", "steps": 20, "num_inference_steps": 30}\n', {}),
+        ('{"prompt": "a", "steps": 20}\n', {"columns": {"steps": "num_inference_steps"}}),
+        ('{"prompt": "a", "steps": null, "stepsister": "x", "Category": "y"}\n', {}),
+    ],
+)
+def test_a_column_is_not_named_where_its_field_is_given_or_it_has_no_value(
+    tmp_path: Path, content: str, options: dict[str, Any]
+) -> None:
+    assert unread(tmp_path, "prompts.jsonl", content, **options) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "field"),
+    [
+        ("guidanceScale", "guidance_scale"),
+        ("refiner_start", "refiner.start"),
+        ("sampler_name", "scheduler"),
+        ("numberResults", "count"),
+        ("use_karras_sigmas", "scheduler_options.use_karras_sigmas"),
+    ],
+)
+def test_a_field_is_known_by_what_other_programs_call_it(tmp_path: Path, column: str, field: str) -> None:
+    [(_, _, sentence)] = unread(tmp_path, "prompts.jsonl", json.dumps({"prompt": "a", column: "1"}))
+    assert f"if it is {field}, say" in sentence
+
+
+def test_as_many_warnings_are_kept_as_there_are_fields_however_columns_are_called(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": "a", f"{'_' * n}steps": n}) for n in range(1, 40)]
+    [(num_rows, first_line, _)] = unread(tmp_path, "prompts.jsonl", "\n".join(lines))
+    assert (num_rows, first_line) == (39, 1)
+
+
+def test_every_field_that_is_named_for_a_column_is_one() -> None:
+    assert set(foreign_names._ELSEWHERE.values()) <= {*FIELDS, COUNT}
+    assert all(foreign_names.squashed(name) == name for name in foreign_names._ELSEWHERE)

@@ -44,3 +44,26 @@ def test_a_canceled_batch_cannot_be_paused_although_it_has_ended(database: Datab
     ledger.sweep_canceled(database, batch_id)
     with pytest.raises(NotFoundError, match="batch 1 is not open"):
         changes.pause(database, batch_id)
+
+
+def test_a_batch_whose_last_job_ended_while_it_was_paused_has_ended(database: Database) -> None:
+    batch_id = open_batch(database, 1)
+    pack = claimed_pack(database, batch_id, new_worker(database))
+    changes.pause(database, batch_id)
+    assert batch_summary(database, batch_id).shown_state == "paused"
+    failure = Failure("invalid_image", "no good", retryable=False)
+    ledger.fail_jobs(database, pack, [pack.jobs[0].id], failure, max_attempts=1)
+    assert batch_summary(database, batch_id).shown_state == "ended"
+    said = CliRunner().invoke(app, ["pause", "1"])
+    assert (said.exit_code, said.stdout) == (0, "batch 1 has ended; there is nothing left to pause\n")
+    said = CliRunner().invoke(app, ["retry", "1"])
+    paused = "batch 1: 1 job pending again; it is paused, and `nightshift resume 1` goes on\n"
+    assert (said.exit_code, said.stdout) == (0, paused)
+    assert batch_summary(database, batch_id).shown_state == "paused"
+
+
+def test_a_canceled_batch_is_shown_as_canceled_although_it_has_ended(database: Database) -> None:
+    batch_id = open_batch(database, 1)
+    changes.cancel(database, batch_summary(database, batch_id))
+    found = batch_summary(database, batch_id)
+    assert (found.ended, found.shown_state) == (True, "canceled")

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nightshift import app
+from producer.exports.done_jobs import jobs_again
+from schemas.errors import InputError, NotFoundError
 from tests.unit.export_farm import ExportFarm, tree
 
 NUM_IMAGES = 120
@@ -102,3 +104,33 @@ def test_every_ten_seconds_it_says_how_far_it_is_and_what_was_there_counts(
     said = CliRunner().invoke(app, command, env=farm.variables()).stderr.splitlines()
     assert said[0] == "exporting: 0 images chosen so far"
     assert said[-1] == "exporting: 100 of 120 images written so far"
+
+
+@pytest.mark.parametrize("options", [["--copy"], []])
+def test_images_that_are_there_are_read_again_where_that_is_asked_for(
+    farm: ExportFarm, tmp_path: Path, options: list[str]
+) -> None:
+    command = ("1", "--format", "imagefolder", "--to", tmp_path / "set", *options)
+    farm.export(*command)
+    before = tree(tmp_path / "set")
+    path = tmp_path / "set" / "train" / "00000" / "000000003.png"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1] + b"x")
+    farm.export(*command)
+    assert tree(tmp_path / "set") != before
+    farm.export(*command, "--verify")
+    assert tree(tmp_path / "set") == before
+
+
+def test_a_link_that_leads_nowhere_is_a_strangers_file(farm: ExportFarm, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "mine").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds mine and no export"):
+        farm.export("1", "--format", "csv", "--to", folder)
+
+
+def test_a_batch_that_is_removed_meanwhile_ends_the_export_with_a_sentence(farm: ExportFarm) -> None:
+    with pytest.raises(NotFoundError, match="a batch was removed"):
+        list(jobs_again(farm.database, [1, 2, NUM_IMAGES + 1]))

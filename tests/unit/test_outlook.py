@@ -39,9 +39,21 @@ def test_a_paused_batch_says_how_to_go_on() -> None:
     assert outlook_at(NOON, batch("paused"), "").waits == "paused; `nightshift resume 3` goes on"
 
 
+def test_nobody_knows_when_a_paused_batch_ends() -> None:
+    ahead = outlook_at(NOON, batch("paused", deadline=NOON + timedelta(minutes=1)), "", 1.0)
+    assert (ahead.ends, ahead.late) == (None, None)
+
+
+def test_a_canceled_batch_waits_for_nothing_though_its_jobs_are_not_marked_yet() -> None:
+    assert str(outlook_at(NOON, batch("canceled", window=NIGHTS, deadline=NOON), "")) == ""
+
+
 def test_a_batch_that_may_not_begin_yet_says_when() -> None:
     later = batch(not_before=NOON + timedelta(days=1), window=NIGHTS)
-    assert outlook_at(NOON, later, "").waits == "begins Sun 2026-11-22 13:00 Europe/Berlin"
+    assert outlook_at(NOON, later, "").waits == "begins Sun 2026-11-22 22:00 Europe/Berlin"
+    at_night = batch(not_before=NOON + timedelta(hours=12), window=NIGHTS)
+    assert outlook_at(NOON, at_night, "").waits == "begins Sun 2026-11-22 01:00 Europe/Berlin"
+    assert outlook_at(NOON, batch(not_before=NOON + timedelta(days=1)), "").waits is not None
 
 
 def test_a_batch_is_reported_before_it_is_late() -> None:

@@ -115,6 +115,14 @@ def test_a_deadline_is_kept_or_missed_by_so_much() -> None:
     assert hours(tight, None, 0.0).spare is None
 
 
+def test_a_deadline_before_anything_begins_is_missed_whatever_the_rate() -> None:
+    early = known(NIGHTS, pace=Pace(0, 0, None), deadline=NOON + timedelta(hours=9))
+    assert hours(early, None, 0.0).spare == timedelta(hours=-1)
+    due = {"deadline": NOON + timedelta(hours=9)}
+    lines = shown(plan("sdxl", survey(small=1), early, DiskNeed(1, 1, 1, None)), **due)
+    assert "deadline  Sat 2026-11-21 21:00 UTC: missed, for nothing begins before it" in lines
+
+
 def test_it_begins_no_sooner_than_it_may() -> None:
     assert hours(known(not_before=NOON + timedelta(days=1)), 1.0, 1.0).begins == NOON + timedelta(days=1)
     assert hours(known(not_before=NOON - timedelta(days=1)), 1.0, 1.0).begins == NOON
