@@ -95,6 +95,12 @@ def test_what_does_not_compile_is_rendered_as_it_is_and_not_tried_again(caplog):
     assert "not compiled, and rendered as it is: base with 2 rows of 64 x 64" in caplog.text
 
 
+def test_where_the_compile_process_does_not_start_passes_are_rendered_as_they_are(caplog):
+    compilation = Compilation("regional", Starter("/nonexistent"))
+    assert [compilation.mode([SHAPE]) for _ in range(3)] == ["off"] * 3
+    assert caplog.text.count("rendered as it is: base with 2 rows of 64 x 64; the compile process does not start") == 1
+
+
 def test_what_an_earlier_process_has_compiled_is_used_from_the_first_pass_on(tmp_path):
     kept, starter = CompiledShapes(tmp_path / "shapes" / "key.json"), Starter("true")
     first = Compilation("regional", starter, kept.read(), kept.add)
@@ -221,6 +227,36 @@ def test_a_compiled_pass_that_memory_does_not_hold_is_halved_and_goes_on_as_it_i
     again = list(device.rendered([two], lambda: None, lambda: False))  # as a pack that was prepared before
     assert [len(found.one) for found in again] == [1, 1]
     device.close()
+
+
+def test_code_that_cannot_be_taken_in_costs_no_pack_and_is_said_once(smallest_folder, model_cache, tmp_path, caplog):
+    """PyTorch's own compiling, with a file where its cache folder should be."""
+    fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}, "options": {"compile": "regional"}}
+    pair = load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
+    device = DeviceThread(pair, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
+    one = Pass((prepared(pair, 1),))
+    device._compilation = Compilation("regional", starter := Starter("true"), unet_shapes(one.specs, *one.chunks))
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+        found = [outcome(device, one) for _ in range(2)]
+    torch.compiler.reset()
+    device.close()
+    assert [result.compile_mode for result in found] == ["off", "off"]
+    assert np.array_equal(found[0].pictures[0].pixels, found[1].pictures[0].pixels)
+    assert caplog.text.count("not compiled, and rendered as it is: base with 2 rows of 64 x 64;") == 1
+    assert starter.asked == []
+
+
+def test_a_padded_pass_of_which_memory_holds_one_image_is_halved_down_to_it(smallest):
+    limits = PassLimits(4)
+    limits.learn((64, 64), 1)
+    device = DeviceThread(smallest, limits, Watchdog(StepBudget(600.0), pytest.fail))
+    three = Pass(tuple(prepared(smallest, seed) for seed in (1, 2, 3)), num_padding=1)
+    outcomes = list(device.rendered([three], lambda: None, lambda: False))
+    device.close()
+    assert [found.one.jobs[0].id for found in outcomes] == [1, 2, 3]
+    assert [(len(found.one), len(found.result.pictures)) for found in outcomes] == [(1, 1)] * 3
 
 
 @pytest.fixture(scope="module")
