@@ -208,7 +208,8 @@ def _shown(found: Comparison, bare: Side, ours: Side) -> dict[str, Any]:
         sides[name] = {"images_per_s": rate, "cpu_s_an_image": cpu_seconds, **had._asdict()}
     unqueued = _unqueued(sides["nightshift"]) / _unqueued(sides["bare loop"])
     print(f"share {found.share:.2%}, with 95 % between {found.low:.2%} and {found.high:.2%}: {found.num_stretches}"
-          f" stretches, the median of them {found.median:.2%}; {unqueued:.2%} without what either stood in line")  # fmt: skip
+          f" stretches, the median of them {found.median:.2%}")  # fmt: skip
+    print(f"without what either stood in line for a core {unqueued:.2%}")
     gap = statistics.median(ours.gaps)
     print(f"from one pack to the next {gap * 1e3:.1f} ms of the device thread; the producer took {ours.producer_mb:.0f}"
           " MB")  # fmt: skip
