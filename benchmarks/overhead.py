@@ -87,16 +87,13 @@ def _options() -> argparse.Namespace:
 def _measured(options: argparse.Namespace) -> tuple[Side, Side]:
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
         bare_process, ours_process = _bare_process(), _nightshift(options, Path(folder))
-        takers = []
+        takers: list[TurnTaker] = []
         try:
             _wait_for_packs(ours_process, Path(folder))
             takers.append(TurnTaker(ours_process.pid, _worker_id(ours_process.pid)))
             _tell(bare_process, "go")
             takers.append(TurnTaker(bare_process.pid, bare_process.pid))
-            deadline = time.monotonic() + options.seconds
-            while time.monotonic() < deadline and ours_process.poll() is None:
-                for taker in reversed(takers):
-                    taker.take(options.turn)
+            _take_turns(takers, options, ours_process)
             producer_mb = _peak_megabytes(ours_process.pid)
         finally:
             for taker in takers:
@@ -105,6 +102,13 @@ def _measured(options: argparse.Namespace) -> tuple[Side, Side]:
             bare_answer = bare_process.communicate()[0]
             ours_process.wait()
         return _bare_side(takers[1], bare_answer), _our_side(takers[0], Path(folder), producer_mb)
+
+
+def _take_turns(takers: list[TurnTaker], options: argparse.Namespace, ours: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + options.seconds
+    while time.monotonic() < deadline and ours.poll() is None:
+        for taker in takers:
+            taker.take(options.turn)
 
 
 def _bare_process() -> "subprocess.Popen[str]":

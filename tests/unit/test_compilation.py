@@ -229,25 +229,6 @@ def test_a_compiled_pass_that_memory_does_not_hold_is_halved_and_goes_on_as_it_i
     device.close()
 
 
-def test_code_that_cannot_be_taken_in_costs_no_pack_and_is_said_once(smallest_folder, model_cache, tmp_path, caplog):
-    """PyTorch's own compiling, with a file where its cache folder should be."""
-    fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}, "options": {"compile": "regional"}}
-    pair = load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
-    device = DeviceThread(pair, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
-    one = Pass((prepared(pair, 1),))
-    device._compilation = Compilation("regional", starter := Starter("true"), unet_shapes(one.specs, *one.chunks))
-    (tmp_path / "cache").write_text("no folder")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-        found = [outcome(device, one) for _ in range(2)]
-    torch.compiler.reset()
-    device.close()
-    assert [result.compile_mode for result in found] == ["off", "off"]
-    assert np.array_equal(found[0].pictures[0].pixels, found[1].pictures[0].pixels)
-    assert caplog.text.count("not compiled, and rendered as it is: base with 2 rows of 64 x 64;") == 1
-    assert starter.asked == []
-
-
 def test_a_padded_pass_of_which_memory_holds_one_image_is_halved_down_to_it(smallest):
     limits = PassLimits(4)
     limits.learn((64, 64), 1)
@@ -271,7 +252,9 @@ def regional(smallest_folder, model_cache, tmp_path_factory):
         yield load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
 
 
-def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_from_the_cache(regional, smallest):
+def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_from_the_cache(
+    regional, smallest, tmp_path, monkeypatch, caplog
+):
     """The one test that compiles: all that needs compiled code stands in it."""
     device = DeviceThread(regional, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
     three = tuple(prepared(regional, seed) for seed in (1, 2, 3))
@@ -306,6 +289,20 @@ def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_f
     restarted = DeviceThread(regional, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
     assert outcome(restarted, one).compile_mode == "regional"
     restarted.close()
+
+    # where the code cannot be taken in after all, no pack is lost, and it is said once
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch.compiler.reset()
+    broken = DeviceThread(smallest, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
+    broken._pair = regional
+    broken._compilation = Compilation("regional", starter := Starter("true"), unet_shapes(one.specs, *one.chunks))
+    for found in (outcome(broken, one) for _ in range(2)):
+        assert found.compile_mode == "off"
+        assert np.array_equal(found.pictures[0].pixels, before[0].pictures[0].pixels)
+    broken.close()
+    assert caplog.text.count("not compiled, and rendered as it is: base with 8 rows of 64 x 64;") == 1
+    assert starter.asked == []
 
 
 def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cache):
