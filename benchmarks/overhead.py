@@ -2,7 +2,7 @@
 
 The bare loop renders pack after pack in one process and throws the pictures away. Nightshift does all of its work on
 them: ledger, Redis, watermark, PNG, metadata, sha256, image store, results. Either renders with one core; Nightshift's
-finishers have another. Both are loaded at the beginning and then take turns of a second or two, one standing still
+finishers have another. Both are loaded at the beginning and then take turns of a second, one standing still
 while the other runs, so that both meet the same machine; what is said of them is by the clock of their own turns.
 Each picture of Nightshift's has to be the bare loop's, pixel for pixel, with the watermark in it.
 
@@ -37,7 +37,7 @@ from schemas.tables import Image, Pack, Result
 _ONE_CORE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _LOADING_SECONDS = 300.0
 #: of both, in each of the stretches that are compared
-_TURNS_A_STRETCH = 3
+_TURNS_A_STRETCH = 2
 
 #: of its time, that the bare loop may stand in line
 _QUIET_SHARE = 0.02
@@ -64,7 +64,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who stands still would stand for ever
     bare, ours = _measured(options)
     num_alike = _require_alike(bare, ours)
-    found = compared(bare.progress, ours.progress, _TURNS_A_STRETCH * options.turn)
+    try:
+        found = compared(bare.progress, ours.progress, _TURNS_A_STRETCH * options.turn)
+    except ValueError as error:
+        sys.exit(f"{error}: more --seconds")
     figures = _shown(found, bare, ours)
     verdict = _verdict(found, figures["sides"]["bare loop"]["queued"], options.goal)
     print(f"goal {options.goal:.1%}: {verdict}; {num_alike} pictures are the bare loop's")
@@ -78,7 +81,7 @@ def _options() -> argparse.Namespace:
     render_command.add_arguments(parser)
     parser.set_defaults(manifest=Path("benchmarks/parti-400.tsv"), steps="3", limit=400, pass_size=4)
     parser.add_argument("--seconds", type=float, default=150, help="of all turns together")
-    parser.add_argument("--turn", type=float, default=1.5, help="seconds; a GPU goes on with what it has: take 60")
+    parser.add_argument("--turn", type=float, default=1.0, help="seconds; a GPU goes on with what it has: take 60")
     parser.add_argument("--goal", type=float, default=0.98)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

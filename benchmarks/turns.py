@@ -1,4 +1,4 @@
-"""Two programs that take turns on one machine, a second or two each: one stands still (SIGSTOP) while the other runs.
+"""Two programs that take turns on one machine, a second or so each: one stands still (SIGSTOP) while the other runs.
 
 A shared machine's speed goes up and down by a fifth from minute to minute. Both meet the same minutes, so what one is
 to the other can be told within a per cent.
