@@ -23,7 +23,6 @@ from benchmarks.record import append
 HAS_NO_OPENCV: Final = stand_in()  # before the worker's modules want it
 
 from benchmarks.device_bench import Bench, Figures, Sizes  # noqa: E402
-from schemas.errors import NightshiftError  # noqa: E402
 from schemas.settings import load_settings  # noqa: E402
 from worker.pipelines import LoadedPair, dtype_name, load_pair  # noqa: E402
 from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
@@ -113,7 +112,7 @@ def _tried(measure: Callable[[], Figures], row: Row, flops: tuple[float, float] 
         figures = measure()
     except ValueError as refusal:
         return _not_measured(row, "not here", refusal)
-    except (RuntimeError, AssertionError, ImportError, NightshiftError) as failure:
+    except Exception as failure:
         return _not_measured(row, "failure", failure)
     shown = _shown(row.name, figures, flops, rate)
     if figures.difference <= row.tolerance:

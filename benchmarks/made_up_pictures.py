@@ -65,6 +65,16 @@ def drawing(side: int) -> Pixels:
     return picture
 
 
+def page(side: int) -> Pixels:
+    """Small text on white."""
+    picture, random = np.full((side, side, 3), 250, np.uint8), np.random.default_rng(4)
+    words = "the quick brown fox jumps over a lazy dog while seven wizards boil vinegar and zest " * (side // 300 + 2)
+    for bottom in range(16, side, 16):
+        line = words[random.integers(90) :]
+        cv2.putText(picture, line, (8, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (20, 20, 20), 1, cv2.LINE_AA)
+    return picture
+
+
 def on_white(side: int) -> Pixels:
     """An object before an even ground."""
     mask = cv2.circle(np.zeros((side, side), np.uint8), (side // 2, side // 2), side * 3 // 10, 1, -1)[:, :, None]
@@ -95,6 +105,7 @@ PICTURES: Final[dict[str, Callable[[int], Pixels]]] = {
     "object on white": on_white,
     "dark photograph": dark,
     "drawing": drawing,
+    "page of small text": page,
     "slope": slope,
     "noise": noise,
 }

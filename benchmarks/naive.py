@@ -60,6 +60,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     render_command.add_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reproduced", type=int, default=2, help="images of the last round that are rendered again")
     parser.add_argument("--goal", type=float, default=0.0, help="on a GPU: 2; on a CPU there is none")
     parser.add_argument("--script", type=Path, help=argparse.SUPPRESS)

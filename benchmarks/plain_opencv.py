@@ -6,6 +6,7 @@ Colours as in OpenCV's ``color_yuv``: fixed point with 14 bits behind the point,
 import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ def stand_in() -> bool:
     if importlib.util.find_spec("cv2") is not None:
         return False
     module = ModuleType("cv2")
+    module.__spec__ = ModuleSpec("cv2", None)  # transformers asks Python whether there is an OpenCV, and fails without
     vars(module).update({name: value for name, value in globals().items() if not name.startswith("_")})
     sys.modules["cv2"] = module
     return True

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,25 @@ _LIBRARIES = (
 
 
 def append(benchmark: str, path: str | Path, figures: dict[str, Any]) -> None:
-    """Appends the line, and says where."""
+    """Appends the line, and says where, and how long it all took."""
+    seconds = _age_seconds()
     record = {
         "benchmark": benchmark,
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
+        "took_seconds": round(seconds, 1),
         **figures,
     }
     with open(path, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
-    print(f"appended to {path}")
+    print(f"appended to {path} after {seconds:.0f} s")
+
+
+def _age_seconds() -> float:
+    """Since this process was started (Linux: field 22 of proc_pid_stat(5), in ticks since the machine began)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _versions() -> dict[str, str]:

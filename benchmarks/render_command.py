@@ -11,14 +11,13 @@ from schemas.spec import JobSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is rendered, and how often."""
+    """What is rendered."""
     parser.add_argument("manifest", type=Path, nargs="?", default=Path("benchmarks/prompts.txt"))
     parser.add_argument("--pair", default="tiny")
     parser.add_argument("--side", default="256", help="width and height")
     parser.add_argument("--steps", default="10")
     parser.add_argument("--limit", type=int, default=24, help="prompts of the manifest")
     parser.add_argument("--pass-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--record", default="benchmarks.jsonl")
 
 

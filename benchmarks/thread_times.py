@@ -1,67 +1,35 @@
-"""What a thread of another process had of the processor, and how long it stood in line for it, as Linux counts it.
+"""What the threads of a process had of the processors, and how long they stood in line for them, as Linux counts it.
 
-Source: ``/proc/PID/task/TID/schedstat``: nanoseconds on a core, and nanoseconds ready to run and without one.
+Sources: ``/proc/PID/task/TID/schedstat``: nanoseconds on a core, and nanoseconds ready to run and without one;
+``/proc/stat``: what other machines on the same host took of this one's cores.
 """
 
-import time
+import os
+from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-import psutil
-
-_LOOK_SECONDS = 0.1
+_STOLEN_FIELD: Final = 8  # of the first line of /proc/stat
 
 
-class Moment(NamedTuple):
-    """``at``: seconds since the epoch."""
+class Had(NamedTuple):
+    """Of one thread, since it began."""
 
-    at: float
     busy_seconds: float
     queued_seconds: float
 
 
-def moment(process_id: int, thread_id: int) -> Moment:
-    busy, queued, _ = Path(f"/proc/{process_id}/task/{thread_id}/schedstat").read_text().split()
-    return Moment(time.time(), int(busy) / 1e9, int(queued) / 1e9)
+def threads_had(process_id: int) -> dict[int, Had]:
+    """Thread id → what it had."""
+    found = {}
+    for task in Path(f"/proc/{process_id}/task").iterdir():
+        with suppress(OSError):  # one that has just ended
+            busy, queued, _ = (task / "schedstat").read_text().split()
+            found[int(task.name)] = Had(int(busy) / 1e9, int(queued) / 1e9)
+    return found
 
 
-def _had(moments: list[Moment], began: float, ended: float) -> Moment:
-    """Of one thread, by what was seen nearest to both instants."""
-    first, last = (min(moments, key=lambda one: abs(one.at - instant)) for instant in (began, ended))
-    return Moment(*(after - before for before, after in zip(first, last, strict=True)))
-
-
-class BusiestThread:
-    """Follows a process's worker: that of its descendants whose command line has ``module``, and of its threads the one
-    that had most of the processor in the time that is asked about. While packs render, that is the device thread."""
-
-    def __init__(self, process_id: int, module: str) -> None:
-        self._process = psutil.Process(process_id)
-        self._module = module
-        self._seen: dict[tuple[int, int], list[Moment]] = {}
-        self._ended = Event()
-        self._thread = Thread(target=self._follow, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def between(self, began: float, ended: float) -> Moment:
-        """What it had from one instant to another: the differences. Seconds since the epoch."""
-        return max((_had(moments, began, ended) for moments in self._seen.values()), key=lambda one: one.busy_seconds)
-
-    def _follow(self) -> None:
-        while not self._ended.wait(_LOOK_SECONDS):
-            try:
-                self._look()
-            except (psutil.Error, OSError):
-                continue  # it is not there yet, or has ended
-
-    def _look(self) -> None:
-        for child in self._process.children(recursive=True):
-            if self._module in child.cmdline():
-                for thread in child.threads():
-                    now = moment(child.pid, thread.id)  # raises for a thread that has just ended
-                    self._seen.setdefault((child.pid, thread.id), []).append(now)
+def stolen_seconds() -> float:
+    """Of all cores together, since this machine began."""
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()
+    return int(fields[_STOLEN_FIELD]) / os.sysconf("SC_CLK_TCK")

@@ -64,15 +64,27 @@ class Compilation:
         if not missing:
             return self._mode
         if self._is_worth_it(missing):
-            self._under_way = self._start(missing), missing
+            self._begin(missing)
         self._seen.update(shapes)
         return "off"
+
+    def give_up(self, shapes: Sequence[UnetShape], reason: str) -> None:
+        """Their code, which should be ready, cannot be used: from now on they are rendered as they are."""
+        self._ready.difference_update(shapes)
+        self._given_up.update(shapes)
+        log.warning("not compiled, and rendered as it is: %s; %s", _said(shapes), reason)
 
     def close(self) -> None:
         """Ends the process that compiles."""
         if self._under_way is not None:
             self._under_way[0].kill()
             self._under_way[0].wait()
+
+    def _begin(self, missing: Sequence[UnetShape]) -> None:
+        try:
+            self._under_way = self._start(missing), list(missing)
+        except OSError as error:
+            self.give_up(missing, f"the compile process does not start: {error}")
 
     def _is_worth_it(self, missing: Sequence[UnetShape]) -> bool:
         is_known = self._seen.issuperset(missing) and self._given_up.isdisjoint(missing)
@@ -87,8 +99,7 @@ class Compilation:
             self._keep(shapes)
             log.info("compiled from now on: %s", _said(shapes))
             return
-        self._given_up.update(shapes)
-        log.warning("not compiled, and rendered as it is: %s; the compile process ended with %d", _said(shapes), code)
+        self.give_up(shapes, f"the compile process ended with {code}; what it said stands above")
 
 
 def compilation(pair: LoadedPair) -> Compilation:

@@ -7,6 +7,7 @@ in another pair's kernel (https://github.com/pytorch/pytorch/issues/185449).
 
 import os
 import shutil
+import sys
 import sysconfig
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -20,6 +21,18 @@ from schemas.device_options import CompileMode
 _CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 #: of one piece of code: PyTorch's own 8 are too few for the blocks of two UNets in several shapes
 _RECOMPILE_LIMIT: Final = 128
+
+
+class CompiledCodeError(RuntimeError):
+    """Code for a UNet could not be made or taken in: no file of it is whole, or a tool that makes it is missing. The
+    networks as they are can be rendered with all the same."""
+
+
+def is_of_compiling(error: RuntimeError) -> bool:
+    """Whether it was raised while code was made or taken in. Where nothing is compiled, nobody has imported what knows
+    of such errors, which takes seconds."""
+    known = sys.modules.get("torch._dynamo.exc")
+    return known is not None and isinstance(error, known.TorchDynamoException)
 
 
 def require_compiler(device: torch.device) -> None:

@@ -63,8 +63,8 @@ def _second_try(vae: AutoencoderKL, latents: torch.Tensor) -> Picture:
 def _in_float32(vae: AutoencoderKL) -> Iterator[None]:
     """There and back changes no weight: float32 holds every value of a half. The device thread alone uses the VAE."""
     dtype = vae.dtype
-    vae.to(torch.float32)
     try:
+        vae.to(torch.float32)  # which memory may end in the middle
         yield
     finally:
         vae.to(dtype)

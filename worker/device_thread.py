@@ -13,6 +13,7 @@ from typing import NamedTuple
 from schemas.device_options import CompileMode
 from schemas.errors import DeviceLostError, DeviceMemoryError, InputError
 from worker.compilation import compilation
+from worker.compiling import CompiledCodeError
 from worker.denoising import Stop
 from worker.pass_limits import PassLimits
 from worker.pass_measuring import PassMeasurer
@@ -20,7 +21,7 @@ from worker.pipelines import LoadedPair
 from worker.preparing import Pass
 from worker.rendering import RenderedPass, render
 from worker.stopping import DrainedError
-from worker.unet_shapes import unet_shapes
+from worker.unet_shapes import UnetShape, unet_shapes
 from worker.watchdog import Watchdog
 
 
@@ -92,8 +93,8 @@ class DeviceThread:
         finally:
             outcomes.put(None)
 
-    def _outcome(self, one: Pass, stop: Stop) -> PassOutcome | tuple[Pass, Pass]:
-        """The two halves of a pass that the device's memory does not hold, to be rendered in its place."""
+    def _outcome(self, one: Pass, stop: Stop) -> PassOutcome | tuple[Pass, ...]:
+        """The halves of a pass that the device's memory does not hold, to be rendered in its place."""
         self._learn_limit(one, stop)
         if len(one) > self._limits.most(one.size):
             return one.halves()
@@ -118,10 +119,20 @@ class DeviceThread:
             self._limits.learn(one.size, self._measurer.limit(one.size, _alive(sign_of_life, stop)))
 
     def _watched(self, one: Pass, stop: Stop) -> RenderedPass:
-        mode = self._compilation.mode(unet_shapes(one.specs, one.chunks.base, one.chunks.refiner))
+        shapes = unet_shapes(one.specs, one.chunks.base, one.chunks.refiner)
+        mode = self._compilation.mode(shapes)
         with self._watchdog.watching(one.shape) as sign_of_life, self._measured(one, mode):
-            made = render(self._pair, one.specs, _alive(sign_of_life, stop), one.inputs, mode)
+            made = self._rendered(one, _alive(sign_of_life, stop), mode, shapes)
         return replace(made, pictures=made.pictures[: len(one.jobs)])
+
+    def _rendered(self, one: Pass, stop: Stop, mode: CompileMode, shapes: Sequence[UnetShape]) -> RenderedPass:
+        """As the networks are, where there is no code after all."""
+        try:
+            return render(self._pair, one.specs, stop, one.inputs, mode)
+        except CompiledCodeError as error:
+            reason = str(error)
+        self._compilation.give_up(shapes, reason)
+        return render(self._pair, one.specs, stop, one.inputs)
 
     @contextmanager
     def _measured(self, one: Pass, mode: CompileMode) -> Iterator[None]:

@@ -35,6 +35,12 @@ _EVEN_LEVEL: Final = 5
 #: Where that finds so much that less than half is left, looking longer is quick, and finds a fifth more.
 _REPEATED_SHARE: Final = 0.5
 _REPEATED_LEVEL: Final = 6
+#: A picture of which so much does not change from pixel to pixel may be a page of text: even, and not small by that.
+_UNCHANGED_SHARE: Final = 0.5
+#: of such a picture one stripe in so many is tried out
+_TRIED_STRIPES: Final = 8
+#: and if what repeats in it makes it as much smaller, it is looked for in all of it.
+_TRIED_SHARE: Final = 0.6
 _ZLIB_HEADER: Final = b"\x78\x01"
 
 
@@ -84,9 +90,25 @@ def _filter(padded: NDArray[np.uint8], rows: NDArray[np.uint8]) -> None:
 
 def _deflated(rows: NDArray[np.uint8]) -> bytes:
     """A zlib stream."""
-    quick = igzip_lib.compress(rows, 1, igzip_lib.COMP_DEFLATE, hist_bits=_WINDOW_BITS)
+    quick = _quick(rows)
     if len(quick) < rows.size * _EVEN_SHARE:
         even = zlib_ng.compress(rows, _EVEN_LEVEL)
         is_repeated = len(even) < len(quick) * _REPEATED_SHARE
         return zlib_ng.compress(rows, _REPEATED_LEVEL) if is_repeated else even
+    if _is_like_text(rows):
+        return zlib_ng.compress(rows, _REPEATED_LEVEL)
     return b"".join([_ZLIB_HEADER, quick, struct.pack(">I", isal_zlib.adler32(rows))])
+
+
+def _quick(rows: NDArray[np.uint8]) -> bytes:
+    """Without the frame that makes it a zlib stream."""
+    return igzip_lib.compress(rows, 1, igzip_lib.COMP_DEFLATE, hist_bits=_WINDOW_BITS)
+
+
+def _is_like_text(rows: NDArray[np.uint8]) -> bool:
+    """Letters repeat, and have edges: their bytes are many, and nothing but looking for them elsewhere helps."""
+    if np.count_nonzero(rows) > rows.size * (1 - _UNCHANGED_SHARE):
+        return False
+    tops = range(0, len(rows), _STRIPE_ROWS * _TRIED_STRIPES)
+    tried = np.concatenate([rows[top : top + _STRIPE_ROWS] for top in tops])
+    return len(zlib_ng.compress(tried, _EVEN_LEVEL)) < len(_quick(tried)) * _TRIED_SHARE

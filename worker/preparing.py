@@ -67,10 +67,12 @@ class Pass:
     def shape(self) -> PassShape:
         return PassShape(len(self), *self.size)
 
-    def halves(self) -> tuple["Pass", "Pass"]:
-        """A pass has 1, 2, 4, 8, ... images, and so has each half. Padding is a quarter at the most."""
+    def halves(self) -> tuple["Pass", ...]:
+        """A pass has 1, 2, 4, 8, ... images, and so has each half. One of padding alone is left out: there is none at
+        first, for padding is a quarter at the most, but a half of a half may be."""
         middle = len(self) // 2
-        return Pass(self.prepared[:middle]), Pass(self.prepared[middle:], self.num_padding)
+        halves = Pass(self.prepared[:middle]), Pass(self.prepared[middle:], self.num_padding)
+        return tuple(half for half in halves if half.prepared)
 
 
 @dataclass(frozen=True)

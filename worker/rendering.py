@@ -11,7 +11,7 @@ from schemas.device_options import CompileMode
 from schemas.errors import DeviceLostError, DeviceMemoryError, RenderError, SpecError
 from schemas.refiner import Refiner
 from schemas.spec import JobSpec
-from worker.compiling import using
+from worker.compiling import CompiledCodeError, is_of_compiling, using
 from worker.cuda_graphs import note_variant
 from worker.decoding import Picture, checked_pictures
 from worker.denoising import Denoised, Stop
@@ -63,6 +63,7 @@ def render(
         ValueError: the specs cannot share a forward pass (``worker.forward_passes.split`` makes those that can).
         SpecError: a spec wants what the pair does not have: a refiner, aesthetic scores, layers of a text encoder.
         LeaseLostError: ``stop`` answered yes.
+        CompiledCodeError: a UNet cannot be compiled, or what an earlier process compiled cannot be taken in.
         DeviceMemoryError: the device's memory does not hold the pass; nothing of it is held any longer.
         DeviceLostError: the device failed for good: this process can render nothing more.
     """
@@ -75,18 +76,24 @@ def render(
             pictures = checked_pictures(pair.base.vae, denoised.latents)
         return RenderedPass(pictures, denoised.base_steps, denoised.refiner_steps, denoised.handoff_sigma, mode)
     except (torch.OutOfMemoryError, MemoryError):
-        failure: RenderError = _no_memory(pair, specs)
+        failure: RenderError | CompiledCodeError = _no_memory(pair, specs)
     except RuntimeError as error:
         if any(text in str(error) for text in _MEMORY_SENTENCES):
             failure = _no_memory(pair, specs)
         elif _is_device_error(error):
-            failure = DeviceLostError(f"{pair.device} failed: {str(error).splitlines()[0]}")
+            failure = DeviceLostError(f"{pair.device} failed: {_first_line(error)}")
+        elif is_of_compiling(error):
+            failure = CompiledCodeError(_first_line(error))
         else:
             raise
     # here and not above: until an except block ends, its traceback holds the tensors of every frame
     if isinstance(failure, DeviceMemoryError) and pair.device.type == "cuda":
         torch.cuda.empty_cache()
     raise failure
+
+
+def _first_line(error: RuntimeError) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _noted_mode(pair: LoadedPair, wanted: CompileMode) -> CompileMode:

@@ -62,6 +62,8 @@ class Encoder:
         hidden = torch.cat([output.hidden_states[layer] for output in outputs], dim=1)
         if not self._pools:
             return EncodedText(hidden, None)
+        if len(ids) == 1:
+            return EncodedText(hidden, outputs[0].text_embeds)
         # not the tokenizer's own truncation: that is a switch in the tokenizer, which other threads would see
         first = chunks(self.tokenizer, [text], SplitLongTextMode.BRUTAL)[0]
         output = outputs[0] if torch.equal(first, ids[0]) else self._output(first)

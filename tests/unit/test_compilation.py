@@ -95,6 +95,12 @@ def test_what_does_not_compile_is_rendered_as_it_is_and_not_tried_again(caplog):
     assert "not compiled, and rendered as it is: base with 2 rows of 64 x 64" in caplog.text
 
 
+def test_where_the_compile_process_does_not_start_passes_are_rendered_as_they_are(caplog):
+    compilation = Compilation("regional", Starter("/nonexistent"))
+    assert [compilation.mode([SHAPE]) for _ in range(3)] == ["off"] * 3
+    assert caplog.text.count("rendered as it is: base with 2 rows of 64 x 64; the compile process does not start") == 1
+
+
 def test_what_an_earlier_process_has_compiled_is_used_from_the_first_pass_on(tmp_path):
     kept, starter = CompiledShapes(tmp_path / "shapes" / "key.json"), Starter("true")
     first = Compilation("regional", starter, kept.read(), kept.add)
@@ -223,6 +229,17 @@ def test_a_compiled_pass_that_memory_does_not_hold_is_halved_and_goes_on_as_it_i
     device.close()
 
 
+def test_a_padded_pass_of_which_memory_holds_one_image_is_halved_down_to_it(smallest):
+    limits = PassLimits(4)
+    limits.learn((64, 64), 1)
+    device = DeviceThread(smallest, limits, Watchdog(StepBudget(600.0), pytest.fail))
+    three = Pass(tuple(prepared(smallest, seed) for seed in (1, 2, 3)), num_padding=1)
+    outcomes = list(device.rendered([three], lambda: None, lambda: False))
+    device.close()
+    assert [found.one.jobs[0].id for found in outcomes] == [1, 2, 3]
+    assert [(len(found.one), len(found.result.pictures)) for found in outcomes] == [(1, 1)] * 3
+
+
 @pytest.fixture(scope="module")
 def regional(smallest_folder, model_cache, tmp_path_factory):
     """The smallest base, to be compiled into a cache folder of its own."""
@@ -235,7 +252,9 @@ def regional(smallest_folder, model_cache, tmp_path_factory):
         yield load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
 
 
-def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_from_the_cache(regional, smallest):
+def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_from_the_cache(
+    regional, smallest, tmp_path, monkeypatch, caplog
+):
     """The one test that compiles: all that needs compiled code stands in it."""
     device = DeviceThread(regional, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
     three = tuple(prepared(regional, seed) for seed in (1, 2, 3))
@@ -270,6 +289,20 @@ def test_a_worker_renders_as_it_is_while_a_process_compiles_and_takes_the_code_f
     restarted = DeviceThread(regional, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
     assert outcome(restarted, one).compile_mode == "regional"
     restarted.close()
+
+    # where the code cannot be taken in after all, no pack is lost, and it is said once
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch.compiler.reset()
+    broken = DeviceThread(smallest, PassLimits(4), Watchdog(StepBudget(600.0), pytest.fail))
+    broken._pair = regional
+    broken._compilation = Compilation("regional", starter := Starter("true"), unet_shapes(one.specs, *one.chunks))
+    for found in (outcome(broken, one) for _ in range(2)):
+        assert found.compile_mode == "off"
+        assert np.array_equal(found.pictures[0].pixels, before[0].pictures[0].pixels)
+    broken.close()
+    assert caplog.text.count("not compiled, and rendered as it is: base with 8 rows of 64 x 64;") == 1
+    assert starter.asked == []
 
 
 def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cache):

@@ -57,6 +57,15 @@ def drawn(height: int, width: int) -> Pixels:
     return picture
 
 
+def written(height: int, width: int) -> Pixels:
+    """Small text on white."""
+    picture = np.full((height, width, 3), 250, np.uint8)
+    for bottom in range(16, height, 16):
+        line = "the quick brown fox jumps over a lazy dog while seven wizards boil vinegar "[bottom % 31 :]
+        cv2.putText(picture, line, (8, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (20, 20, 20), 1, cv2.LINE_AA)
+    return picture
+
+
 def noisy(height: int, width: int) -> Pixels:
     return np.random.default_rng(2).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
@@ -65,7 +74,7 @@ def white(height: int, width: int) -> Pixels:
     return np.full((height, width, 3), 255, np.uint8)
 
 
-KINDS = (grained, soft, drawn, noisy, white)
+KINDS = (grained, soft, drawn, written, noisy, white)
 #: none divides the stripes that rows are filtered in
 SIDES = (1, 2, 7, 31, 33, 64, 97)
 
@@ -81,7 +90,7 @@ def test_pillow_and_opencv_read_back_the_pixels_of_any_size(kind: Picture) -> No
             assert len(rows_of(content)) == height * (1 + 3 * width)
 
 
-@pytest.mark.parametrize("kind", [grained, soft, drawn, noisy])
+@pytest.mark.parametrize("kind", [grained, soft, drawn, written, noisy])
 def test_a_file_is_hardly_larger_than_that_of_zlibs_usual_level(kind: Picture) -> None:
     pixels = put_watermark(kind(384, 384))
     assert len(encoded(pixels, Output(), 1)) < 1.08 * len(encoded(pixels, Output(), 6))
