@@ -44,7 +44,7 @@ _DEVICES = 100
 
 @dataclass
 class Ledger:
-    """A PostgreSQL of so many jobs that were made done, and of new ones that went the whole way; devices claim in turn."""
+    """A PostgreSQL of so many jobs that were made done, and of new ones that went the whole way."""
 
     database: Database
     server: int
