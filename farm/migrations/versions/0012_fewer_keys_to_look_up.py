@@ -18,5 +18,5 @@ def upgrade() -> None:
         jobs.drop_constraint("fk_jobs_pack_id", type_="foreignkey")
     op.create_index("ix_results_linked", "results", ["pack_id"], sqlite_where=_LINKED, postgresql_where=_LINKED)
     if op.get_bind().dialect.name == "postgresql":
-        # A pack's row is written six times, mostly where no index looks: beside itself, where its page has room.
+        # Much that is written to a pack's row, no index looks at: it goes beside the row, where its page has room.
         op.execute("ALTER TABLE packs SET (fillfactor = 50)")
