@@ -13,25 +13,26 @@ from celery import Celery
 from farm.embedded_redis import embedded_url
 from farm.envelope import task_entry
 from farm.reconnection import SoonAMQP
-from farm.redis_client import redis_client
+from farm.redis_client import ANSWER_SECONDS, redis_client
 from farm.transport import NAME, TRANSPORT_OPTIONS, OnRefused
 from schemas.errors import BrokerRefusedError, BrokerUnavailableError
 from schemas.messages import PackMessage
 from schemas.safe_url import safe_url
 from schemas.settings import Settings
 
-_TIMEOUT_SECONDS: Final = 5
 _DOWN: Final = (redis.RedisError, ConnectionError, TimeoutError)
 
 
 class Broker:
-    """The Redis behind a URL. Nothing connects before the first call."""
+    """The Redis behind a URL. Nothing connects before the first call, and none waits for longer than a few times
+    ``answer_seconds``."""
 
     def __init__(
-        self, url: str, prefix: str = "", on_refused: OnRefused | None = None, *, remote_control: bool = False
-    ) -> None:
-        self._redis = redis_client(url)
-        self.app = celery_app(url, prefix, on_refused, remote_control=remote_control)
+        self, url: str, prefix: str = "", on_refused: OnRefused | None = None, *, remote_control: bool = False,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:  # fmt: skip
+        self._redis = redis_client(url, answer_seconds)
+        self.app = celery_app(url, prefix, on_refused, remote_control=remote_control, answer_seconds=answer_seconds)
         self._prefix = prefix
         self.safe_url = safe_url(url)
 
@@ -80,11 +81,16 @@ def open_broker(settings: Settings, on_refused: OnRefused | None = None) -> Brok
 
     ``on_refused`` is told, on the consumer's thread, of every message that is not one of ours.
     """
-    url = settings.broker_url or embedded_url(settings.home)
-    return Broker(url, settings.broker_prefix, on_refused, remote_control=settings.remote_control)
+    url, seconds = settings.broker_url or embedded_url(settings.home), settings.broker_timeout_seconds
+    return Broker(
+        url, settings.broker_prefix, on_refused, remote_control=settings.remote_control, answer_seconds=seconds
+    )
 
 
-def celery_app(url: str, prefix: str, on_refused: OnRefused | None = None, *, remote_control: bool = False) -> Celery:
+def celery_app(
+    url: str, prefix: str, on_refused: OnRefused | None = None, *, remote_control: bool = False,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> Celery:  # fmt: skip
     """JSON only, no results, no events, early acknowledgement: leases in SQL stand where others rely on redelivery."""
     ours = url.replace("redis+socket:", f"{NAME}+socket:", 1)
     app = Celery("nightshift", broker=ours, amqp=SoonAMQP, set_as_current=False)
@@ -109,8 +115,8 @@ def celery_app(url: str, prefix: str, on_refused: OnRefused | None = None, *, re
         broker_transport_options={
             "global_keyprefix": prefix,
             "max_retries": 0,  # of one publish; consumers reconnect for ever all the same
-            "socket_timeout": _TIMEOUT_SECONDS,
-            "socket_connect_timeout": _TIMEOUT_SECONDS,
+            "socket_timeout": answer_seconds,
+            "socket_connect_timeout": answer_seconds,
             **TRANSPORT_OPTIONS,
             "remote_control": remote_control,
             **({"on_refused": on_refused} if on_refused else {}),

@@ -10,7 +10,8 @@ from redis.retry import Retry
 from schemas.errors import SettingsError
 from schemas.safe_url import is_readable, safe_url
 
-_CLIENT_SECONDS: Final = 5.0
+#: how long an answer is waited for, where no setting says it
+ANSWER_SECONDS: Final = 5.0
 #: what a URL may say behind its question mark, of which both clients make the same
 _QUERY: Final = {
     "redis": frozenset[str](),
@@ -20,10 +21,10 @@ _QUERY: Final = {
 _CERT_REQS: Final = ("required", "optional", "none")
 
 
-def redis_client(url: str) -> Redis:
+def redis_client(url: str, answer_seconds: float = ANSWER_SECONDS) -> Redis:
     """A redis-py client for a broker URL: ``redis://``, ``rediss://``, or kombu's ``redis+socket://``.
 
-    It waits 5 s for an answer at most, and tries twice, so that a connection that broke while idle goes unnoticed.
+    It waits so long for an answer at most, and tries twice, so that a connection that broke while idle goes unnoticed.
 
     Raises:
         SettingsError: the URL is of another kind, or cannot be read.
@@ -34,12 +35,12 @@ def redis_client(url: str) -> Redis:
     try:
         if parts.scheme != "redis+socket":
             return Redis.from_url(
-                url, retry=retry, socket_timeout=_CLIENT_SECONDS, socket_connect_timeout=_CLIENT_SECONDS
+                url, retry=retry, socket_timeout=answer_seconds, socket_connect_timeout=answer_seconds
             )
         database = int(parse_qs(parts.query).get("virtual_host", ["0"])[0])
     except ValueError:
         raise SettingsError(f"broker_url {safe_url(url)} has a query that cannot be read") from None
-    return Redis(unix_socket_path=unquote(parts.path), db=database, retry=retry, socket_timeout=_CLIENT_SECONDS)
+    return Redis(unix_socket_path=unquote(parts.path), db=database, retry=retry, socket_timeout=answer_seconds)
 
 
 def check_broker_url(url: str) -> None:

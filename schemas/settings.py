@@ -17,6 +17,8 @@ from schemas.windows import Window
 
 _PREFIX = "NIGHTSHIFT_"
 _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
+#: tables have no form as a variable
+_OF_THE_FILE_ALONE = frozenset({"NIGHTSHIFT_PAIRS"})
 _DAY_SECONDS = 86_400
 #: the ``png_compress_level`` at which ``worker.png`` encodes
 QUICK_PNG: Final = 1
@@ -49,6 +51,8 @@ class Settings(BaseModel):
     devices: str = "auto"
     #: where `nightshift worker` answers /healthz and /readyz on the loopback interface; 0: nowhere
     health_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    #: how long an answer of Redis is waited for; a question is asked twice
+    broker_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
     #: keeps two farms on one Redis apart
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9_.:-]{0,63}$")] = ""
     #: Celery's remote control of workers: anybody who may write to Redis may then ask them, and stop them
@@ -188,7 +192,8 @@ def _given_in_the_environment() -> dict[str, str]:
     if unknown := sorted(given.keys() - known.keys()):
         names = printable(", ".join(unknown))
         raise SettingsError(
-            f"unknown setting {names} in the environment; known are {', '.join(sorted(known.keys() | _NOT_FIELDS))}"
+            f"unknown setting {names} in the environment; known are"
+            f" {', '.join(sorted((known.keys() | _NOT_FIELDS) - _OF_THE_FILE_ALONE))}"
         )
     return {known[name]: value for name, value in given.items()}
 

@@ -8,6 +8,7 @@ removed     its number            it is gone: discarded, or removed with its job
 worker      its id                a live worker
 left        its id                it is live no more
 ledger      nothing               whether the ledger answers; said when that changes
+redis       nothing               whether Redis does: without it nothing new begins
 ==========  ====================  =====================================================================
 """
 
@@ -27,6 +28,7 @@ Key = tuple[str, str]
 #: what is to be told
 News = dict[Key, dict[str, Any]]
 LEDGER: Final[Key] = ("ledger", "")
+REDIS: Final[Key] = ("redis", "")
 #: they move with the clock, and are told when something else has changed
 _DRIFTING: Final = frozenset({"ends", "images_per_second"})
 
@@ -35,7 +37,7 @@ class Happenings:
     """``present``: what somebody who begins to listen is told first. For one thread."""
 
     def __init__(self, farm_window: str) -> None:
-        self.present: News = {LEDGER: {"answers": True}}
+        self.present: News = {LEDGER: {"answers": True}, REDIS: {"answers": True}}
         self.known: set[int] = set()
         self.newest: int | None = None
         self._farm_window = farm_window
@@ -45,9 +47,10 @@ class Happenings:
         """The ledger does not answer."""
         return self._told({LEDGER: {"answers": False}})
 
-    def seen(self, moment: Moment) -> News:
+    def seen(self, moment: Moment, *, redis_answers: bool) -> News:
         """What is new."""
-        now = {LEDGER: {"answers": True}, **dict(self._batches(moment)), **dict(_workers(moment))}
+        servers: News = {LEDGER: {"answers": True}, REDIS: {"answers": redis_answers}}
+        now = {**servers, **dict(self._batches(moment)), **dict(_workers(moment))}
         gone: News = {(_ENDS[event], key): {"id": content["id"]} for (event, key), content in self.present.items()
                       if event in _ENDS and (event, key) not in now}  # fmt: skip
         news = self._told(now)

@@ -9,6 +9,7 @@ from typing import Final
 
 from farm import batches
 from farm.submissions import Earlier, earlier_request, note_answer, num_jobs_left
+from farm.workers import known_fingerprint
 from producer.counted_advice import CountedAdvice
 from producer.first_tick import first_tick
 from producer.manifest import BadRow, Row
@@ -86,15 +87,14 @@ class Intake:
             RefusedRowsError: bad rows, the first of them named; nothing was enqueued.
             RequestError: too many jobs, more than the token may have, or too many submissions in hand.
         """
-        self._check_pending()
+        room = self._room(request)
         if not self._farm.submitting.acquire(blocking=False):
             raise RequestError(503, "busy", "other submissions are being worked on; try again soon", _BUSY_SECONDS)
         try:
-            accepted = self._submitted(rows, request)
+            accepted = self._submitted(self._within(room, rows), request)
         finally:
             self._farm.submitting.release()
         self._farm.metrics.submitted(accepted.num_jobs)
-        _begin(self._farm, accepted.batch_id)
         return accepted
 
     def _submitted(self, rows: Iterable[Row | BadRow], request: BatchRequest) -> AcceptedShape:
@@ -102,7 +102,7 @@ class Intake:
         answers: list[AcceptedShape] = []
 
         def before_opening(submission: Submission) -> None:
-            self._check_pending(staged=True)
+            self._check_pending()
             answers.append(self._answer(submission, advised))
             note_answer(self._database, submission.batch_id, answers[0].model_dump(mode="json"))
 
@@ -135,20 +135,45 @@ class Intake:
         return AcceptedShape(batch_id=done.batch_id, num_jobs=done.num_jobs, num_linked=done.num_linked,
                              num_left_out=done.num_left_out, left_out=self._wrong, warnings=warnings)  # fmt: skip
 
-    def _check_pending(self, *, staged: bool = False) -> None:
-        """``staged``: the batch's own jobs are counted by now, and so are those of any other that is being staged: of
-        two that would be too many together, never both are opened."""
+    def _room(self, request: BatchRequest) -> int | None:
+        """How many jobs the batch may have; None where that is any number, or is known when all are staged: a job whose
+        image exists is done, and counts no more. Raises RequestError where the token has too many without it."""
+        rights, token_id = self._asked.caller.rights, self._asked.caller.token_id
+        if rights.max_pending is None or token_id is None:
+            return None
+        left = num_jobs_left(self._database, token_id)
+        if left >= rights.max_pending:
+            raise self._too_many(f"{left:,}")
+        may_link = request.linked_in is not None and known_fingerprint(self._database, request.pair) is not None
+        return None if may_link else rights.max_pending - left
+
+    def _within(self, room: int | None, rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+        """The rest of a million is not staged in vain."""
+        num_good = 0
+        for row in rows:
+            num_good += isinstance(row, Row)
+            if room is not None and num_good > room:
+                raise self._too_many("too many")
+            yield row
+
+    def _check_pending(self) -> None:
+        """The batch's own jobs are counted by now, and so are those of any other that is being staged: of two that
+        would be too many together, never both are opened."""
         most, token_id = self._asked.caller.rights.max_pending, self._asked.caller.token_id
         if most is None or token_id is None:
             return
         left = num_jobs_left(self._database, token_id)
-        if left > most or (left == most and not staged):
-            sentence = f"{left:,} jobs of this token would be unfinished, and {most:,} may be"
-            raise RequestError(429, "pending", sentence, _PENDING_SECONDS)
+        if left > most:
+            raise self._too_many(f"{left:,}")
+
+    def _too_many(self, told: str) -> RequestError:
+        sentence = f"{told} jobs of this token would be unfinished; {self._asked.caller.rights.max_pending:,} may be"
+        return RequestError(429, "pending", sentence, _PENDING_SECONDS)
 
 
-def _begin(farm: WebFarm, batch_id: int) -> None:
-    """One ordinary tick. The batch is accepted by now: no error may take its number away from the caller."""
+def begin(farm: WebFarm, batch_id: int) -> None:
+    """One ordinary tick, when the caller has the answer: a Redis that hangs is not waited for. The batch is accepted by
+    now, so an error is none of the caller's."""
     try:
         first_tick(farm.database, farm.settings, batch_id)
     except NightshiftError as error:

@@ -14,6 +14,7 @@ from typing import Final
 from farm.database import Database
 from producer.web.happenings import Happenings, News
 from producer.web.moment import moment
+from producer.web.redis_watch import RedisWatch
 from schemas.errors import NightshiftError, RequestError
 from schemas.settings import Settings
 
@@ -65,6 +66,7 @@ class Pulse:
         self._database = database
         self._settings = settings
         self._look_seconds = look_seconds
+        self._redis = RedisWatch(settings)
         self._listeners: set[Listener] = set()
         self._changed = Condition()
         self._closed = False
@@ -138,13 +140,13 @@ class Pulse:
 
     def _look(self) -> None:
         self.num_looks += 1
-        happenings = self._happenings
+        happenings, answers = self._happenings, self._redis.answers()
         try:
             seen = moment(self._database, happenings.known, happenings.newest, self._settings.lease_seconds)
         except NightshiftError as error:
             log.warning("%s; it is tried again", error)
             seen = None
         with self._changed:
-            news = happenings.seen(seen) if seen else happenings.silence()
+            news = happenings.seen(seen, redis_answers=answers) if seen else happenings.silence()
             for listener in self._listeners if news else ():
                 listener.tell(news)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from farm import ledger
 from farm.database import Database
@@ -125,6 +125,23 @@ def test_a_gallery_goes_on_as_it_is_scrolled(page: Page, warm_farm: Farm, tmp_pa
     page.get_by_label("Prompt has").fill("cat 14")
     page.get_by_role("button", name="Filter").click()
     expect(tiles).to_have_count(11)
+
+
+def test_a_page_that_was_sent_away_listens_again_and_says_that_redis_is_silent(browser: Browser, url: str) -> None:
+    silent = 'event: redis\ndata: {"answers": false}\n\n'
+    answers = iter([{"status": 204}])  # at which a browser asks no more
+
+    def answer(route: Route) -> None:
+        route.fulfill(**next(answers, {"content_type": "text/event-stream", "body": silent}))  # type: ignore[arg-type]
+
+    with watched_page(browser, url) as page:
+        page.clock.install()
+        page.route("**/api/v1/events", answer)
+        with page.expect_response("**/api/v1/events"):
+            page.goto("/")
+        expect(page.get_by_text("Redis does not answer")).to_be_hidden()
+        page.clock.run_for(10_000)
+        expect(page.get_by_text("Redis does not answer")).to_be_visible()
 
 
 def test_at_night_the_page_is_dark(browser: Browser, url: str) -> None:

@@ -177,6 +177,20 @@ def test_alerts_and_dashboard_ask_for_what_is_told(everything: Told) -> None:
         assert unknown(promql_parser.parse(wrong), everything)
 
 
+def unsaid(rule: dict[str, Any]) -> set[str]:
+    """Labels that an alert's words name and that its expression does not leave."""
+    named = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+    aggregates = parts(promql_parser.parse(rule["expr"]), promql_parser.AggregateExpr)
+    left = [set(one.modifier.labels) if one.modifier else set() for one in aggregates] or [ADDED]
+    return named - set.intersection(*left)
+
+
+def test_what_an_alert_says_of_its_labels_is_left_of_them() -> None:
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    assert {rule["alert"]: unsaid(rule) for rule in rules if unsaid(rule)} == {}
+    assert unsaid({"expr": "max by (pair) (up)", "annotations": {"summary": "{{ $labels.device }}"}}) == {"device"}
+
+
 def test_the_example_names_the_rules_and_every_metric_is_documented(everything: Told) -> None:
     assert SCRAPED["rule_files"] == ["alerts.yml"]
     said = (ROOT / "docs" / "operations.md").read_text()

@@ -5,6 +5,7 @@ from sqlalchemy import update
 
 from farm import batches, ledger
 from farm.database import Database
+from farm.retries import Failure
 from producer import job_search
 from producer.job_search import Wanted, found_jobs
 from schemas.records import StagedJob
@@ -12,6 +13,7 @@ from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Job
 from schemas.written_spec import WrittenSpec
+from tests.integration.ledger_farm import claimed_pack, new_worker, open_batch, release_pack
 
 ROWS = (
     ({"prompt": "a Red fox"}, {"Category": "animals"}),
@@ -57,6 +59,20 @@ def test_jobs_are_found(database: Database, batch_id: int, wanted: Wanted, numbe
     page = found_jobs(database, batch_id, wanted, 0, 10)
     assert [job.number for job in page.jobs] == numbers
     assert page.after is None
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.QUEUED, JobState.PENDING])
+def test_they_are_looked_for_from_any_job_of_their_batch_on(database: Database, state: JobState) -> None:
+    open_batch(database, 3)  # so that a job's number is not its id
+    batch_id, worker_id = open_batch(database, 4), new_worker(database)
+    if state == JobState.QUEUED:
+        release_pack(database, batch_id, 4)
+    if state == JobState.FAILED:
+        pack = claimed_pack(database, batch_id, worker_id, 4)
+        ledger.fail_jobs(database, pack, [job.id for job in pack.jobs], Failure("render", "no", False, True), 3)
+    for after, numbers, following in ((0, [1, 2], 2), (2, [3, 4], None), (3, [4], None), (4, [], None)):
+        page = found_jobs(database, batch_id, Wanted(states=[state]), after, 2)
+        assert ([job.number for job in page.jobs], page.after) == (numbers, following)
 
 
 def test_pages_follow_each_other(database: Database, batch_id: int) -> None:

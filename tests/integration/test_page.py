@@ -404,6 +404,12 @@ def test_a_prompt_is_tried_before_everything_else(page: TestClient, farm: FarmWi
     assert "&#34;mode&#34;: &#34;off&#34;" in text  # the box was not ticked
 
 
+def test_what_a_prompt_may_have_and_a_name_may_not_keeps_it_from_nothing(page: TestClient) -> None:
+    answer = page.post("/try", data={"prompt": "a\x07cat\x1b at\tnight"}, follow_redirects=False)
+    assert answer.status_code == 303
+    assert "try: a cat at night" in page.get(answer.headers["location"].removesuffix("/jobs/1")).text
+
+
 def test_a_prompt_is_tried_no_higher_than_the_token_may(farm: FarmWithPage) -> None:
     with farm.client(farm.token(Scope.SUBMIT, max_priority=3)) as client:
         client.follow_redirects = False
@@ -418,6 +424,17 @@ def test_a_prompt_that_cannot_be_rendered_comes_back_with_the_reason(page: TestC
     assert "divisible by 8" in answer.text
     assert 'value="65"' in answer.text
     assert page.post("/try", content=b"\xff\xfe", headers={"content-type": "x"}).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["text", "column", "value", "size", "state", "scheduler"])
+def test_what_no_ledger_can_be_asked_for_is_refused_before_it_is(page: TestClient, name: str) -> None:
+    assert page.get("/batches/1", params={"column": "x", name: "a\0b"}).status_code == 422
+
+
+def test_a_form_with_what_no_browser_sends_is_none(page: TestClient) -> None:
+    for path in ("/devices/drain", "/devices/undrain", "/try", "/login"):
+        answer = page.post(path, data={"worker": "\0", "prompt": "\0"})
+        assert (answer.status_code, "this is no form of this page" in answer.text) == (422, True)
 
 
 def test_a_job_that_was_rendered_fills_the_form(page: TestClient) -> None:

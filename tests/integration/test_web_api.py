@@ -17,7 +17,10 @@ from farm.image_store import ImageStore, local_path
 from farm.retries import Failure
 from producer import job_pages
 from producer.batch_throughput import throughput
+from producer.job_results import JobResult
+from producer.web.api.shapes import JobShape
 from producer.web.farm import WebFarm
+from schemas.errors import DatabaseUnavailableError
 from schemas.settings import Settings
 from schemas.tables import Image
 from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, release_pack
@@ -237,6 +240,23 @@ def test_a_part_of_an_image_is_that_part(client: TestClient, mixed: int) -> None
     assert part.headers["content-range"] == f"bytes 5-9/{len(whole)}"
     beyond = client.get(path, headers={"Range": f"bytes={len(whole)}-"})
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(whole)}")
+    assert (beyond.headers["content-type"], beyond.json()["code"]) == ("application/problem+json", "range")
+
+
+def test_results_that_break_off_are_no_whole_answer(
+    client: TestClient, mixed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or who reads them would take a part for all."""
+    shape = JobShape.of
+
+    def shaped(job: JobResult) -> JobShape:
+        if job.number == 3:
+            raise DatabaseUnavailableError("the ledger does not answer")
+        return shape(job)
+
+    monkeypatch.setattr(JobShape, "of", shaped)
+    with pytest.raises(RuntimeError, match="response already started"):
+        client.get(f"/api/v1/batches/{mixed}/results")
 
 
 def test_a_job_without_an_image_has_none(client: TestClient, mixed: int) -> None:

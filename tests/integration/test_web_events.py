@@ -1,10 +1,14 @@
 """Events: one thread asks the ledger, however many listen, and none does where nobody listens. On a real ledger."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -14,9 +18,11 @@ from producer.web import pulse
 from producer.web.api.events import written
 from producer.web.happenings import News
 from producer.web.pulse import Listener, Pulse
+from producer.web.server import _Server
 from schemas.errors import RequestError
 from schemas.settings import Settings
 from tests.integration.ledger_farm import new_ledger, new_worker, open_batch
+from tests.integration.web_farm import farm_with_page
 
 QUICK = 0.01
 
@@ -136,6 +142,27 @@ def test_there_are_only_so_many_listeners(
             assert (caught.value.status, caught.value.request_code) == (503, "listeners")
 
     run(crowd)
+
+
+def test_a_page_that_is_closed_is_listened_for_no_more(tmp_path: Path) -> None:
+    """By a real server: what notices it is between that and Starlette."""
+    with farm_with_page(tmp_path) as farm, socket.create_server(("127.0.0.1", 0)) as listener:
+        server = _Server(farm.page)
+        thread = Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
+        thread.start()
+        pages = [HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=30) for _ in range(3)]
+        for page in pages:
+            page.request("GET", "/api/v1/events")
+            assert page.getresponse().readline() == b"retry: 3000\n"
+        assert farm.page.pulse.is_running
+        for page in pages:
+            page.close()
+        deadline = time.monotonic() + 10  # less than between two heartbeats
+        while farm.page.pulse.is_running and time.monotonic() < deadline:
+            time.sleep(QUICK)
+        assert not farm.page.pulse.is_running
+        server.should_exit = True
+        thread.join()
 
 
 def test_nothing_in_what_is_told_can_forge_an_event() -> None:

@@ -12,11 +12,13 @@ from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from farm import batches
+from farm.image_store import ImageStore
 from producer.web.farm import WebFarm
 from schemas.states import BatchState
 from schemas.tables import Batch, Job
 from schemas.token import Scope
 from schemas.web_tables import SubmissionRow
+from tests.integration.played_worker import render
 from tests.integration.web_client import HERE, web_client
 from tests.integration.web_farm import FarmWithPage, farm_with_page
 
@@ -268,6 +270,26 @@ def test_a_token_has_so_many_jobs_unfinished_and_no_more(farm: FarmWithPage) -> 
         client.post(f"/api/v1/batches/{first}/cancel")
         assert client.post(ROWS, json={"rows": rows(3, "again")}).status_code == 201
     assert farm.num_batches == before + 3
+
+
+def test_a_list_of_too_many_is_refused_before_the_rest_of_it_is_read(farm: FarmWithPage) -> None:
+    lines = [b"a job of a long list %d\n" % n for n in range(40)]
+    with farm.client(farm.token(max_pending=5)) as client:
+        assert client.post(ROWS, json={"rows": rows(2, "before")}).status_code == 201
+        answer = client.post(MANIFESTS, params={"file": "a.tsv"}, content=b"".join([b"Prompt\n", *lines, b"\tbad\n"]))
+        assert (answer.status_code, answer.json()["code"]) == (429, "pending")  # and not 422, for the last line
+        assert "too many jobs of this token" in answer.json()["detail"]
+        good = b"".join([b"Prompt\n", *lines[:3]])
+        assert client.post(MANIFESTS, params={"file": "a.tsv"}, content=good).status_code == 201
+
+
+def test_jobs_whose_image_exists_are_not_among_those_that_are_too_many(tmp_path: Path) -> None:
+    with farm_with_page(tmp_path) as farm, farm.client(farm.token(max_pending=2)) as client:
+        first = client.post(ROWS, json={"rows": rows(2)}).json()["batch_id"]
+        render(farm.database, ImageStore(farm.page.settings.images_url), first)
+        assert client.post(ROWS, json={"rows": rows(4)}).json()["num_linked"] == 2
+        client.post("/api/v1/batches/2/cancel")
+        assert client.post(ROWS, json={"rows": rows(5)}).json()["code"] == "pending"
 
 
 def test_too_many_submissions_at_once_are_sent_away(farm: FarmWithPage, client: TestClient) -> None:

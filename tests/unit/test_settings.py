@@ -105,7 +105,10 @@ def test_what_is_wrong_in_the_file_is_refused(content: str, sentence: str) -> No
 
 def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_LEESE_SECONDS", "30")
-    assert "unknown setting NIGHTSHIFT_LEESE_SECONDS in the environment; known are NIGHTSHIFT_BASE_SEED, " in refusal()
+    said = refusal()
+    assert "unknown setting NIGHTSHIFT_LEESE_SECONDS in the environment; known are NIGHTSHIFT_BASE_SEED, " in said
+    assert "NIGHTSHIFT_PAIR," in said
+    assert "NIGHTSHIFT_PAIRS" not in said  # tables are the file's
 
 
 def test_a_wrong_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ def batch(number: int, num_pending: int = 2, **counters: Any) -> BatchSummary:
 
 
 def seen(happenings: Happenings, *batches: BatchSummary) -> list[tuple[str, str]]:
-    return list(happenings.seen(Moment(NOW, batches, [])))
+    return list(happenings.seen(Moment(NOW, batches, []), redis_answers=True))
 
 
 def test_a_batch_is_told_when_it_comes_when_it_changes_when_it_ends_and_no_more() -> None:
@@ -245,10 +245,16 @@ def test_a_batch_is_told_when_it_comes_when_it_changes_when_it_ends_and_no_more(
     assert seen(happenings) == []
 
 
+def test_a_redis_that_falls_silent_is_told_once_and_when_it_answers_again() -> None:
+    happenings = Happenings("")
+    for redis_answers, news in ((True, []), (False, [("redis", "")]), (False, []), (True, [("redis", "")])):
+        assert list(happenings.seen(Moment(NOW, (), []), redis_answers=redis_answers)) == news
+
+
 def test_a_batch_that_is_gone_is_told_so() -> None:
     happenings = Happenings("")
     seen(happenings, batch(3))
-    assert happenings.seen(Moment(NOW, (), [])) == {("removed", "3"): {"id": 3}}
+    assert happenings.seen(Moment(NOW, (), []), redis_answers=True) == {("removed", "3"): {"id": 3}}
 
 
 def test_a_ledger_that_falls_silent_is_told_once_and_when_it_answers_again() -> None:

@@ -25,8 +25,8 @@ _EXAMPLE: Final = 'event: batch\ndata: {"id": 3, "name": "prompts", "state": "op
 @router.get("/events", response_class=StreamingResponse,
             responses={200: {"content": {"text/event-stream": {"example": _EXAMPLE}}}})  # fmt: skip
 def events(farm: Farm, _caller: Reader) -> Response:
-    """What happens: `batch`, `removed`, `worker`, `left` and `ledger`, first as it is now, then what changes. Ends
-    after a quarter of an hour; browsers come again by themselves."""
+    """What happens: `batch`, `removed`, `worker`, `left`, `ledger` and `redis`, first as it is now, then what changes.
+    Ends after a quarter of an hour; browsers come again by themselves."""
     farm.pulse.check_room()  # an answer that has begun cannot say so any more
     return StreamingResponse(_stream(farm), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 

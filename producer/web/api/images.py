@@ -44,6 +44,7 @@ def show_image(
         return Response(status_code=304, headers=headers)
     span, size = wanted_span(range_header, job.size_bytes), job.size_bytes
     if span is None:
+        farm.metrics.refused("range")
         sentence = f"the image has {size:,} bytes"
         return problem_response(416, "range", sentence, headers={"Content-Range": f"bytes */{size}"})
     kind = media_type_of(job.uri, job.sha256)

@@ -10,6 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.background import BackgroundTask
 
 from producer.batch_name import name_flaw
 from producer.manifest import BadRow, ReadOptions, Row, read_manifest, read_rows
@@ -22,7 +23,7 @@ from producer.web.body import Upload, body_in_memory, uploaded
 from producer.web.callers import Caller, Farm, Submitter
 from producer.web.drawing_time import DrawingTime
 from producer.web.farm import WebFarm
-from producer.web.intake import Asked, Intake
+from producer.web.intake import Asked, Intake, begin
 from producer.web.problems import problems
 from schemas.errors import ManifestError, RequestError
 from schemas.printable import printable
@@ -38,24 +39,19 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,2
 
 
 @router.post("/batches", status_code=201, response_model=AcceptedShape, openapi_extra={"requestBody": _ROWS_BODY})
-async def submit_rows(request: Request, response: Response, farm: Farm, caller: Submitter, key: Key = None) -> Any:
+async def submit_rows(request: Request, farm: Farm, caller: Submitter, key: Key = None) -> Any:
     """Puts rows into the ledger. Workers that run start on them at once. A bad row refuses them all, unless
     `skip_invalid`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
         raise RequestError(415, "media_type", f"rows come as {_JSON}; a manifest goes to /api/v1/manifests")
     content = await body_in_memory(request, farm.settings.web_body_bytes)
-    return _located(response, await run_sync(_take_rows, farm, caller, key, content))
+    return _answer(farm, await run_sync(_take_rows, farm, caller, key, content))
 
 
 @router.post("/manifests", status_code=201, response_model=AcceptedShape,
              openapi_extra={"requestBody": _UPLOAD_BODY})  # fmt: skip
 async def submit_manifest(
-    request: Request,
-    response: Response,
-    farm: Farm,
-    caller: Submitter,
-    order: Annotated[UploadOrder, Query()],
-    key: Key = None,
+    request: Request, farm: Farm, caller: Submitter, order: Annotated[UploadOrder, Query()], key: Key = None
 ) -> Any:
     """The same of a manifest: the body is the file as it is, TSV, CSV, JSONL, txt or Parquet, compressed or not."""
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
@@ -64,7 +60,7 @@ async def submit_manifest(
         raise RequestError(503, "busy", "other manifests are being uploaded; try again soon", 5.0)
     try:
         async with uploaded(request, order.file, farm.settings.web_upload_bytes) as upload:
-            return _located(response, await run_sync(_take_upload, farm, caller, key, order, upload))
+            return _answer(farm, await run_sync(_take_upload, farm, caller, key, order, upload))
     finally:
         farm.uploading.release()
 
@@ -121,10 +117,11 @@ def _called(file_name: str, upload: Upload, rows: Iterable[Row | BadRow]) -> Ite
         raise ManifestError(str(error).replace(place_name(upload.path), name)) from error
 
 
-def _located(response: Response, accepted: AcceptedShape) -> AcceptedShape:
-    response.status_code = HTTPStatus.CREATED
-    response.headers["Location"] = f"/api/v1/batches/{accepted.batch_id}"
-    return accepted
+def _answer(farm: WebFarm, accepted: AcceptedShape) -> Response:
+    """When the caller has it, the batch begins."""
+    where = {"Location": f"/api/v1/batches/{accepted.batch_id}"}
+    after = BackgroundTask(begin, farm, accepted.batch_id)
+    return Response(accepted.model_dump_json(), HTTPStatus.CREATED, where, _JSON, after)
 
 
 def _in_body(error: ValidationError) -> list[dict[str, Any]]:

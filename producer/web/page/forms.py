@@ -13,9 +13,16 @@ async def _fields(request: Request) -> dict[str, str]:
     """Of the last of equal names. Raises RequestError for what no form of ours sends."""
     try:
         text = (await request.body()).decode("ascii")
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100, errors="strict"))
+        fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100, errors="strict"))
     except ValueError:
-        raise RequestError(422, "request", "this is no form of this page") from None
+        raise _no_form() from None
+    if any("\0" in value for value in fields.values()):  # browsers send none, and PostgreSQL has none in its texts
+        raise _no_form()
+    return fields
+
+
+def _no_form() -> RequestError:
+    return RequestError(422, "request", "this is no form of this page")
 
 
 Fields = Annotated[dict[str, str], Depends(_fields)]

@@ -25,7 +25,8 @@ from schemas.states import JobState
 router = APIRouter(prefix="/batches/{batch_id}", include_in_schema=False)
 
 _TILES: Final = 60
-_TEXT: Final = Query(max_length=200)
+#: PostgreSQL has no NUL in its texts, and there is none in anything that could be looked for
+_TEXT: Final = Query(max_length=200, pattern=r"^[^\x00]*$")
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,18 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, BackgroundTasks, Query
 
 from producer.manifest import read_rows
 from producer.markup import cut
 from producer.submit_options import SubmitOptions, batch_request, read_options
 from producer.web.callers import Caller, Farm, Reader, Submitter
 from producer.web.farm import WebFarm
-from producer.web.intake import Asked, Intake
+from producer.web.intake import Asked, Intake, begin
 from producer.web.page.forms import Fields, lead_to
 from producer.web.page.jobs import JobName, named_job
 from producer.web.page.templating import page
@@ -25,6 +26,7 @@ router = APIRouter(include_in_schema=False)
 
 _HIGHEST: Final = 9
 _NAME_CHARACTERS: Final = 60
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: what the form has, and what it shows before anybody changes it
 _USUAL: Final = {
     "prompt": "", "negative_prompt": "", "width": "1024", "height": "1024", "num_inference_steps": "40",
@@ -40,7 +42,7 @@ def show_form(farm: Farm, caller: Reader, job: Annotated[JobName | None, Query(a
 
 
 @router.post("/try")
-def try_prompt(farm: Farm, caller: Submitter, fields: Fields) -> Any:
+def try_prompt(farm: Farm, caller: Submitter, fields: Fields, after: BackgroundTasks) -> Any:
     """Leads to the job, or back to the form with what is wrong."""
     try:
         batch_id = _submitted(farm, caller, fields)
@@ -49,6 +51,7 @@ def try_prompt(farm: Farm, caller: Submitter, fields: Fields) -> Any:
         return _form(farm, caller, _USUAL | fields, wrong or str(error))
     except InputError as error:
         return _form(farm, caller, _USUAL | fields, str(error))
+    after.add_task(begin, farm, batch_id)
     return lead_to(f"/batches/{batch_id}/jobs/1")
 
 
@@ -61,7 +64,8 @@ def _submitted(farm: WebFarm, caller: Caller, fields: Mapping[str, str]) -> int:
     row = {name: fields[name] for name in _USUAL if name not in ("refiner", "pair") and fields.get(name, "") != ""}
     if "refiner" not in fields:
         row["refiner.mode"] = "off"
-    name = f"try: {cut(' '.join(fields.get('prompt', '').split()), _NAME_CHARACTERS)}"
+    words = _CONTROL.sub(" ", fields.get("prompt", "")).split()  # which no batch is called by
+    name = f"try: {cut(' '.join(words), _NAME_CHARACTERS)}"
     asked = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
     priority = min(_HIGHEST, caller.rights.max_priority)
     options: SubmitOptions = {"name": name, "pair": fields.get("pair") or None, "priority": priority}

@@ -125,12 +125,14 @@ function listen() {
   const wants = "[data-batch], [data-takes-new], [data-awaits], [data-refreshed]";
   if (!document.querySelector(wants)) return;
   const source = new EventSource("/api/v1/events");
+  // A browser gives up for good where the answer is an error: the server starts anew, or has no ledger just now.
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(listen, 10000); };
   const on = (event, then) => source.addEventListener(event, (message) => then(JSON.parse(message.data)));
   on("batch", (batch) => { hear(batch); refresh().catch(() => {}); });
   on("removed", ({ id }) => document.querySelectorAll(`[data-batch="${id}"]`).forEach((card) => card.remove()));
   on("worker", () => refresh().catch(() => {}));
   on("left", () => refresh().catch(() => {}));
-  on("ledger", ({ answers }) => { document.getElementById("ledger").hidden = answers; });
+  for (const server of ["ledger", "redis"]) on(server, ({ answers }) => { document.getElementById(server).hidden = answers; });
 }
 
 function gallery() {

@@ -1,0 +1,8 @@
+-- What came to it at revision 0009: rows of the tables that there were not before, and of the columns.
+INSERT INTO schedules (id, name, cron, timezone, "order", missed, created_at, next_due_at) VALUES (1, 'nightly', '0 22 * * *', 'Europe/Berlin', '{"version": 1, "manifest": "/srv/prompts.tsv", "manifest_format": null, "pair": "tiny", "name": null, "fields": {"width": "512"}, "columns": {}, "limit": null, "base_seed": "7", "priority": 5, "weight": 1.0, "window": null, "not_before": null, "deadline": null, "again": false, "skip_invalid": false}', 'once', '2026-11-21 21:00:00.000000', '2099-11-22 21:00:00.000000');
+INSERT INTO firings (id, schedule_id, due_at, state, tries, batch_id, ended_at) VALUES (1, 1, '2026-11-21 21:00:00.000000', 'done', 1, 1, '2026-11-21 22:00:00.000000');
+INSERT INTO webhook_deliveries (batch_id, event, event_id, state, attempts) VALUES (1, 'batch.started', '00000000000000000000000000000006', 'sent', 1);
+INSERT INTO tokens (id, name, sha256, scopes, max_priority, max_pending, created_at) VALUES (1, 'frontend', 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee', 'read submit', 5, 100, '2026-11-21 21:00:00.000000');
+INSERT INTO submissions (batch_id, token_id, key_sha256, request_sha256, answer) VALUES (1, 1, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb', '{"batch_id": 1, "num_jobs": 8, "num_linked": 0, "num_left_out": 0, "left_out": [], "warnings": []}');
+UPDATE batches SET weight = 2, "window" = '22:00-06:00 UTC', deadline = '2026-11-22 06:00:00.000000' WHERE id = 1;
+UPDATE workers SET num_refused = 3 WHERE id = '00000000000000000000000000000001';
