@@ -204,9 +204,8 @@ class Image(Table):
 class Result(Table):
     """How one job was done: exactly one row for each job that is ``done``.
 
-    The image alone has a foreign key: job, environment, worker and pack would be looked up for each row. They are known
-    when it is written (``farm/finishing.py``, which holds the job), none is removed while a result names it, and
-    `nightshift verify` looks.
+    The image alone has a foreign key: job, environment, worker and pack are known when the row is written
+    (``farm/finishing.py``), none is removed while a result names it, and `nightshift verify` looks.
     """
 
     __tablename__ = "results"
