@@ -125,6 +125,8 @@ def _fill(made: Ledger, num_jobs: int) -> None:
               "digest": ENVIRONMENT.digest, "environment": ENVIRONMENT.model_dump_json(),
               "spec": simulated_job(1).spec, "key": simulated_job(1).pack_key, "size": PACK_SIZE}  # fmt: skip
     with made.database.begin() as tx:
+        # by their numbers: of a batch that is new the server knows nothing, and would read them in another order
+        values["after"] = tx.connection.exec_driver_sql("SELECT coalesce(max(id), 0) FROM jobs").scalar_one()
         for statement in _FILL.split(";"):
             tx.connection.exec_driver_sql(statement, values)
     made.num_jobs += num_jobs
@@ -148,14 +150,14 @@ _FILL = """
                         pair_fingerprint, created_at)
     SELECT id, 'file:///images/' || md5('a' || id) || md5('b' || id) || '.png', md5('a' || id) || md5('b' || id),
            md5('c' || id) || md5('d' || id), 1500000, 1024, 1024, 'png', spec_digest, repeat('f', 64), now()
-    FROM jobs WHERE batch_id = %(batch)s ORDER BY id;
+    FROM jobs WHERE id > %(after)s ORDER BY id;
     SELECT setval('images_id_seq', (SELECT max(id) FROM jobs));
     INSERT INTO results (job_id, image_id, environment_digest, provenance, worker_id, pack_id, attempt, render_seconds,
                          finish_seconds, finished_at)
     SELECT id, id, %(digest)s,
            '{"handoff": "sigmas", "forward_pass_size": 8, "base_steps": 32, "refiner_steps": 8, "prompt_chunks": 1}',
            %(worker)s, pack_id, 1, 1.0, 0.1, now() - interval '9 days' + id * interval '0.0125 s'
-    FROM jobs WHERE batch_id = %(batch)s ORDER BY id;
+    FROM jobs WHERE id > %(after)s ORDER BY id;
     UPDATE batches SET num_done = %(num)s, state = 'open', opened_at = now() WHERE id = %(batch)s
 """
 
