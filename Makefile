@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
 
@@ -12,6 +13,7 @@ setup: $(READY)
 # torchao lies apart, for the one test that wants it: diffusers imports it wherever it is installed, for seconds.
 # The tests' invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have.
 # The headless build is the same module without windows. Both write the folder cv2, so both go before the headless comes.
+# pip compiles on one core, and longer than it installs: compileall has all of them. Templates do not compile, and may.
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no $(PYTHON) here; Nightshift needs Python 3.11, 3.12 or 3.13." >&2; exit 1; }
@@ -22,10 +24,11 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(PYTHON) has no venv module; on Debian and Ubuntu it is the package python3-venv." >&2; exit 1; }
 	@echo "Installing into .venv, which takes a few minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[worker,embedded,export,http,parquet,postgres,s3,web,zstd,dev]'
+	@$(INSTALL) -e '.[worker,embedded,export,http,parquet,postgres,s3,web,zstd,dev]'
 	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
-	@$(BIN)/pip install --quiet --no-deps -c constraints.txt opencv-python-headless
-	@$(BIN)/pip install --quiet --no-deps --target .venv/fp8 --upgrade -c constraints.txt torchao
+	@$(INSTALL) --no-deps opencv-python-headless
+	@$(INSTALL) --no-deps --target .venv/fp8 --upgrade torchao
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib .venv/fp8 || true
 	@touch $@
 
 demo: setup
@@ -37,10 +40,11 @@ screenshots: setup
 	GOMP_SPINCOUNT=0 $(BIN)/python -m docs.screenshots
 
 # Several processes render beside each other: OpenMP's threads must not spin while they wait. Tests that share a farm, or
-# the fork server that their processes come from (tests/acceptance/conftest.py, tests/chaos), run in one process.
+# the fork server that their processes come from (tests/acceptance/conftest.py, tests/chaos), run in one process, and so
+# does each file. Three on two cores: the farms and the chaos tests mostly wait, and the third has the cores meanwhile.
 # Bytecode is kept, whatever the environment says: else each of some hundred processes compiles all modules anew.
 test: setup
-	PYTHONDONTWRITEBYTECODE= GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 2 --dist loadgroup
+	PYTHONDONTWRITEBYTECODE= GOMP_SPINCOUNT=0 $(BIN)/pytest --numprocesses 3 --dist loadgroup
 
 # Hours. It may be cut short: what is finished stands in .chaos/finished.jsonl, and the next call goes on from there.
 chaos: setup

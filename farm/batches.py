@@ -6,7 +6,7 @@ Each is one write to a batch's row, so it answers at once however many jobs ther
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from farm import firings, submissions
 from farm.database import Transaction, transaction
@@ -52,11 +52,13 @@ def open_batch(tx: Transaction, batch_id: int, fence: str | None = None) -> None
 
 @transaction
 def discard_batch(tx: Transaction, batch_id: int) -> None:
-    """Forgets a batch that was never opened."""
-    staging = exists().where(Batch.id == batch_id, Batch.state == BatchState.STAGING)
-    tx.execute(delete(Result).where(Result.job_id.in_(select(Job.id).where(Job.batch_id == batch_id)), staging))
-    tx.execute(delete(Job).where(Job.batch_id == batch_id, staging))
-    tx.execute(delete(Batch).where(Batch.id == batch_id, Batch.state == BatchState.STAGING))
+    """Forgets a batch that was never opened. One that is being opened stays as it is; rows that come find it gone."""
+    staging = select(Batch.id).where(Batch.id == batch_id, Batch.state == BatchState.STAGING)
+    if tx.execute(staging.with_for_update()).first() is None:
+        return
+    tx.execute(delete(Result).where(Result.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))))
+    tx.execute(delete(Job).where(Job.batch_id == batch_id))
+    tx.execute(delete(Batch).where(Batch.id == batch_id))
 
 
 @transaction

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, TextClause, bindparam, select, text
+from sqlalchemy import Row, TextClause, select
 
 from farm.database import Transaction
 from farm.moves import check_move, count
-from schemas.column_types import Utc
+from schemas.column_types import timed
 from schemas.states import JobState
 from schemas.tables import Job, Pack
 
@@ -19,25 +19,23 @@ from schemas.tables import Job, Pack
 ODD_SHAPE_SECONDS: Final = 60.0
 
 
-def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None
-          ) -> Sequence[Row[Any]]:  # fmt: skip
+def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str) -> Sequence[Row[Any]]:
     """queued → running: the pack that suits the message, with its jobs. Returns what a worker is told: a row for each
     job, in order; none where there is no such pack.
 
-    Without a ``pack_key`` it is the very pack. Else it is one of the same batch, so that the shares of batches stay
-    what they are, and if possible of the key that the worker has rendered last, so that its device seldom changes
-    shape.
+    It is one of the same batch, so that the shares of batches stay what they are, and if possible of the key that the
+    worker has rendered last, so that its device seldom changes shape.
 
     A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
     place of another, the oldest is claimed for it, as the other has lost its message. The other had been released by
     then: where all that had been are gone, a message stands for nothing, since packs that went back have others now,
-    with messages of their own. A pack that has waited too long goes before everything.
+    with messages of their own. A pack that has waited too long goes before everything. One whose row is locked is
+    passed over; but rather than none the very one is waited for: it may only be noted as published.
     """
     check_move(JobState.QUEUED, JobState.RUNNING)
-    exact, suiting = _CLAIMS[tx.dialect]
     now = tx.given_now
     claimed = tx.execute(
-        exact if pack_key is None else suiting,
+        _CLAIMS[tx.dialect],
         {
             "pack_id": pack_id,
             "pack_key": pack_key,
@@ -69,7 +67,7 @@ _TOLD: Final = (Job.id, Job.spec, Job.meta, Job.attempts, Job.isolated)
 #: words in braces are those of ``_words``
 _CLAIM: Final = """
     UPDATE packs SET state = 'running', worker_id = :worker_id, claimed_at = {now}, lease_expires_at = {until}
-    WHERE id = {which} AND state = 'queued' AND (start_before IS NULL OR start_before > {now})
+    WHERE id = {suiting} AND state = 'queued' AND (start_before IS NULL OR start_before > {now})
         AND EXISTS (SELECT 1 FROM batches WHERE batches.id = packs.batch_id AND batches.state = 'open')
     RETURNING id, batch_id, pair, pack_key, num_jobs
 """
@@ -86,7 +84,8 @@ _SUITING: Final = """(
     SELECT coalesce(
         (SELECT other.id FROM packs AS other WHERE {ready} AND other.pack_key = :pack_key AND NOT EXISTS
             (SELECT 1 FROM packs AS other WHERE {ready} AND other.released_at <= {odd}) {oldest}),
-        (SELECT other.id FROM packs AS other WHERE {ready} {oldest}))
+        (SELECT other.id FROM packs AS other WHERE {ready} {oldest}),
+        hinted.id)
     FROM packs AS hinted
     WHERE hinted.id = :pack_id AND (hinted.state = 'queued' OR EXISTS
         (SELECT 1 FROM packs AS other WHERE {beside}
@@ -100,20 +99,14 @@ def _words(now: str, until: str, odd: str, skip_locked: str) -> dict[str, str]:
     return {"now": now, "until": until, "odd": odd, "beside": beside, "ready": ready, "oldest": oldest}
 
 
-def _claims(words: dict[str, str], whole: str) -> tuple[TextClause, TextClause]:
-    """Of the very pack, and of the one that suits."""
-    exact = whole.format(claim=_CLAIM.format(**words, which=":pack_id"))
-    suiting = whole.format(claim=_CLAIM.format(**words, which=_SUITING.format(**words)))
-    return _timed(exact, "now", "until"), _timed(suiting, "now", "until", "odd")
-
-
-def _timed(statement: str, *names: str) -> TextClause:
-    return text(statement).bindparams(*(bindparam(name, type_=Utc) for name in names))
+def _claim(words: dict[str, str], whole: str) -> TextClause:
+    claim = _CLAIM.format(**words, suiting=_SUITING.format(**words))
+    return timed(whole.format(claim=claim), "now", "until", "odd")
 
 
 _CLAIMS: Final = {
-    "sqlite": _claims(_words(":now", ":until", ":odd", ""), "{claim}"),
-    "postgresql": _claims(
+    "sqlite": _claim(_words(":now", ":until", ":odd", ""), "{claim}"),
+    "postgresql": _claim(
         _words(
             "coalesce(:now, statement_timestamp())",
             "coalesce(:until, statement_timestamp() + make_interval(secs => :lease_seconds))",

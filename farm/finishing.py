@@ -7,11 +7,11 @@ rows that it writes, and there would be eight of them.
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ARRAY, BigInteger, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, bindparam
 
 from farm.database import Transaction
 from farm.results import note_environment, written_rows
-from schemas.column_types import Utc
+from schemas.column_types import timed
 from schemas.provenance import Environment
 from schemas.records import ClaimedPack, FinishedImage
 
@@ -33,7 +33,7 @@ def finish_at_once(tx: Transaction, pack: ClaimedPack, environment: Environment,
 # see what others have committed while they waited; the counters, for which every other worker of the batch waits, are
 # last. Images in the order of their URIs, or two packs with some in common might wait for each other. One that has a
 # row already is the same file, for its URI carries its hash.
-_FINISH: Final = text(
+_FINISH: Final = timed(
     """
     WITH given AS MATERIALIZED (
         SELECT * FROM json_to_recordset(:rows) AS given (
@@ -80,5 +80,6 @@ _FINISH: Final = text(
          (SELECT count(*) FROM ended_jobs) AS jobs_before, (SELECT count(*) FROM ended_packs) AS packs_before
     WHERE batches.id = held.batch_id
     RETURNING finished.num_done
-    """
-).bindparams(bindparam("now", type_=Utc), bindparam("job_ids", type_=ARRAY(BigInteger)))
+    """,
+    "now",
+).bindparams(bindparam("job_ids", type_=ARRAY(BigInteger)))

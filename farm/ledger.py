@@ -8,15 +8,16 @@ queued or running (``job_states``), so whoever moves one of those has locked the
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, insert, select, update
 
 from farm import results
 from farm.claims import claim
 from farm.database import Transaction, bulk_transaction, statement, transaction
 from farm.finishing import finish_at_once
-from farm.moves import check_move, count, end_if_empty, end_packs, move
+from farm.moves import check_move, count, end_if_empty, end_packs, move, write
 from farm.packs import has_expired, held, may_not_begin
 from farm.queueing import next_packs, queue_jobs
 from farm.retries import Failure, verdict
@@ -52,9 +53,12 @@ def sweep_canceled(tx: Transaction, batch_id: int) -> int:
     num_queued = 0
     if pack_ids:
         end_packs(tx, PackState.CANCELED, Pack.id.in_(pack_ids))
-        num_queued = move(tx, batch_id, JobState.QUEUED, JobState.CANCELED, Job.pack_id.in_(pack_ids))
+        num_queued = write(tx, JobState.QUEUED, JobState.CANCELED, Job.pack_id.in_(pack_ids))
     chunk = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.PENDING).limit(SWEEP_CHUNK)
-    return num_queued + move(tx, batch_id, JobState.PENDING, JobState.CANCELED, Job.id.in_(chunk))
+    num_pending = write(tx, JobState.PENDING, JobState.CANCELED, Job.id.in_(chunk))
+    num_canceled = num_queued + num_pending
+    count(tx, batch_id, {JobState.QUEUED: -num_queued, JobState.PENDING: -num_pending, JobState.CANCELED: num_canceled})
+    return num_canceled
 
 
 @transaction
@@ -70,7 +74,9 @@ def retry_failed(tx: Transaction, batch_id: int) -> int:
 def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
     """pending → done: jobs whose image exists. ``images``: job → image. Their results say what the first result of the
     image said, with attempt 0 and no time spent. Returns how many."""
-    # One that is being removed is waited for, and is gone then: nobody links to what vanishes.
+    # A batch that is being discarded and an image that is being removed are waited for, and are gone then: nobody links
+    # to what vanishes.
+    tx.execute(select(Batch.id).where(Batch.id == batch_id).with_for_update(read=True, key_share=True)).all()
     held_images = select(Image.id).where(Image.id.in_(images.values())).order_by(Image.id)
     tx.execute(held_images.with_for_update(read=True, key_share=True)).all()
     first = select(func.min(Result.job_id)).where(Result.image_id.in_(images.values())).group_by(Result.image_id)
@@ -106,7 +112,7 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
     which = may_not_begin(tx) if pair is None else Pack.pair == pair
     queued = select(Pack.id, Pack.batch_id).where(Pack.state == PackState.QUEUED, which)
     packs = tx.execute(queued.order_by(Pack.id).with_for_update()).all()
-    for pack in packs:
+    for pack in _by_batch(packs):
         end_packs(tx, PackState.RETURNED, Pack.id == pack.id)
         move(tx, pack.batch_id, JobState.QUEUED, JobState.PENDING, Job.pack_id == pack.id)
     return len(packs)
@@ -116,12 +122,12 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
 
 
 @statement
-def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str | None = None
+def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str = ""
                ) -> ClaimedPack | None:  # fmt: skip
     """queued → running. None where there is nothing to claim: claimed, ended, canceled, too late, or never heard of.
 
-    ``pack_key``: what the worker rendered last ("": nothing yet). Then another queued pack of the same batch may be
-    claimed in the place of this one (``claims.claim``). A pack whose answer was lost goes back when its lease ends,
+    ``pack_key``: what the worker rendered last ("": nothing yet). Another queued pack of the same batch may be claimed
+    in the place of this one (``claims.claim``). A pack whose answer was lost goes back when its lease ends,
     and another may be claimed meanwhile.
     """
     rows = claim(tx, pack_id, worker_id, lease_seconds, pack_key)
@@ -191,7 +197,7 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
         .order_by(Pack.id)
         .with_for_update(of=Pack)
     ).all()
-    for pack in packs:
+    for pack in _by_batch(packs):
         end_packs(tx, PackState.EXPIRED, Pack.id == pack.id)
         if pack.batch_state == BatchState.CANCELED or not blames:
             state = JobState.CANCELED if pack.batch_state == BatchState.CANCELED else JobState.PENDING
@@ -203,6 +209,12 @@ def expire_leases(tx: Transaction, max_attempts: int, worker_id: str | None = No
 
 
 # --- the moves themselves -------------------------------------------------------------------------------------------
+
+
+def _by_batch(packs: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Each batch's counters stay locked until the end: everybody who writes those of several takes them in this order,
+    or two might wait for each other."""
+    return sorted(packs, key=attrgetter("batch_id"))
 
 
 def _fence(tx: Transaction, pack: ClaimedPack) -> None:

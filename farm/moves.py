@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, exists, update
+from sqlalchemy import ColumnElement, exists, update
 
 from farm.database import Transaction
 from farm.job_states import written
@@ -15,17 +15,18 @@ def move(tx: Transaction, batch_id: int, old: JobState, new: JobState, *where: C
          **values: Any) -> int:  # fmt: skip
     """Moves jobs of the batch, those in ``old`` that ``where`` names, to ``new``, and its counters with them. Of jobs
     that are queued or running, ``where`` names the pack, which the transaction has locked: their rows say the same."""
-    moved = tx.execute(_moving(old, new, *where, **values)).rowcount
+    moved = write(tx, old, new, *where, **values)
     count(tx, batch_id, {old: -moved, new: moved})
     return moved
 
 
-def _moving(old: JobState, new: JobState, *where: ColumnElement[bool], **values: Any) -> Update:
-    """Not by the batch where anything narrower is known: a database without figures may look through all of it."""
+def write(tx: Transaction, old: JobState, new: JobState, *where: ColumnElement[bool], **values: Any) -> int:
+    """As ``move``, for whoever counts afterwards. Not by the batch where anything narrower is known: a database without
+    figures may look through all of it."""
     check_move(old, new)
     if new == JobState.PENDING:
         values["pack_id"] = None
-    return update(Job).where(Job.state == written(old), *where).values(state=new, **values)
+    return tx.execute(update(Job).where(Job.state == written(old), *where).values(state=new, **values)).rowcount
 
 
 def check_move(old: JobState, new: JobState) -> None:

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import TextClause, bindparam, text
+from sqlalchemy import TextClause, text
 
 from farm.database import Transaction
 from farm.moves import check_move
 from farm.packing import PackOfJobs, packs_of
-from schemas.column_types import Utc
+from schemas.column_types import timed
 from schemas.records import ReleasedPack
 from schemas.states import JobState
 
@@ -56,10 +56,6 @@ def queue_jobs(tx: Transaction, batch_id: int, made: Sequence[PackOfJobs], start
     return packs
 
 
-def _timed(statement: str, *names: str) -> TextClause:
-    return text(statement).bindparams(*(bindparam(name, type_=Utc) for name in names))
-
-
 def _pending(now: str, lock: str, more: str) -> tuple[TextClause, TextClause]:
     """The oldest ones, and more of a key, or of several."""
     oldest = """
@@ -68,7 +64,7 @@ def _pending(now: str, lock: str, more: str) -> tuple[TextClause, TextClause]:
         ORDER BY isolated, id LIMIT :limit {lock}
     """
     words = {"waits_no_more": f"(retry_at IS NULL OR retry_at <= {now})", "lock": lock}
-    return _timed(oldest.format(**words), "now"), _timed(more.format(**words), "now")
+    return timed(oldest.format(**words), "now"), timed(more.format(**words), "now")
 
 
 _MORE_OF_A_KEY: Final = """
@@ -105,6 +101,7 @@ _QUEUED_SQLITE: Final = """
           FROM json_each(:packs) AS pack, json_each(pack.value, '$.jobs') AS job) AS made
     WHERE jobs.id = made.job_id AND jobs.state = 'pending'
 """
+# The counters, for which every worker of the batch waits, are last.
 _POSTGRESQL: Final = """
     WITH given AS MATERIALIZED (
         SELECT id, pack_key, num_jobs, jobs FROM json_to_recordset(:packs)
@@ -114,14 +111,18 @@ _POSTGRESQL: Final = """
         SELECT given.id, batches.id, batches.pair, pack_key, 'queued', num_jobs,
                coalesce(:now, statement_timestamp()), :start_before
         FROM given, batches WHERE batches.id = :batch_id
+        RETURNING id
     ), queued AS (
         UPDATE jobs SET state = 'queued', pack_id = made.pack_id
         FROM (SELECT id AS pack_id, unnest(jobs) AS job_id FROM given) AS made
         WHERE jobs.id = made.job_id AND jobs.state = 'pending'
+        RETURNING jobs.id
     )
-    UPDATE batches SET num_pending = num_pending - :num_jobs, num_queued = num_queued + :num_jobs WHERE id = :batch_id
+    UPDATE batches SET num_pending = num_pending - :num_jobs, num_queued = num_queued + :num_jobs
+    FROM (SELECT count(*) FROM made) AS packs_before, (SELECT count(*) FROM queued) AS jobs_before
+    WHERE id = :batch_id
 """
 _QUEUE: Final = {
-    "sqlite": (_timed(_MADE_SQLITE, "now", "start_before"), text(_QUEUED_SQLITE), text(_COUNT)),
-    "postgresql": (_timed(_POSTGRESQL, "now", "start_before"),),
+    "sqlite": (timed(_MADE_SQLITE, "now", "start_before"), text(_QUEUED_SQLITE), text(_COUNT)),
+    "postgresql": (timed(_POSTGRESQL, "now", "start_before"),),
 }

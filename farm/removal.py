@@ -24,9 +24,10 @@ def remove_jobs(tx: Transaction, batch_id: int, limit: int) -> tuple[int, list[s
         NotFoundError: there is no such batch.
         InputError: it has not ended, or a batch is being submitted, whose jobs may be linked to its images.
     """
+    _check_may_go(tx, batch_id)  # of a batch that goes on nothing is locked
     of_batch = select(Job.id, Job.state).where(Job.batch_id == batch_id)
     jobs = tx.execute(of_batch.order_by(Job.id).limit(limit).with_for_update()).all()
-    _check_may_go(tx, batch_id)
+    _check_may_go(tx, batch_id)  # by now nobody can set any of these going again
     job_ids = [job.id for job in jobs]
     image_ids = tx.execute(select(Result.image_id).where(Result.job_id.in_(job_ids))).scalars().all()
     tx.execute(select(Image.id).where(Image.id.in_(image_ids)).order_by(Image.id).with_for_update()).all()
@@ -41,6 +42,7 @@ def remove_jobs(tx: Transaction, batch_id: int, limit: int) -> tuple[int, list[s
 def remove_batch(tx: Transaction, batch_id: int) -> bool:
     """The row of a batch without jobs, and its packs. A pack that made an image of another batch's job stays, and the
     batch with it. Returns whether the batch is gone. Raises as ``remove_jobs``."""
+    tx.execute(select(Batch.id).where(Batch.id == batch_id).with_for_update()).first()
     _check_may_go(tx, batch_id)
     if tx.execute(select(Job.id).where(Job.batch_id == batch_id).limit(1)).first() is not None:
         return False

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import select
 
 from farm.database import Transaction
-from schemas.column_types import Utc
+from schemas.column_types import timed
 from schemas.provenance import Environment
 from schemas.records import ClaimedPack, FinishedImage
 from schemas.tables import EnvironmentRow, Result
@@ -48,7 +48,7 @@ def written_rows(tx: Transaction, pack: ClaimedPack, environment: Environment, i
     return {**ours, "now": tx.given_now, "rows": rows}
 
 
-_IMAGES: Final = text(
+_IMAGES: Final = timed(
     """
     INSERT INTO images (uri, sha256, pixel_sha256, size_bytes, width, height, format, spec_digest, pair_fingerprint,
                         created_at)
@@ -56,14 +56,16 @@ _IMAGES: Final = text(
            value ->> 'height', value ->> 'format', value ->> 'spec_digest', value ->> 'pair_fingerprint', :now
     FROM json_each(:rows) WHERE true
     ON CONFLICT (uri) DO NOTHING
-    """
-).bindparams(bindparam("now", type_=Utc))
-_RESULTS: Final = text(
+    """,
+    "now",
+)
+_RESULTS: Final = timed(
     """
     INSERT INTO results (job_id, image_id, environment_digest, provenance, worker_id, pack_id, attempt, render_seconds,
                          finish_seconds, finished_at)
     SELECT value ->> 'job_id', images.id, :environment, value -> 'provenance', :worker, :pack, value ->> 'attempt',
            value ->> 'render_seconds', value ->> 'finish_seconds', :now
     FROM json_each(:rows) JOIN images ON images.uri = value ->> 'uri'
-    """
-).bindparams(bindparam("now", type_=Utc))
+    """,
+    "now",
+)

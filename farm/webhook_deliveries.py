@@ -94,7 +94,8 @@ def _await_events(tx: Transaction) -> None:
     left = Batch.num_pending + Batch.num_queued + Batch.num_running > 0
     is_news = or_(left, Batch.opened_at >= tx.now - _NEW)
     unknown = ~exists().where(WebhookDelivery.batch_id == Batch.id)
-    batch_ids = tx.execute(select(Batch.id).where(Batch.state != BatchState.STAGING, is_news, unknown)).scalars()
+    news = select(Batch.id).where(Batch.state != BatchState.STAGING, is_news, unknown)
+    batch_ids = tx.execute(news.with_for_update(read=True, key_share=True)).scalars()  # none is removed meanwhile
     rows = [
         {"batch_id": batch_id, "event": event, "event_id": uuid.uuid4().hex, "state": "awaited", "attempts": 0}
         for batch_id in batch_ids

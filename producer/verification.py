@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from farm.database import Database
+from farm.leases import ledger_time
 from farm.stored_files import stored_files
 from producer import verified_rows
 from producer.finding import RESTORE_LEDGER, Finding
@@ -78,8 +79,8 @@ class Verification:
             yield Finding(f"image {image.id}", "unused_image", f"{image.uri} has no result; {RESTORE_LEDGER}")
         for job_id in verified_rows.lone_results(self._database):
             yield Finding(f"result {job_id}", "no_job", f"there is no row of its job; {RESTORE_LEDGER}")
-        now, _ = verified_rows.ledger_time(self._database)
-        orphans = Orphans(self._database, stored_files(self._settings.images_url), now, clean=clean)
+        now, files = ledger_time(self._database), stored_files(self._settings.images_url)
+        orphans = Orphans(self._database, files, now, clean=clean)
         self.counts.orphans = orphans.counts
         yield from orphans.findings()
 
@@ -95,8 +96,8 @@ class Verification:
             yield from _job(row)
 
     def _packs(self, batch_id: int) -> Iterator[Finding]:
-        now, dispatcher_lives = verified_rows.ledger_time(self._database)
-        lost = lost_before(now, self._settings.lease_seconds)
+        dispatcher_lives = verified_rows.has_dispatcher(self._database)
+        lost = lost_before(ledger_time(self._database), self._settings.lease_seconds)
         judged = (
             pack_finding(pack, lost, dispatcher_lives) for pack in verified_rows.live_packs(self._database, batch_id)
         )

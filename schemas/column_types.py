@@ -5,7 +5,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, String, TypeDecorator, literal_column
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Integer,
+    String,
+    TextClause,
+    TypeDecorator,
+    bindparam,
+    literal_column,
+    text,
+)
 
 # SQLite gives rowids, and so autoincrement, to INTEGER alone.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -29,6 +40,11 @@ class Utc(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def timed(statement: str, *names: str) -> TextClause:
+    """SQL that is written out, whose parameters of these names are times."""
+    return text(statement).bindparams(*(bindparam(name, type_=Utc) for name in names))
 
 
 class State(String):

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.children import ForkServer
+from tests.distribution import ByFile, groups_first
 from tests.ledgers import PostgresLedgers
 from tests.servers import PostgresServer, RedisServer, S3Server, temporary_folder
 
@@ -36,6 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.filterwarnings("default"))
+    groups_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    config.option.loadscopereorder = False  # else by how many tests they have, however long those take
+    return ByFile(config, log)
 
 
 settings.register_profile(
@@ -58,7 +69,8 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def processes() -> BaseContext:
     """Their like are forked from one that has imported what they need, without torch: a start takes milliseconds."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["pyarrow.parquet", "tests.unit.export_farm", "tests.integration.dying_dispatcher"])
+    modules = ["pyarrow.parquet", "tests.unit.export_farm", "tests.unit.read_apart"]
+    found.set_forkserver_preload([*modules, "tests.integration.dying_dispatcher"])
     return found
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+#: what is waited for comes at once, but not on a machine that has much else to do
+_WAIT_MILLISECONDS = 60_000
 #: no sandbox, for tests run as root, too, and only at pages of ours; no talk of its own to the network
 _ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -36,7 +38,8 @@ def watched_page(browser: Browser, url: str, **options: object) -> Iterator[Page
     """A page of this server whose scripts must not fail, nor be refused by the page's own policy."""
     context = browser.new_context(base_url=url, **options)  # type: ignore[arg-type]
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(_WAIT_MILLISECONDS)
+    expect.set_options(timeout=_WAIT_MILLISECONDS)  # of itself five seconds
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)

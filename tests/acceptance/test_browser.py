@@ -105,8 +105,8 @@ def test_who_waits_for_a_job_sees_its_end_before_that_of_its_batch(page: Page, w
         ledger.fail_jobs(
             database, pack, [job.id for job in pack.jobs], Failure("render", "is black", retryable=False), 3
         )
-    expect(page.locator(".notice.bad")).to_contain_text("is black", timeout=60_000)
-    expect(batch.locator("[data-news]")).to_contain_text("1 more job has ended.", timeout=60_000)
+    expect(page.locator(".notice.bad")).to_contain_text("is black")
+    expect(batch.locator("[data-news]")).to_contain_text("1 more job has ended.")
 
 
 def test_a_gallery_goes_on_as_it_is_scrolled(page: Page, warm_farm: Farm, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_ctrl_c_keeps_what_is_left_and_up_goes_on(
     commands: Commands, forked: dict[str, str], manifest: Path, tmp_path: Path
 ) -> None:
     steps = ("--set", "num_inference_steps=15", "--out", tmp_path / "out")
-    render = commands.start("render", manifest, *SMALL, *steps, NIGHTSHIFT_PACK_SIZE="1")
+    render = commands.start("render", manifest, *SMALL, *steps, **forked, NIGHTSHIFT_PACK_SIZE="1")
     wait_until(lambda: "done" in {row[1] for row in rows_so_far(commands)})
     render.send_signal(signal.SIGINT)
     assert render.wait(60) == 130
@@ -157,8 +157,11 @@ def rows_so_far(commands: Commands) -> list[tuple]:
         return []
 
 
-def test_a_pair_that_does_not_load_is_said_in_one_sentence(commands: Commands, manifest: Path) -> None:
+def test_a_pair_that_does_not_load_is_said_in_one_sentence(
+    commands: Commands, forked: dict[str, str], manifest: Path
+) -> None:
     (commands.home / "nightshift.toml").write_text('[pairs.broken]\nbase = { source = "/no/such/folder" }\n')
+    commands.environment |= forked
     done = commands.run("render", manifest, *SMALL, "--pair", "broken")
     assert done.returncode == 2
     assert "broken" in done.stderr

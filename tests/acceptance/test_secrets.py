@@ -35,12 +35,13 @@ def files_in(folder: Path) -> bytes:
 
 
 def test_a_farm_keeps_its_secrets_and_renders_on_whatever_strangers_write(
-    commands: Commands, postgres_url: str, redis_server: RedisServer, prompts: Path
+    commands: Commands, forked: dict[str, str], postgres_url: str, redis_server: RedisServer, prompts: Path
 ) -> None:
     password = redis_server.url.split(":")[2].split("@")[0]
     database_url = postgres_url.replace("postgres@", "postgres:planted-database@") + "&passfile=/planted-passfile"
     secrets = [*TOKENS.values(), password, "planted-database", "planted-passfile"]
     commands.environment |= {
+        **forked,
         **TOKENS,
         "NIGHTSHIFT_DATABASE_URL": database_url,
         "NIGHTSHIFT_BROKER_URL": redis_server.url,

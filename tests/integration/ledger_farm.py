@@ -116,6 +116,13 @@ def states(database: Database, batch_id: int) -> dict[JobState, int]:
     return counted
 
 
+def num_waiting(database: Database) -> int:
+    """How many statements wait for a lock that another transaction of this PostgreSQL database holds."""
+    with database.begin(read_only=True) as tx:
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return int(tx.connection.exec_driver_sql(waits).scalar_one())
+
+
 def job_rows(database: Database, batch_id: int) -> list:
     with database.begin(read_only=True) as tx:
         return list(tx.execute(select(Job).where(Job.batch_id == batch_id).order_by(Job.number)).all())

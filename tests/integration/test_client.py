@@ -28,6 +28,7 @@ from tests.integration.ledger_farm import (
     images_of,
     new_ledger,
     new_worker,
+    num_waiting,
     open_batch,
 )
 from tests.integration.played_worker import picture, render
@@ -318,7 +319,7 @@ def test_an_image_whose_transaction_is_seen_late_is_not_missed(postgres_url: str
             tx = held.__enter__()
             tx.execute(insert(Image).values(**images_of(slow)[0].image_row(), created_at=tx.now))
             waiting.start()
-            while not database_waits(database):
+            while not num_waiting(database):
                 pass
             finish(database, quick)()
 
@@ -330,12 +331,6 @@ def test_an_image_whose_transaction_is_seen_late_is_not_missed(postgres_url: str
         assert [job.number for job in seen] == [1, 2, 5, 6, 3, 4]
         times = [job.finished_at for job in seen if job.finished_at is not None]
         assert times[2] > times[4]
-
-
-def database_waits(database: Database) -> bool:
-    with database.begin(read_only=True) as tx:
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        return bool(tx.connection.exec_driver_sql(waits).scalar_one())
 
 
 def test_a_ledger_that_is_away_for_a_while_costs_no_image(

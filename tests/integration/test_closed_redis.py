@@ -229,6 +229,7 @@ def test_a_password_is_never_sent_to_a_server_that_cannot_prove_itself(certifica
 
         def listen() -> None:
             connection, _ = listener.accept()
+            listener.close()  # a second try is refused, and need not be waited for
             with connection:
                 heard.append(connection.recv(4096))
 

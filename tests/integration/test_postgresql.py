@@ -12,6 +12,7 @@ from farm import ledger, packs
 from farm.claims import claim
 from farm.database import Database, Transaction, question, transaction
 from farm.schema import upgrade
+from producer.web.app import web_app
 from producer.web.farm import NUM_THREADS, WebFarm
 from schemas.errors import DatabaseUnavailableError
 from schemas.settings import Settings
@@ -100,7 +101,7 @@ def test_what_is_refused_in_the_middle_of_a_transaction_takes_all_of_it_back(pos
         assert released is not None
         worker_id = new_worker(database)
         with suppress(ZeroDivisionError), database.begin() as tx:
-            assert claim(tx, released.id, worker_id, 60, None)
+            assert claim(tx, released.id, worker_id, 60, "")
             raise ZeroDivisionError
         assert ledger.claim_pack(database, released.id, worker_id, 60) is not None
 
@@ -175,7 +176,7 @@ def test_each_thread_of_the_web_page_has_a_connection_and_who_finds_none_is_told
     monkeypatch.setattr(farm_database, "_WAIT_SECONDS", 0.05)
     new_ledger(postgres_url).close()
     settings = Settings(home=tmp_path, database_url=postgres_url, images_url=str(tmp_path / "images"))
-    with closing(WebFarm.open(settings)) as farm, web_client(farm) as client, ExitStack() as held:
+    with closing(WebFarm.open(settings)) as farm, web_client(web_app(farm)) as client, ExitStack() as held:
         for _ in range(NUM_THREADS):
             held.enter_context(farm.database.begin())
         assert client.get("/api/v1/batches").status_code == 200

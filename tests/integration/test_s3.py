@@ -101,7 +101,7 @@ def test_an_answer_that_was_lost_is_asked_for_again_and_changes_nothing(s3: S3St
 def test_a_store_that_says_nothing_is_asked_again_after_the_time_that_was_set(
     s3: S3Store, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 0.3}})  # what FSSPEC_S3 sets
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 1.0}})  # what FSSPEC_S3 sets
     proxy.fail("PUT", SILENCE)
     assert read_image(ImageStore(s3.url).put(CONTENT, SHA256, "png")) == CONTENT
 

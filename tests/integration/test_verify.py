@@ -15,7 +15,7 @@ from farm import batches, ledger
 from farm.database import Database
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
-from farm.leases import DISPATCHER, hold_lease
+from farm.leases import DISPATCHER, hold_lease, ledger_time
 from producer import verified_rows
 from producer.finding import Finding
 from producer.verification import Counts, Verification
@@ -400,7 +400,7 @@ def test_a_store_that_is_no_folder_is_verified_and_cleaned_too(on_sqlite: Databa
     files.pipe_file("/verify/images/.probe-0123456789abcdef", b"probe")
     keys = [f"{old[:2]}/{old[2:4]}/{old}.png", f"inputs/{unnamed[:2]}/{unnamed[2:4]}/{unnamed}.png",
             ".probe-0123456789abcdef"]  # fmt: skip
-    now = verified_rows.ledger_time(on_sqlite)[0]
+    now = ledger_time(on_sqlite)
     for key in keys:
         files.store[f"/verify/images/{key}"].modified = now - TWO_DAYS
     files.store[f"/verify/images/{young[:2]}/{young[2:4]}/{young}.png"].modified = now

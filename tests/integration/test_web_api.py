@@ -19,6 +19,7 @@ from producer import job_pages
 from producer.batch_throughput import throughput
 from producer.job_results import JobResult
 from producer.web.api.shapes import JobShape
+from producer.web.app import web_app
 from producer.web.farm import WebFarm
 from schemas.errors import DatabaseUnavailableError
 from schemas.settings import Settings
@@ -45,7 +46,7 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def client(settings: Settings, database: Database) -> Iterator[TestClient]:
-    with closing(WebFarm.open(settings)) as farm, web_client(farm) as client:
+    with closing(WebFarm.open(settings)) as farm, web_client(web_app(farm)) as client:
         yield client
 
 

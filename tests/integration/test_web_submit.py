@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from farm import batches
 from farm.image_store import ImageStore
+from producer.web.app import web_app
 from producer.web.farm import WebFarm
 from schemas.states import BatchState
 from schemas.tables import Batch, Job
@@ -196,7 +197,7 @@ def test_the_same_key_and_request_make_one_batch_also_after_a_restart(farm: Farm
     with farm.client(peer=HERE) as client:
         first = client.post(ROWS, json=order, headers=key)
         again = client.post(ROWS, json=order, headers=key)
-    with closing(WebFarm.open(farm.page.settings)) as restarted, web_client(restarted, HERE) as client:
+    with closing(WebFarm.open(farm.page.settings)) as restarted, web_client(web_app(restarted), HERE) as client:
         later = client.post(ROWS, json=order, headers=key)
         other = client.post(ROWS, json={"rows": rows(2, "once")}, headers=key)
     assert first.json() == again.json() == later.json()

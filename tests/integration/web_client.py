@@ -7,18 +7,14 @@ from typing import Any
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from producer.web.app import web_app
-from producer.web.farm import WebFarm
-
 HERE = "127.0.0.1"
 #: a documentation address: somebody else's machine
 AFAR = "192.0.2.7"
 
 
 @contextmanager
-def web_client(farm: WebFarm, peer: str = HERE, **headers: str) -> Iterator[TestClient]:
-    """``peer``: who asks; ``headers``: of every request."""
-    app = web_app(farm)
+def web_client(app: ASGIApp, peer: str = HERE, **headers: str) -> Iterator[TestClient]:
+    """``app``: a ``web_app``; ``peer``: who asks; ``headers``: of every request."""
     with TestClient(app, base_url="http://127.0.0.1:8470", client=(peer, 50_000), headers=headers) as client:
         yield client
 

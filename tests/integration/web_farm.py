@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from farm.database import Database
 from farm.tokens import add_token
 from producer.queries import batch_summaries
+from producer.web.app import web_app
 from producer.web.farm import WebFarm
 from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics
 from schemas.settings import Settings
@@ -28,6 +31,11 @@ class FarmWithPage:
         self.database = database
         self._num_tokens = 0
 
+    @cached_property
+    def _app(self) -> FastAPI:
+        """One for all clients, as in a real process: making it takes far longer than a request."""
+        return web_app(self.page)
+
     @property
     def num_batches(self) -> int:
         return len(batch_summaries(self.database, 10_000))
@@ -44,7 +52,7 @@ class FarmWithPage:
     def client(self, token: str | None = None, peer: str = AFAR) -> Iterator[TestClient]:
         """From another machine, with this token."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        with web_client(self.page, peer, **headers) as client:
+        with web_client(self._app, peer, **headers) as client:
             yield client
 
 

@@ -5,11 +5,13 @@ import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
 
 from tests.unit.manifest_server import manifest_server
+from tests.unit.read_apart import ReadApart, read_apart_by
 from tests.unit.unreachable_store import unreachable_store
 
 __all__ = ["manifest_server", "unreachable_store"]
@@ -27,6 +29,11 @@ def parsed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Compel, "parse_prompt_string", staticmethod(lambda text: copy.deepcopy(parse(text))))
         yield
+
+
+@pytest.fixture
+def read_apart(processes: BaseContext) -> ReadApart:
+    return read_apart_by(processes)
 
 
 @pytest.fixture(scope="session")

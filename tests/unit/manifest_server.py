@@ -76,7 +76,7 @@ def manifest_server() -> Iterator[ManifestServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         manifests = ManifestServer(f"http://127.0.0.1:{server.server_address[1]}")
         server.RequestHandlerClass = type("Handler", (_Handler,), {"manifests": manifests})
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # how often it looks whether to end
         thread.start()
         yield manifests
         server.shutdown()

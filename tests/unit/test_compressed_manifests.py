@@ -12,7 +12,8 @@ from producer.manifest import BadRow, Row, read_manifest
 from producer.manifest import ReadOptions as Options
 from producer.manifest_source import ManifestSource
 from schemas.errors import ManifestError
-from tests.unit.test_hostile_manifests import HALF_A_GIGABYTE, read, read_apart, refusal
+from tests.unit.read_apart import ReadApart
+from tests.unit.test_hostile_manifests import HALF_A_GIGABYTE, read, refusal
 
 
 def gzipped(content: bytes) -> bytes:
@@ -142,7 +143,9 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @BOTH
-def test_a_bomb_of_half_a_gigabyte_is_one_bad_line_and_never_held(tmp_path: Path, suffix: str) -> None:
+def test_a_bomb_of_half_a_gigabyte_is_one_bad_line_and_never_held(
+    tmp_path: Path, suffix: str, read_apart: ReadApart
+) -> None:
     content = bomb(suffix, HALF_A_GIGABYTE, b"a cat\n", b"\na dog\n")
     assert len(content) < HALF_A_GIGABYTE // 900
     (tmp_path / f"a.txt.{suffix}").write_bytes(content)
@@ -152,7 +155,7 @@ def test_a_bomb_of_half_a_gigabyte_is_one_bad_line_and_never_held(tmp_path: Path
     assert megabytes < 120
 
 
-def test_a_bomb_without_an_end_is_one_sentence(tmp_path: Path) -> None:
+def test_a_bomb_without_an_end_is_one_sentence(tmp_path: Path, read_apart: ReadApart) -> None:
     (tmp_path / "a.tsv.gz").write_bytes(bomb("gz", 100_000_000))
     megabytes, found = read_apart(tmp_path / "a.tsv.gz")
     assert found == [f"ManifestError: {tmp_path}/a.tsv.gz:1: the header is longer than 1 MB"]

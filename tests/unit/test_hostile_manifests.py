@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,29 +15,9 @@ from producer.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.errors import ManifestError
 from schemas.fields import MAX_PROMPT_CHARACTERS
 from tests.unit.hostile import STORABLE_CHARACTERS
+from tests.unit.read_apart import ReadApart
 
 HALF_A_GIGABYTE = 500_000_000
-#: Reads the manifest, and says what came out and the most memory that the process had, in MB.
-READ = """
-import sys
-from pathlib import Path
-from producer.manifest import ReadOptions, read_manifest
-from tests.peak_memory import peak_bytes
-before = peak_bytes()
-try:
-    found = [type(row).__name__ + ": " + str(row)[:200] for row in read_manifest(Path(sys.argv[1]), ReadOptions())]
-except Exception as error:
-    found = [type(error).__name__ + ": " + str(error)]
-print((peak_bytes() - before) // 1_000_000, *found[:3], sep="\\n")
-"""
-
-
-def read_apart(path: Path) -> tuple[int, list[str]]:
-    """The megabytes that reading took beyond what the process had before, and the first that it gave."""
-    done = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    megabytes, *found = done.stdout.splitlines()
-    return int(megabytes), found
 
 
 def read(path: Path, content: str | bytes, **options: object) -> list[Row | BadRow]:
@@ -73,7 +51,7 @@ def sparse(path: Path, beginning: bytes, size_bytes: int, end: bytes) -> Path:
 # A line without an end
 
 
-def test_a_line_of_half_a_gigabyte_is_bad_alone_and_never_held(tmp_path: Path) -> None:
+def test_a_line_of_half_a_gigabyte_is_bad_alone_and_never_held(tmp_path: Path, read_apart: ReadApart) -> None:
     path = sparse(tmp_path / "prompts.txt", b"a cat\n", HALF_A_GIGABYTE, b"\na dog\n")
     megabytes, found = read_apart(path)
     assert found[1].endswith("prompts.txt:2: the line is longer than 1 MB")
@@ -82,13 +60,13 @@ def test_a_line_of_half_a_gigabyte_is_bad_alone_and_never_held(tmp_path: Path) -
     assert megabytes < 100
 
 
-def test_a_header_of_a_hundred_megabytes_is_refused(tmp_path: Path) -> None:
+def test_a_header_of_a_hundred_megabytes_is_refused(tmp_path: Path, read_apart: ReadApart) -> None:
     megabytes, found = read_apart(sparse(tmp_path / "prompts.csv", b'Prompt,"', HALF_A_GIGABYTE // 5, b"\n"))
     assert found == [f"ManifestError: {tmp_path}/prompts.csv:1: the header is longer than 1 MB"]
     assert megabytes < 100
 
 
-def test_a_line_of_200_megabytes_in_utf_16_is_bad_alone_and_never_held(tmp_path: Path) -> None:
+def test_a_line_of_200_megabytes_in_utf_16_is_bad_alone_and_never_held(tmp_path: Path, read_apart: ReadApart) -> None:
     path = sparse(tmp_path / "a.txt", "a cat\n".encode("utf-16"), 200_000_000, "\na dog\n".encode("utf-16-le"))
     megabytes, found = read_apart(path)
     assert found[1].endswith("a.txt:2: the line is longer than 1 MB")
@@ -96,7 +74,7 @@ def test_a_line_of_200_megabytes_in_utf_16_is_bad_alone_and_never_held(tmp_path:
     assert megabytes < 100
 
 
-def test_a_line_out_of_a_pipe_is_never_held(tmp_path: Path) -> None:
+def test_a_line_out_of_a_pipe_is_never_held(tmp_path: Path, read_apart: ReadApart) -> None:
     pipe = tmp_path / "prompts.jsonl"
     os.mkfifo(pipe)
 
@@ -119,7 +97,7 @@ def test_a_line_out_of_a_pipe_is_never_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
-def test_ten_million_columns_are_refused_in_bounded_memory(tmp_path: Path, name: str) -> None:
+def test_ten_million_columns_are_refused_in_bounded_memory(tmp_path: Path, name: str, read_apart: ReadApart) -> None:
     sign = b"\t" if name == "a.tsv" else b","
     (tmp_path / name).write_bytes(b"Prompt" + (sign + b"x") * 10_000_000 + b"\n")
     megabytes, found = read_apart(tmp_path / name)
@@ -138,7 +116,7 @@ def test_as_many_columns_as_a_line_holds_are_refused(tmp_path: Path, name: str) 
     assert row.reason == f"the row has {num} columns, the header has 1"
 
 
-def test_a_json_row_of_ten_million_keys_is_bad_alone(tmp_path: Path) -> None:
+def test_a_json_row_of_ten_million_keys_is_bad_alone(tmp_path: Path, read_apart: ReadApart) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"prompt": "a"' + b',"k":1' * 10_000_000 + b'}\n{"prompt": "a"}\n')
     megabytes, found = read_apart(path)
@@ -147,7 +125,7 @@ def test_a_json_row_of_ten_million_keys_is_bad_alone(tmp_path: Path) -> None:
     assert megabytes < 100
 
 
-def test_rows_of_ever_other_long_keys_do_not_fill_the_memory(tmp_path: Path) -> None:
+def test_rows_of_ever_other_long_keys_do_not_fill_the_memory(tmp_path: Path, read_apart: ReadApart) -> None:
     path = tmp_path / "a.jsonl"
     with open(path, "w") as file:
         for n in range(40):

@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from producer.manifest import BadRow, Row
-from tests.unit.test_hostile_manifests import HALF_A_GIGABYTE, one_bad, read, read_apart, refusal, sparse
+from tests.unit.read_apart import ReadApart
+from tests.unit.test_hostile_manifests import HALF_A_GIGABYTE, one_bad, read, refusal, sparse
 
 #: Writes a file whose only page unfolds to one cell of 350 MB, which stands in memory three times when it is read.
 WRITE_CELL = """
@@ -148,7 +149,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # Bombs
 
 
-def test_a_footer_that_says_it_has_two_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+def test_a_footer_that_says_it_has_two_gigabytes_is_refused_unread(tmp_path: Path, read_apart: ReadApart) -> None:
     sparse(tmp_path / "a.parquet", b"PAR1\x15\x04\x15", HALF_A_GIGABYTE, b"\xff\xff\xff\x7fPAR1")
     megabytes, found = read_apart(tmp_path / "a.parquet")
     assert found == [f"ManifestError: {tmp_path}/a.parquet says that its footer has 2,147,483,647 bytes;"
@@ -156,7 +157,7 @@ def test_a_footer_that_says_it_has_two_gigabytes_is_refused_unread(tmp_path: Pat
     assert megabytes < 20
 
 
-def test_a_page_that_unfolds_to_one_huge_cell_is_refused(tmp_path: Path) -> None:
+def test_a_page_that_unfolds_to_one_huge_cell_is_refused(tmp_path: Path, read_apart: ReadApart) -> None:
     subprocess.run([sys.executable, "-c", WRITE_CELL, str(tmp_path / "a.parquet")], check=True)
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
     megabytes, [said] = read_apart(tmp_path / "a.parquet")

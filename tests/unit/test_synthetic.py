@@ -1,7 +1,6 @@
 import hashlib
 import json
-import subprocess
-import sys
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from schemas.errors import PairError
+from tests.fork_server import Request
 from worker.synthetic import (
     SYNTHETIC_SIZES,
     SYNTHETIC_VERSION,
@@ -24,14 +24,6 @@ from worker.synthetic import (
 from worker.synthetic_tokenizer import synthetic_tokenizers
 
 REPOSITORY = Path(__file__).parents[2]
-#: Forks before the first use: importing what it takes costs more than all of this file, and is done once.
-TWO_FIRST_USES = """
-import os, pathlib, sys
-from worker.synthetic import synthetic_pair_folder
-child = os.fork()
-synthetic_pair_folder("tiny", pathlib.Path(sys.argv[1]))
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 0)
-"""
 SIDES = ("base", "refiner")
 PROMPT = "a red fox in the snow"
 
@@ -87,10 +79,16 @@ def latents(pipelines, prompt=PROMPT, aesthetic_score=6.0, seed=0):
     return composed, refined.images
 
 
-def test_two_processes_at_once_make_one_pair_with_the_bytes_of_every_other_process(pair, tmp_path):
-    subprocess.run([sys.executable, "-c", TWO_FIRST_USES, tmp_path], cwd=REPOSITORY, check=True, timeout=60)
-    assert hashes(tmp_path / pair.name) == hashes(pair)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [pair.name, f"{pair.name}.lock"]
+@pytest.mark.xdist_group("forked")
+def test_two_processes_at_once_make_one_pair_with_the_bytes_of_every_other_process(pair, tmp_path, fork_server):
+    folder, log = tmp_path / "pairs", str(tmp_path / "log")
+    folder.mkdir()
+    fork_server.wait()
+    request = Request("tests.unit.pair_maker", [str(folder)], dict(os.environ), str(REPOSITORY), log, log)
+    makers = [fork_server.fork(request) for _ in range(2)]
+    assert [maker.wait(300) for maker in makers] == [0, 0], Path(log).read_text()
+    assert hashes(folder / pair.name) == hashes(pair)
+    assert sorted(path.name for path in folder.iterdir()) == [pair.name, f"{pair.name}.lock"]
 
 
 def test_threads_at_once_make_one_pair(tmp_path, pair):
