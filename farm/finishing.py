@@ -7,6 +7,8 @@ rows that it writes, and there would be eight of them.
 from collections.abc import Sequence
 from typing import Final
 
+from sqlalchemy import ARRAY, BigInteger, bindparam
+
 from farm.database import Transaction
 from farm.results import note_environment, written_rows
 from schemas.column_types import timed
@@ -18,7 +20,8 @@ def finish_at_once(tx: Transaction, pack: ClaimedPack, environment: Environment,
                    ) -> bool:  # fmt: skip
     """running → done, with an image row and a result row each, the pack's end and its batch's counters. False where
     nothing was done: the worker has lost the pack, or one of the jobs is no longer in it."""
-    given = written_rows(tx, pack, environment, images)
+    job_ids = sorted({image.job_id for image in images})
+    given = {**written_rows(tx, pack, environment, images), "job_ids": job_ids, "num_given": len(job_ids)}
     num_done = tx.execute(_FINISH, given).scalar_one_or_none()
     if num_done is None:  # lost, or the environment was not known yet
         note_environment(tx, environment)
@@ -44,10 +47,10 @@ _FINISH: Final = timed(
     ), unfinished AS MATERIALIZED (
         SELECT jobs.id FROM held JOIN jobs ON jobs.pack_id = held.id WHERE jobs.state = 'queued'
         ORDER BY jobs.id FOR UPDATE OF jobs
+    ), found AS MATERIALIZED (
+        SELECT count(*) AS num_left, count(*) FILTER (WHERE id = ANY (:job_ids)) AS num_given FROM unfinished
     ), ready AS MATERIALIZED (
-        SELECT given.* FROM given WHERE NOT EXISTS
-            (SELECT 1 FROM given AS other LEFT JOIN unfinished ON unfinished.id = other.job_id
-             WHERE unfinished.id IS NULL)
+        SELECT * FROM given WHERE (SELECT num_given FROM found) = :num_given
     ), ended_jobs AS (
         UPDATE jobs SET state = 'done', error = NULL, error_code = NULL, traceback = NULL, retry_at = NULL
         FROM ready WHERE jobs.id = ready.job_id
@@ -69,8 +72,7 @@ _FINISH: Final = timed(
         RETURNING job_id
     ), ended_packs AS (
         UPDATE packs SET state = 'finished', ended_at = coalesce(:now, statement_timestamp())
-        FROM held WHERE packs.id = held.id AND NOT EXISTS
-            (SELECT 1 FROM unfinished LEFT JOIN ready ON ready.job_id = unfinished.id WHERE ready.job_id IS NULL)
+        FROM held, found WHERE packs.id = held.id AND num_given = :num_given AND num_left = num_given
         RETURNING packs.id
     )
     UPDATE batches SET num_running = num_running - finished.num_done, num_done = batches.num_done + finished.num_done
@@ -80,4 +82,4 @@ _FINISH: Final = timed(
     RETURNING finished.num_done
     """,
     "now",
-)
+).bindparams(bindparam("job_ids", type_=ARRAY(BigInteger)))

@@ -1,9 +1,9 @@
 """The release of packs, many at a time: for ``farm/ledger.py`` alone, and its transaction."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import TextClause, text
@@ -18,16 +18,29 @@ from schemas.states import JobState
 
 def next_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int) -> list[PackOfJobs]:
     """What the next packs of the batch hold, if it is open, of its oldest pending jobs. Their rows are locked."""
-    oldest, more = _PENDING[tx.dialect]
+    oldest, _ = _PENDING[tx.dialect]
     asked = {"batch_id": batch_id, "now": tx.given_now}
     rows = tx.execute(oldest, {**asked, "limit": num_packs * pack_size}).all()
     made = packs_of(rows, num_packs, pack_size)
-    for jobs in made:
-        missing = 0 if jobs.is_isolated else pack_size - len(jobs.ids)
-        if missing and len(rows) == num_packs * pack_size:  # further back in the batch there may be more of the key
-            of_key = {**asked, "pack_key": jobs.pack_key, "after": jobs.ids[-1], "limit": missing}
-            jobs.ids.extend(tx.execute(more, of_key).scalars())
+    if len(rows) == num_packs * pack_size:  # further back in the batch there may be more of their keys
+        _fill_up(tx, asked, [jobs for jobs in made if not jobs.is_isolated and len(jobs.ids) < pack_size], pack_size)
     return made
+
+
+def _fill_up(tx: Transaction, asked: Mapping[str, Any], short: Sequence[PackOfJobs], pack_size: int) -> None:
+    """With more jobs of their keys. PostgreSQL is asked once for all of them."""
+    more = _PENDING[tx.dialect][1]
+    wanted = [
+        {"place": place, "key": jobs.pack_key, "after": jobs.ids[-1], "missing": pack_size - len(jobs.ids)}
+        for place, jobs in enumerate(short)
+    ]
+    if tx.dialect == "postgresql":
+        text_of_all = msgspec.json.encode(wanted).decode()
+        found = tx.execute(more, {**asked, "wanted": text_of_all}).all() if wanted else ()
+    else:
+        found = [row for one in wanted for row in tx.execute(more, {**asked, **one})]
+    for row in found:
+        short[row.place].ids.append(row.id)
 
 
 def queue_jobs(tx: Transaction, batch_id: int, made: Sequence[PackOfJobs], start_before: datetime | None
@@ -43,25 +56,36 @@ def queue_jobs(tx: Transaction, batch_id: int, made: Sequence[PackOfJobs], start
     return packs
 
 
-def _pending(now: str, lock: str) -> tuple[TextClause, TextClause]:
-    """The oldest ones, and more of a key."""
-    waits_no_more = f"(retry_at IS NULL OR retry_at <= {now})"
+def _pending(now: str, lock: str, more: str) -> tuple[TextClause, TextClause]:
+    """The oldest ones, and more of a key, or of several."""
     oldest = """
         SELECT id, pack_key, isolated FROM jobs WHERE batch_id = :batch_id AND state = 'pending' AND {waits_no_more}
             AND EXISTS (SELECT 1 FROM batches WHERE batches.id = :batch_id AND batches.state = 'open')
         ORDER BY isolated, id LIMIT :limit {lock}
     """
-    more = """
-        SELECT id FROM jobs WHERE batch_id = :batch_id AND state = 'pending' AND {waits_no_more}
-            AND NOT isolated AND pack_key = :pack_key AND id > :after
-        ORDER BY id LIMIT :limit {lock}
-    """
-    words = {"waits_no_more": waits_no_more, "lock": lock}
+    words = {"waits_no_more": f"(retry_at IS NULL OR retry_at <= {now})", "lock": lock}
     return timed(oldest.format(**words), "now"), timed(more.format(**words), "now")
 
 
+_MORE_OF_A_KEY: Final = """
+    SELECT :place AS place, id FROM jobs WHERE batch_id = :batch_id AND state = 'pending' AND {waits_no_more}
+        AND NOT isolated AND pack_key = :key AND id > :after
+    ORDER BY id LIMIT :missing
+"""
+_MORE_OF_ALL: Final = """
+    SELECT place, id
+    FROM json_to_recordset(:wanted) AS wanted (place int, key text, after bigint, missing int)
+    CROSS JOIN LATERAL (
+        SELECT id FROM jobs WHERE batch_id = :batch_id AND state = 'pending' AND {waits_no_more}
+            AND NOT isolated AND pack_key = wanted.key AND id > after
+        ORDER BY id LIMIT missing {lock}
+    ) AS found
+"""
 _NOW: Final = "coalesce(:now, statement_timestamp())"
-_PENDING: Final = {"sqlite": _pending(":now", ""), "postgresql": _pending(_NOW, "FOR UPDATE OF jobs")}
+_PENDING: Final = {
+    "sqlite": _pending(":now", "", _MORE_OF_A_KEY),
+    "postgresql": _pending(_NOW, "FOR UPDATE OF jobs", _MORE_OF_ALL),
+}
 _COUNT: Final = """
     UPDATE batches SET num_pending = num_pending - :num_jobs, num_queued = num_queued + :num_jobs WHERE id = :batch_id
 """

@@ -90,7 +90,7 @@ def recorded_job(tx: Transaction, batch_id: int, number: int) -> Recorded:
     images = (Image.uri, Image.sha256, Image.pixel_sha256)
     row = tx.execute(
         select(STATE.label("state"), Job.spec, Job.meta, Result.provenance, EnvironmentRow.content, *images)
-        .join_from(Job, Result, isouter=True)
+        .join_from(Job, Result, Result.job_id == Job.id, isouter=True)
         .join(EnvironmentRow, EnvironmentRow.digest == Result.environment_digest, isouter=True)
         .join(Image, Result.image_id == Image.id, isouter=True)
         .where(Job.batch_id == batch_id, Job.number == number)

@@ -248,7 +248,13 @@ _RESULT: Final = (
 
 
 def _done_jobs(batch_id: int) -> Select[Any]:
-    return select(*_RESULT).join_from(Job, Result).join(Image).where(Job.batch_id == batch_id).order_by(Job.number)
+    return (
+        select(*_RESULT)
+        .join_from(Job, Result, Result.job_id == Job.id)
+        .join(Image)
+        .where(Job.batch_id == batch_id)
+        .order_by(Job.number)
+    )
 
 
 def results(database: Database, batch_id: int) -> Iterator[Row[Any]]:

@@ -91,6 +91,8 @@ def _state_flaw(job: RecordedJob) -> str | None:
     if job.state not in _WRITTEN:
         return f"its state {job.state!r} is none that a job's row can have"
     state = JobState(job.state)
+    if job.pack_id is not None and job.pack_state is None:
+        return f"is {state}, and there is no pack {job.pack_id}"
     if state == JobState.PENDING:
         return None if job.pack_id is None else f"is pending and held by pack {job.pack_id}"
     if state == JobState.QUEUED:

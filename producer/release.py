@@ -8,7 +8,7 @@ from typing import Final
 from schemas.windows import Window, open_until
 
 #: of a full queue, which is then filled up
-_REFILL_SHARE: Final = 1 / 8
+_REFILL_SHARE: Final = 1 / 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BatchShare:
 
 
 def packs_wanted(num_workers: int, num_queued: int, packs_per_worker: int) -> int:
-    """How many packs to add, so that each live worker finds a few; none before an eighth of them is missing, for many
+    """How many packs to add, so that each live worker finds a few; none before a quarter of them is missing, for many
     at once are released for little more than one. A queue without workers is primed for one: it starts at once when a
     worker comes."""
     num_full = max(1, num_workers) * packs_per_worker

@@ -144,7 +144,7 @@ def _times(tx: Transaction, batch_id: int) -> Row[Any]:
     first, last = func.min(rendered_at).label("first"), func.max(rendered_at).label("last")
     linked = func.count(case((Result.attempt == 0, 1))).label("num_linked")
     size = func.sum(Image.size_bytes).label("size_bytes")
-    done = select(first, last, linked, size).select_from(Job).join(Result).join(Image)
+    done = select(first, last, linked, size).join_from(Job, Result, Result.job_id == Job.id).join(Image)
     return tx.execute(done.where(Job.batch_id == batch_id)).one()
 
 
@@ -157,7 +157,9 @@ def stretch_seconds(first: datetime | None, last: datetime | None) -> int:
 def _stretches(tx: Transaction, batch_id: int, width: int) -> Sequence[Row[Any]]:
     """Rendered images by stretch (counted from 1970) and worker."""
     stretch = cast(extract("epoch", Result.finished_at) // width, Integer).label("stretch")
-    counted = select(stretch, Result.worker_id, func.count().label("num")).select_from(Job).join(Result)
+    counted = select(stretch, Result.worker_id, func.count().label("num")).join_from(
+        Job, Result, Result.job_id == Job.id
+    )
     rendered = counted.where(Job.batch_id == batch_id, Result.attempt > 0)
     return tx.execute(rendered.group_by("stretch", Result.worker_id).order_by("stretch")).all()
 
@@ -248,7 +250,9 @@ def _share(busy: Any) -> tuple[float, float]:
 
 
 def _environments(tx: Transaction, batch_id: int) -> tuple[Counted, ...]:
-    counted = select(Result.environment_digest, func.count().label("num")).select_from(Job).join(Result)
+    counted = select(Result.environment_digest, func.count().label("num")).join_from(
+        Job, Result, Result.job_id == Job.id
+    )
     grouped = counted.where(Job.batch_id == batch_id).group_by(Result.environment_digest)
     rows = tx.execute(grouped.order_by(func.count().desc()).limit(_SHOWN)).all()
     wanted = EnvironmentRow.digest.in_([row.environment_digest for row in rows])

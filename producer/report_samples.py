@@ -54,7 +54,7 @@ def samples(database: Database, batch: BatchSummary, num_samples: int) -> Iterat
 
 @question
 def _first_done(tx: Transaction, batch_id: int, first: int, end: int) -> Row[Any] | None:
-    done = select(Job.number, Job.spec, Image.uri).select_from(Job).join(Result).join(Image)
+    done = select(Job.number, Job.spec, Image.uri).join_from(Job, Result, Result.job_id == Job.id).join(Image)
     part = (Job.batch_id == batch_id, Job.number >= first, Job.number < end)
     return tx.execute(done.where(*part).order_by(Job.number).limit(1)).one_or_none()
 

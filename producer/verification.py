@@ -77,6 +77,8 @@ class Verification:
         yield from self._with_files_read(of_batches)
         for image in verified_rows.unused_images(self._database):
             yield Finding(f"image {image.id}", "unused_image", f"{image.uri} has no result; {RESTORE_LEDGER}")
+        for job_id in verified_rows.lone_results(self._database):
+            yield Finding(f"result {job_id}", "no_job", f"there is no row of its job; {RESTORE_LEDGER}")
         now, files = ledger_time(self._database), stored_files(self._settings.images_url)
         orphans = Orphans(self._database, files, now, clean=clean)
         self.counts.orphans = orphans.counts

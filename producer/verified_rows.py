@@ -140,6 +140,21 @@ def unused_images(database: Database) -> Iterator[Row[Any]]:
 
 
 @question
+def _lone_results_page(tx: Transaction, after: int) -> Sequence[int]:
+    alone = ~exists().where(Job.id == Result.job_id)
+    wanted = select(Result.job_id).where(Result.job_id > after, alone)
+    return tx.execute(wanted.order_by(Result.job_id).limit(_PAGE)).scalars().all()
+
+
+def lone_results(database: Database) -> Iterator[int]:
+    """The jobs that results name and that are not there."""
+    after = 0
+    while page := _lone_results_page(database, after):
+        yield from page
+        after = page[-1]
+
+
+@question
 def recorded(tx: Transaction, uris: Iterable[str]) -> frozenset[str]:
     """Those of the URIs that have a row."""
     return frozenset(tx.execute(select(Image.uri).where(Image.uri.in_(list(uris)))).scalars())

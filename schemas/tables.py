@@ -126,7 +126,8 @@ class Job(Table):
     attempts: Mapped[int] = mapped_column(default=0)
     #: it was in a pack that failed or died: its next pack holds it alone, so that a poisoned job harms no other
     isolated: Mapped[bool] = mapped_column(default=False)
-    pack_id: Mapped[str | None] = mapped_column(ForeignKey("packs.id"))
+    #: without a foreign key: one look-up for each job, of a pack that the same statement makes (``farm/queueing.py``)
+    pack_id: Mapped[str | None] = mapped_column(String(32))
     error_code: Mapped[str | None] = mapped_column(String(40))
     error: Mapped[str | None] = mapped_column(Text)
     #: of the last try that failed
@@ -203,26 +204,28 @@ class Image(Table):
 class Result(Table):
     """How one job was done: exactly one row for each job that is ``done``.
 
-    Environment, worker and pack have no foreign keys: the same three would be looked up for each of a pack's jobs. They
-    are known when the row is written (``farm/finishing.py``), none is removed while a result names it, and `nightshift
-    verify` looks.
+    The image alone has a foreign key: job, environment, worker and pack are known when the row is written
+    (``farm/finishing.py``), none is removed while a result names it, and `nightshift verify` looks.
     """
 
     __tablename__ = "results"
 
-    job_id: Mapped[int] = mapped_column(BigId, ForeignKey("jobs.id"), primary_key=True, autoincrement=False)
+    job_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     environment_digest: Mapped[str] = mapped_column(String(64))
     provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
     worker_id: Mapped[str] = mapped_column(String(32))
-    #: looked for when a pack is removed
-    pack_id: Mapped[str] = mapped_column(String(32), index=True)
+    pack_id: Mapped[str] = mapped_column(String(32))
+    #: from 1; 0: linked to an image that was there
     attempt: Mapped[int]
     #: of the job's forward pass, shared by its images
     render_seconds: Mapped[float]
     #: watermark, encoding, hashing and writing of this image
     finish_seconds: Mapped[float]
     finished_at: Mapped[datetime] = mapped_column(Utc, index=True)
+
+    #: looked at when a pack is removed, whose own jobs are gone by then
+    __table_args__ = (_partial("ix_results_linked", "pack_id", where=text("attempt = 0")),)
 
 
 class Lease(Table):

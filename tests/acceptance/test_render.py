@@ -49,7 +49,7 @@ def result_rows(commands: Commands) -> list[tuple]:
 
 def attempts(farm: Farm) -> list[int]:
     """Of the newest batch's results: 0 where the image existed."""
-    newest = select(Result.attempt).join(Job).where(Job.batch_id == farm.newest_batch())
+    newest = select(Result.attempt).join(Job, Job.id == Result.job_id).where(Job.batch_id == farm.newest_batch())
     return [attempt for (attempt,) in farm.rows(newest.order_by(Job.number))]
 
 

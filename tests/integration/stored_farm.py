@@ -70,7 +70,12 @@ def done_batch(database: Database, images_url: str, kinds: Sequence[dict[str, An
 
 def image_path(database: Database, number: int, batch_id: int = 1) -> Path:
     """Where the file of the job lies."""
-    wanted = select(Image.uri).join(Result).join(Job).where(Job.batch_id == batch_id, Job.number == number)
+    wanted = (
+        select(Image.uri)
+        .join(Result)
+        .join(Job, Job.id == Result.job_id)
+        .where(Job.batch_id == batch_id, Job.number == number)
+    )
     with database.begin(read_only=True) as tx:
         path = local_path(tx.execute(wanted).scalar_one())
     assert path is not None
@@ -83,7 +88,9 @@ def change_job(database: Database, number: int, batch_id: int = 1, **values: Any
 
 
 def change_image(database: Database, number: int, batch_id: int = 1, **values: Any) -> None:
-    of_job = select(Result.image_id).join(Job).where(Job.batch_id == batch_id, Job.number == number)
+    of_job = (
+        select(Result.image_id).join(Job, Job.id == Result.job_id).where(Job.batch_id == batch_id, Job.number == number)
+    )
     with database.begin() as tx:
         tx.execute(update(Image).where(Image.id == of_job.scalar_subquery()).values(**values))
 

@@ -168,7 +168,11 @@ def two_batches(database: Database, settings: Settings, clock: TestClock) -> tup
     with database.begin(read_only=True) as tx:
         jobs = tx.execute(select(Job.id).where(Job.batch_id == second).order_by(Job.id)).scalars().all()
         images = (
-            tx.execute(select(Result.image_id).join(Job).where(Job.number < 3).order_by(Job.number)).scalars().all()
+            tx.execute(
+                select(Result.image_id).join(Job, Job.id == Result.job_id).where(Job.number < 3).order_by(Job.number)
+            )
+            .scalars()
+            .all()
         )
     ledger.link_jobs(database, second, dict(zip(jobs, images, strict=True)))
     make_old(settings, clock)

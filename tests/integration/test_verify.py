@@ -189,6 +189,19 @@ def test_a_result_whose_environment_worker_or_pack_is_gone_is_found(database: Da
     assert "there is no row of its result's worker and pack" in seen.all[2].sentence
 
 
+def test_a_job_whose_pack_is_gone_and_a_result_whose_job_is_gone_are_found(database: Database, folder: Path) -> None:
+    """No foreign key would say so."""
+    batch_id = done_batch(database, str(folder), [{}] * 3)
+    with database.begin() as tx:
+        job_ids = tx.execute(select(Job.id).order_by(Job.number)).scalars().all()
+        tx.execute(update(Job).where(Job.id == job_ids[1]).values(pack_id="0" * 32))
+        tx.execute(delete(Job).where(Job.id == job_ids[2]))
+        tx.execute(update(Batch).values(num_done=2))
+    seen = verified(database, folder)
+    assert seen.wrong == [(f"job {batch_id}/2", "job_state"), (f"result {job_ids[2]}", "no_job")]
+    assert f"is done, and there is no pack {'0' * 32}" in seen.all[0].sentence
+
+
 def test_batches_and_packs_in_no_state_and_wrong_counters_are_found(database: Database, folder: Path) -> None:
     batch_ids = [open_batch(database, 1) for _ in range(3)]
     worker_id = new_worker(database)
