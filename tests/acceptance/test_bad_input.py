@@ -212,7 +212,7 @@ def test_a_canceled_batch_may_be_canceled_again_and_not_retried(commands: Comman
     commands.run("submit", prompts)
     for _ in range(2):
         assert commands.answer("cancel", "1")["num_canceled"] == 2
-    assert_refused(commands, 2, "batch 1 is not open", "retry", "1")
+    assert_refused(commands, 2, "batch 1 is neither open nor paused", "retry", "1")
 
 
 @pytest.mark.parametrize("command", ["render", "submit"])

@@ -109,7 +109,7 @@ def test_a_worker_goes_on_in_a_newer_ledger_and_one_that_dies_gives_its_pack_bac
 ) -> None:
     """Until its host has the new version, too, or as here the ledger the old one again."""
     farm, before, (pid,) = postgres_farm, stored(postgres_farm), postgres_farm.worker_pids()
-    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=20")
+    farm.answer("submit", "--again", manifest, *SMALL, "--set", "num_inference_steps=25")
     wait_until(lambda: is_rendering(farm))
     with ledger_of_a_newer_version(farm):
         wait_until(lambda: states(farm)["done"] > 0)

@@ -15,7 +15,7 @@ _KINDS: tuple[dict[str, Any], ...] = (
     {"width": 64, "height": 96, "scheduler": "Euler a", "refiner.start": 0.5, "output.format": "webp"},
     {"width": 64, "height": 64, "scheduler": "DPM++ 2M", "refiner.start_step": 1},
 )
-NUM_JOBS = 160
+NUM_JOBS = 224
 #: for pairs without one
 NUM_WITHOUT_REFINER = 8
 

@@ -115,8 +115,7 @@ def test_what_a_batch_cannot_become_is_a_conflict_and_what_is_not_there_is_not_f
 ) -> None:
     path = f"/api/v1/batches/{open_batch(database, 1)}"
     for verb in ("resume", "retry"):
-        client.post(f"{path}/pause")
-        client.post(f"{path}/resume") if verb == "resume" else None
+        client.post(f"{path}/cancel") if verb == "retry" else None
         refused = client.post(f"{path}/{verb}")
         assert (refused.status_code, refused.json()["code"]) == (409, "state")
     for verb in ("pause", "resume", "retry", "cancel"):

@@ -9,13 +9,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "farm", "producer", "worker")
 #: take a statement as text
-RAW = {"text", "TextClause", "exec_driver_sql", "literal_column", "executescript", "from_statement"}
+RAW = {"text", "timed", "TextClause", "exec_driver_sql", "literal_column", "executescript", "from_statement"}
 EXECUTE = {"execute", "executemany", "scalar", "scalars"}
 KEYWORDS = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "ALTER ", "PRAGMA ", " WHERE ")
 #: pragmas take no parameters, and the words of two dialects differ; all that goes in are constants beside them
 KNOWN = {
-    ("farm/claims.py", "statement"),
-    ("farm/queueing.py", "statement"),
+    ("schemas/column_types.py", "statement"),
+    ("farm/claims.py", "whole.format(claim=claim)"),
+    ("farm/queueing.py", "oldest.format(**words)"),
+    ("farm/queueing.py", "more.format(**words)"),
     ("schemas/column_types.py", """f"'{value}'\""""),
     ("farm/database.py", "f'PRAGMA {pragma}'"),
     ("farm/schema.py", "f'SET LOCAL lock_timeout = {round(_LOCK_SECONDS * 1000)}'"),
