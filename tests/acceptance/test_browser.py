@@ -162,10 +162,12 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(browser: Browser, u
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Browser, url: str, scheme: str) -> None:
+def test_axe_finds_nothing(browser: Browser, url: str, warm_farm: Farm, scheme: str) -> None:
     """Labels, roles, contrast, headings: what axe-core can see."""
     with watched_page(browser, url, color_scheme=scheme) as page:
-        for path in ("/", "/batches/1", "/batches/1/jobs/1", "/batches/1/grid?job=1", "/devices", "/try", "/login"):
+        page.goto("/try")
+        batch = f"/batches/{try_prompt(page, **SEEN).partition('/')[0]}"
+        for path in ("/", batch, f"{batch}/jobs/1", f"{batch}/grid?job=1", "/devices", "/try", "/login"):
             page.goto(path)
             found = Axe().run(page)
             assert found.violations_count == 0, f"{path}: {found.generate_report()}"
