@@ -139,7 +139,9 @@ def work_under_way(tx: Transaction, pair: str) -> Mapping[int, float]:
 @question
 def pack_seconds(tx: Transaction, pair: str) -> float:
     """What the longest of the pair's last packs took from its beginning to its end; 0.0 where there was none."""
-    finished = (Pack.pair == pair, Pack.state == PackState.FINISHED, Pack.rendering_at.is_not(None))
+    # The end is there in any case; said, it is what the index holds that has them in their order.
+    finished = (Pack.pair == pair, Pack.state == PackState.FINISHED, Pack.rendering_at.is_not(None),
+                Pack.ended_at.is_not(None))  # fmt: skip
     last = select(Pack.rendering_at, Pack.ended_at).where(*finished).order_by(Pack.ended_at.desc()).limit(_LAST_PACKS)
     return max(((row.ended_at - row.rendering_at).total_seconds() for row in tx.execute(last)), default=0.0)
 

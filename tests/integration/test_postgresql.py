@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import QueuePool, event, text
@@ -12,6 +13,7 @@ from farm import ledger, packs
 from farm.claims import claim
 from farm.database import Database, Transaction, question, transaction
 from farm.schema import upgrade
+from producer import queries
 from producer.web.app import web_app
 from producer.web.farm import NUM_THREADS, WebFarm
 from schemas.errors import DatabaseUnavailableError
@@ -125,6 +127,19 @@ def test_the_oldest_of_a_batch_and_a_packs_jobs_are_found_by_their_indexes_befor
                 plan = tx.connection.exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {statement}").scalars().all()
             assert any(index in step for step in plan), plan
             assert not any("Sort" in step for step in plan), plan
+
+
+def test_a_tick_asks_for_the_last_packs_and_reads_no_others(postgres_url: str) -> None:
+    """Of ten million jobs' packs it once read all, each second."""
+    with closing(new_ledger(postgres_url)) as database:
+        asked = list[tuple[str, Any]]()
+        event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+        assert queries.pack_seconds(database, "tiny") == 0.0
+        (statement, values), *_ = asked
+        with database.begin(read_only=True) as tx:
+            plan = tx.connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
+        assert any("ix_packs_ended" in step for step in plan), plan
+        assert not any("Sort" in step for step in plan), plan
 
 
 def test_a_pack_is_claimed_begun_and_finished_in_a_round_trip_each(postgres_url: str) -> None:
