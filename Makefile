@@ -77,9 +77,9 @@ night: setup
 # cores; alone, each takes larger sizes by itself. One that misses its goal does not keep the others from running.
 BENCHES = $(filter-out night gpu,$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py)))
 BENCH_answers := --jobs 20000 --rounds 1
-BENCH_dispatch := --devices 50
-BENCH_export := --images 100 --rounds 2
-BENCH_farm := --devices 50 --packs 2
+BENCH_dispatch := --packs 2
+BENCH_export := --images 400 --rounds 1
+BENCH_farm := --devices 250 --packs 1
 BENCH_finish := --rounds 5
 BENCH_naive := --limit 8 --steps 6 --rounds 3 --reproduced 1
 BENCH_overhead := --seconds 75

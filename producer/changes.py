@@ -13,7 +13,7 @@ from schemas.errors import NotFoundError
 from schemas.states import BatchState
 
 #: A million rows take most of a minute, and who cancels need not wait for them.
-_SWEEP_SECONDS: Final = 0.5
+_SWEEP_SECONDS: Final = 0.2
 
 
 def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> BatchSummary | None:
