@@ -17,10 +17,10 @@ from benchmarks import render_command
 from farm.watermark import has_room, put_watermark
 from schemas.settings import load_settings
 from schemas.spec import JobSpec
-from worker.embedding import num_chunks
-from worker.forward_passes import split
-from worker.pipelines import LoadedPair, load_pair
-from worker.rendering import render
+from worker.loading.pipelines import LoadedPair, load_pair
+from worker.passes.embedding import num_chunks
+from worker.passes.forward_passes import split
+from worker.passes.rendering import render
 
 
 def run_bare_loop(options: argparse.Namespace) -> None:

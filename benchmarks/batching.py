@@ -24,9 +24,9 @@ import torch
 from benchmarks.record import append
 from schemas.settings import load_settings
 from schemas.spec import JobSpec
-from worker.memory_probe import GpuMemory, MemoryProbe, ProcessMemory
-from worker.pipelines import LoadedPair, dtype_name, load_pair
-from worker.rendering import render
+from worker.loading.pipelines import LoadedPair, dtype_name, load_pair
+from worker.passes.memory_probe import GpuMemory, MemoryProbe, ProcessMemory
+from worker.passes.rendering import render
 
 #: of an image's values, as large a share may be off by more than 1 of 255, by the dtype that denoises
 _TOLERANCES = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.25}

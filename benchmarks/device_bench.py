@@ -20,14 +20,14 @@ from schemas.device_options import DeviceOptions
 from schemas.provenance import Provenance
 from schemas.records import ClaimedJob
 from schemas.spec import JobSpec
-from worker.attention import attention_choice, attention_shape
-from worker.compiling import keep_compiled_code
-from worker.decoding import checked_pictures
-from worker.device_options import apply_to_unet, apply_to_vae, require_options
+from worker.compiled.compiling import keep_compiled_code
 from worker.environment import environment
-from worker.finishing import FileMaker, Finisher, Unfinished
-from worker.pipelines import LoadedPair
-from worker.rendering import RenderedPass, render
+from worker.image_files.finishing import FileMaker, Finisher, Unfinished
+from worker.loading.attention import attention_choice, attention_shape
+from worker.loading.device_options import apply_to_unet, apply_to_vae, require_options
+from worker.loading.pipelines import LoadedPair
+from worker.passes.decoding import checked_pictures
+from worker.passes.rendering import RenderedPass, render
 
 #: of the matrix product whose rate is measured
 _SIDE = {"cuda": 8192, "cpu": 1024}

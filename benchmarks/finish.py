@@ -36,9 +36,9 @@ from schemas.provenance import Environment, Provenance
 from schemas.records import ClaimedJob
 from schemas.settings import QUICK_PNG
 from schemas.spec import JobSpec
-from worker.containers import Metadata, with_metadata
-from worker.encoding import decoded, encoded
-from worker.finishing import FileMaker, Finisher, Unfinished
+from worker.image_files.containers import Metadata, with_metadata
+from worker.image_files.encoding import decoded, encoded
+from worker.image_files.finishing import FileMaker, Finisher, Unfinished
 
 _BEAT_SECONDS = 0.001
 _SPEC = JobSpec.parse({"prompt": "a lighthouse in a storm, oil painting " * 5, "seed": 7})

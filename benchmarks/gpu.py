@@ -24,8 +24,8 @@ HAS_NO_OPENCV: Final = stand_in()  # before the worker's modules want it
 
 from benchmarks.device_bench import Bench, Figures, Sizes  # noqa: E402
 from schemas.settings import load_settings  # noqa: E402
-from worker.pipelines import LoadedPair, dtype_name, load_pair  # noqa: E402
-from worker.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
+from worker.loading.pipelines import LoadedPair, dtype_name, load_pair  # noqa: E402
+from worker.synthetic_pairs.synthetic import SYNTHETIC_SIZES, synthetic_pair_folder  # noqa: E402
 
 _SCRIPT: Final = Row("diffusers as documented")
 _TERA: Final = 1e12

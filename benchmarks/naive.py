@@ -152,7 +152,7 @@ def _script(options: argparse.Namespace) -> None:
     from diffusers import DiffusionPipeline
 
     from schemas.settings import load_settings
-    from worker.model_files import locate_model
+    from worker.loading.model_files import locate_model
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()

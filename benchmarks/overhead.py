@@ -162,7 +162,7 @@ def _has_begun(folder: Path) -> bool:
 def _worker_id(process_id: int) -> int:
     """The process that renders."""
     processes = psutil.Process(process_id).children(recursive=True)
-    return next(process.pid for process in processes if "worker.process" in process.cmdline())
+    return next(process.pid for process in processes if "worker.device_process.process" in process.cmdline())
 
 
 def _peak_megabytes(process_id: int) -> float:

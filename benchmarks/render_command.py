@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from producer.manifest import ReadOptions, Row, read_manifest
+from producer.manifests.manifest import ReadOptions, Row, read_manifest
 from schemas.spec import JobSpec
 
 

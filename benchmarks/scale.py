@@ -26,11 +26,12 @@ from farm import batches, ledger, packs
 from farm.database import Database
 from farm.leases import ledger_time
 from farm.schema import upgrade
-from producer import chores, queries
-from producer.job_pages import job_of, jobs_after
-from producer.job_results import job_results
-from producer.night import night
-from producer.rate import images_per_second
+from producer.dispatching import chores
+from producer.questions import queries
+from producer.questions.job_pages import job_of, jobs_after
+from producer.questions.job_results import job_results
+from producer.questions.night import night
+from producer.questions.rate import images_per_second
 from schemas.settings import Settings
 from schemas.states import JobState
 from tests.servers import PostgresServer, temporary_folder

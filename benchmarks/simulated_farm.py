@@ -21,7 +21,7 @@ from farm.broker import Broker
 from farm.database import Database
 from farm.schema import upgrade
 from farm.workers import WorkerIdentity, note_worker, register_worker
-from producer.dispatcher import Dispatcher
+from producer.dispatching.dispatcher import Dispatcher
 from schemas.records import StagedJob
 from schemas.settings import Settings
 from schemas.spec import JobSpec

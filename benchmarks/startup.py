@@ -155,7 +155,7 @@ def _from_pretrained(options: argparse.Namespace) -> None:
     import torch
     from diffusers import DiffusionPipeline
 
-    from worker.model_files import locate_model
+    from worker.loading.model_files import locate_model
 
     settings = load_settings()
     pair = settings.model_pair(options.pair)

@@ -32,7 +32,7 @@ from benchmarks.record import append
 from farm import batches
 from farm.database import Database
 from farm.schema import upgrade
-from producer.queries import batch_summary
+from producer.questions.queries import batch_summary
 from schemas.digest import sha256_hex
 from schemas.spec import JobSpec
 from schemas.tables import Job

@@ -1,6 +1,6 @@
 """What an image file says of itself, read from PNG, WebP and JPEG: A1111's text, Nightshift's record, the source type.
 
-Where they stand (``worker.containers`` puts them there):
+Where they stand (``worker.image_files.containers`` puts them there):
 
 ==============  ==================================  =====================================  ===========================
                 PNG                                 JPEG                                   WebP

@@ -48,7 +48,7 @@ def note_fingerprint(tx: Transaction, worker_id: str, pair_fingerprint: str) -> 
 def note_seen(tx: Transaction, worker_id: str, reading: dict[str, Any] | None = None) -> bool:
     """The worker is alive. Whether it is being drained.
 
-    ``reading``: of its GPU (``worker.gpu_watch``); None where there is none, or its driver says nothing.
+    ``reading``: of its GPU (``worker.device_process.gpu_watch``); None where there is none, or its driver says nothing.
     """
     seen = update(Worker).where(Worker.id == worker_id).values(seen_at=tx.from_now(), reading=reading)
     return tx.execute(seen.returning(Worker.draining_since)).scalar_one_or_none() is not None

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from farm.recorded_images import Recorded
     from producer.client import AcceptedBatch, Client
-    from producer.job_results import JobResult
-    from producer.queries import BatchSummary
-    from producer.submit_options import SubmitOptions
+    from producer.questions.job_results import JobResult
+    from producer.questions.queries import BatchSummary
+    from producer.submitting.submit_options import SubmitOptions
     from schemas.errors import InputError, ManifestError, NightshiftError, UnavailableError, WaitTimeoutError
     from schemas.settings import Settings, load_settings
     from schemas.spec import JobSpec
@@ -39,14 +39,14 @@ __all__ = [
 _HOME_OF: Final = MappingProxyType(
     {
         "AcceptedBatch": "producer.client",
-        "BatchSummary": "producer.queries",
+        "BatchSummary": "producer.questions.queries",
         "Client": "producer.client",
-        "JobResult": "producer.job_results",
+        "JobResult": "producer.questions.job_results",
         "JobSpec": "schemas.spec",
         "JobState": "schemas.states",
         "Recorded": "farm.recorded_images",
         "Settings": "schemas.settings",
-        "SubmitOptions": "producer.submit_options",
+        "SubmitOptions": "producer.submitting.submit_options",
         "load_settings": "schemas.settings",
         **dict.fromkeys(
             ("InputError", "ManifestError", "NightshiftError", "UnavailableError", "WaitTimeoutError"), "schemas.errors"

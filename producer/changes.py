@@ -8,7 +8,7 @@ from typing import Final
 
 from farm import batches, ledger
 from farm.database import Database
-from producer.queries import BatchSummary, batch_summary
+from producer.questions.queries import BatchSummary, batch_summary
 from schemas.errors import NotFoundError
 from schemas.states import BatchState
 

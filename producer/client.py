@@ -29,16 +29,16 @@ from farm.image_store import read_image
 from farm.recorded_images import Recorded, recorded_job
 from farm.schema import ensure_schema
 from producer import changes
-from producer.counted_advice import CountedAdvice, Warned
-from producer.finished_jobs import finished_jobs
-from producer.first_tick import first_tick
-from producer.job_results import JobResult, job_results
-from producer.manifest import read_manifest, read_rows
-from producer.manifest_source import ManifestSource
-from producer.patience import Patient, until_ended
-from producer.queries import BatchSummary, batch_summary, find_batch
-from producer.submit import submit
-from producer.submit_options import SubmitOptions, batch_request, given_options, read_options
+from producer.manifests.counted_advice import CountedAdvice, Warned
+from producer.manifests.manifest import read_manifest, read_rows
+from producer.manifests.manifest_source import ManifestSource
+from producer.questions.finished_jobs import finished_jobs
+from producer.questions.job_results import JobResult, job_results
+from producer.questions.patience import Patient, until_ended
+from producer.questions.queries import BatchSummary, batch_summary, find_batch
+from producer.submitting.first_tick import first_tick
+from producer.submitting.submit import submit
+from producer.submitting.submit_options import SubmitOptions, batch_request, given_options, read_options
 from schemas.errors import InputError, NightshiftError, NotFoundError, StorageError, WaitTimeoutError
 from schemas.settings import Settings, load_settings
 from schemas.spec import JobSpec

@@ -19,9 +19,9 @@ from farm.image_store import ImageStore
 from farm.log_tail import last_line
 from farm.tether import tethered
 from farm.workers import live_workers
-from producer.dispatcher import Dispatcher
-from producer.firings import Firings
-from producer.told_metrics import told_metrics
+from producer.dispatching.dispatcher import Dispatcher
+from producer.dispatching.firings import Firings
+from producer.dispatching.told_metrics import told_metrics
 from schemas.errors import NightshiftError, OutOfServiceError, PairError, StorageError, UnavailableError
 from schemas.settings import Settings
 

@@ -1,0 +1,1 @@
+"""The contracts, pure: no I/O."""

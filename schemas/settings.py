@@ -20,7 +20,7 @@ _NOT_FIELDS = frozenset({"NIGHTSHIFT_CONFIG"})
 #: tables have no form as a variable
 _OF_THE_FILE_ALONE = frozenset({"NIGHTSHIFT_PAIRS"})
 _DAY_SECONDS = 86_400
-#: the ``png_compress_level`` at which ``worker.png`` encodes
+#: the ``png_compress_level`` at which ``worker.image_files.png`` encodes
 QUICK_PNG: Final = 1
 #: they may carry a password, so neither a repr nor an error quotes them
 _SECRET = frozenset({"database_url", "broker_url", "images_url", "webhook_url", "webhook_secret"})

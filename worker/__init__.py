@@ -1,0 +1,1 @@
+"""The data plane: pins a pair on a device, renders packs, finishes images."""

@@ -20,11 +20,11 @@ from farm.schema import ensure_schema
 from schemas.errors import NightshiftError
 from schemas.printable import printable
 from schemas.settings import Settings, load_settings
-from worker.assignments import assignments
-from worker.devices import devices
-from worker.health import Health, answering
-from worker.supervisor import Supervisor
-from worker.told_metrics import counting_environment, told_metrics
+from worker.host.assignments import assignments
+from worker.host.devices import devices
+from worker.host.health import Health, answering
+from worker.host.supervisor import Supervisor
+from worker.host.told_metrics import counting_environment, told_metrics
 
 app = typer.Typer()
 

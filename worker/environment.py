@@ -6,8 +6,8 @@ from typing import Final
 import torch
 
 from schemas.provenance import Environment
-from worker.attention import AttentionShape, attention_shape, kernel_in_force
-from worker.pipelines import LoadedPair, dtype_name
+from worker.loading.attention import AttentionShape, attention_shape, kernel_in_force
+from worker.loading.pipelines import LoadedPair, dtype_name
 
 _LIBRARIES: Final = (
     "accelerate", "compel", "diffusers", "isal", "numpy", "opencv-python-headless", "peft", "pillow", "safetensors",

@@ -22,12 +22,12 @@ from schemas.errors import DeviceLostError, InvalidImageError, NightshiftError, 
 from schemas.printable import printable
 from schemas.settings import Settings, load_settings
 from worker.comparison import Comparison, changes_since, compared, differences, run_differences
-from worker.encoding import decoded, decoded_file
 from worker.environment import environment
-from worker.finishing import FileMaker
-from worker.inputs import InputFetcher, joined
-from worker.pipelines import LoadedPair, load_pair
-from worker.rendering import render
+from worker.image_files.encoding import decoded, decoded_file
+from worker.image_files.finishing import FileMaker
+from worker.loading.pipelines import LoadedPair, load_pair
+from worker.passes.inputs import InputFetcher, joined
+from worker.passes.rendering import render
 
 EXIT_DIFFERENT: Final = 1
 

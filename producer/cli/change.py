@@ -8,7 +8,7 @@ from farm import ledger
 from producer import changes
 from producer.cli.answers import JsonOption, print_json, so_many
 from producer.cli.session import open_session
-from producer.queries import find_batch
+from producer.questions.queries import find_batch
 from schemas.states import BatchState
 
 app = typer.Typer()

@@ -3,7 +3,7 @@
 import typer
 
 from producer.cli.answers import JsonOption, print_json
-from producer.doctor import examine
+from producer.upkeep.doctor import examine
 from schemas.settings import load_settings
 
 app = typer.Typer()

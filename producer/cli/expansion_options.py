@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from producer.expansion import MAX_COUNT, TemplateMode
+from producer.expanding.expansion import MAX_COUNT, TemplateMode
 from schemas.fields import MAX_SEED
 
 TemplatesOption = Annotated[

@@ -27,7 +27,7 @@ from producer.exports.targets import target
 from producer.exports.uniformity import differences
 from producer.exports.webdataset import Webdataset
 from producer.exports.where import Where
-from producer.queries import BatchSummary, find_batch
+from producer.questions.queries import BatchSummary, find_batch
 from schemas.errors import InputError, NotUniformError
 from schemas.printable import printable, shown
 

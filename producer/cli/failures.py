@@ -7,7 +7,7 @@ import typer
 
 from producer.cli.answers import JsonOption, print_json
 from producer.cli.session import open_session
-from producer.queries import failed_jobs, find_batch
+from producer.questions.queries import failed_jobs, find_batch
 from schemas.printable import printable
 from schemas.spec import JobSpec
 

@@ -12,11 +12,11 @@ import typer
 from farm.broker import open_broker
 from farm.logs import log_to_stderr
 from producer.cli.session import PairOption, open_session
-from producer.dispatcher import Dispatcher
-from producer.firings import Firings
+from producer.dispatching.dispatcher import Dispatcher
+from producer.dispatching.firings import Firings
+from producer.dispatching.told_metrics import told_metrics
 from producer.local_farm import LocalFarm
 from producer.local_web import LocalWeb
-from producer.told_metrics import told_metrics
 
 app = typer.Typer()
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from producer.cli.session import open_session
-from producer.garbage import Garbage, GarbageCounts
-from producer.queries import find_batch
+from producer.questions.queries import find_batch
+from producer.upkeep.garbage import Garbage, GarbageCounts
 
 app = typer.Typer()
 

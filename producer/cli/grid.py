@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from producer.axes import parsed_axes
 from producer.cli.answers import JsonOption, print_json
 from producer.cli.expansion_options import BaseSeedOption, TemplatesOption, WildcardsOption
 from producer.cli.local_run import LocalRun, end_on_sigterm, run_here
@@ -26,10 +25,11 @@ from producer.cli.session import PairOption, Session, open_session
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
-from producer.grid import IMAGES
-from producer.grid_gallery import PAGE, write_grids
-from producer.orders import batch_request, read_options, source_of
-from producer.queries import BatchSummary
+from producer.expanding.axes import parsed_axes
+from producer.questions.queries import BatchSummary
+from producer.reports.grid import IMAGES
+from producer.reports.grid_gallery import PAGE, write_grids
+from producer.submitting.orders import batch_request, read_options, source_of
 
 app = typer.Typer()
 

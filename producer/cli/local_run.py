@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from producer.cli.interruption import answered_interrupts
 from producer.cli.session import Session
 from producer.cli.submit import print_exceptions, print_warnings
-from producer.counted_advice import CountedAdvice
-from producer.following import follow
 from producer.local_farm import LocalFarm
-from producer.manifest import ReadOptions
-from producer.manifest_source import ManifestSource
-from producer.orders import submit_manifest
-from producer.progress import show_progress
-from producer.queries import BatchSummary, batch_summary
-from producer.submit import BatchRequest
+from producer.manifests.counted_advice import CountedAdvice
+from producer.manifests.manifest import ReadOptions
+from producer.manifests.manifest_source import ManifestSource
+from producer.questions.following import follow
+from producer.questions.progress import show_progress
+from producer.questions.queries import BatchSummary, batch_summary
+from producer.submitting.orders import submit_manifest
+from producer.submitting.submit import BatchRequest
 
 
 @dataclass(frozen=True)

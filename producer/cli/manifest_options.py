@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from producer.manifest_format import FORMATS
+from producer.manifests.manifest_format import FORMATS
 from schemas.errors import InputError
 from schemas.submit_order import SubmitOrder
 

@@ -9,7 +9,7 @@ from producer.cli.answers import JsonOption, print_json, so_many
 from producer.cli.change import BatchArgument
 from producer.cli.session import open_session
 from producer.cli.timing_options import PRIORITY, WEIGHT
-from producer.queries import find_batch
+from producer.questions.queries import find_batch
 from schemas.errors import InputError
 
 app = typer.Typer()

@@ -31,18 +31,18 @@ from producer.cli.manifest_options import (
 from producer.cli.session import PairOption, Session, open_session
 from producer.cli.submit import print_warnings, warnings_as_json
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, WindowOption
-from producer.counted_advice import CountedAdvice
-from producer.disk_need import disk_need
-from producer.inputs import Inputs
-from producer.linking import StoredImages
-from producer.manifest import read_manifest
-from producer.measurements import jobs_before, mean_file_bytes, recent_packs
-from producer.orders import read_options, source_of
-from producer.pace import Pace
-from producer.plan import Known, Plan, plan
-from producer.plan_text import plan_lines
-from producer.submit import no_valid_row, refusal
-from producer.survey import Existing, Survey, survey
+from producer.manifests.counted_advice import CountedAdvice
+from producer.manifests.inputs import Inputs
+from producer.manifests.manifest import read_manifest
+from producer.submitting.disk_need import disk_need
+from producer.submitting.linking import StoredImages
+from producer.submitting.measurements import jobs_before, mean_file_bytes, recent_packs
+from producer.submitting.orders import read_options, source_of
+from producer.submitting.pace import Pace
+from producer.submitting.plan import Known, Plan, plan
+from producer.submitting.plan_text import plan_lines
+from producer.submitting.submit import no_valid_row, refusal
+from producer.submitting.survey import Existing, Survey, survey
 from schemas.errors import ManifestError
 from schemas.submit_order import MAX_JOBS
 from schemas.timing import Timing

@@ -33,10 +33,10 @@ from producer.cli.session import PairOption, Session, open_session
 from producer.cli.show import show_batch
 from producer.cli.submit import warnings_as_json
 from producer.cli.timing_options import PriorityOption
-from producer.counted_advice import CountedAdvice
-from producer.gallery import make_sheet, place_images
-from producer.orders import batch_request, read_options, source_of
-from producer.queries import BatchSummary
+from producer.manifests.counted_advice import CountedAdvice
+from producer.questions.queries import BatchSummary
+from producer.reports.gallery import make_sheet, place_images
+from producer.submitting.orders import batch_request, read_options, source_of
 from schemas.submit_order import MAX_JOBS
 
 app = typer.Typer()

@@ -7,9 +7,9 @@ import typer
 
 from producer.cli.answers import JsonOption, print_json
 from producer.cli.session import open_session
-from producer.queries import find_batch
-from producer.report import write_report
-from producer.report_samples import MAX_SAMPLES
+from producer.questions.queries import find_batch
+from producer.reports.report import write_report
+from producer.reports.report_samples import MAX_SAMPLES
 
 app = typer.Typer()
 

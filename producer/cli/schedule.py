@@ -38,10 +38,10 @@ from producer.cli.manifest_options import (
 from producer.cli.session import PairOption, Session, open_session
 from producer.cli.submit import print_exceptions, release
 from producer.cli.timing_options import PriorityOption, WeightOption, WindowOption
-from producer.firing import submit_firing
-from producer.schedule_check import checked_order
-from producer.schedule_queries import LastFiring, find_schedule, schedules
-from producer.submit import Submission
+from producer.dispatching.firing import submit_firing
+from producer.dispatching.schedule_check import checked_order
+from producer.dispatching.schedule_queries import LastFiring, find_schedule, schedules
+from producer.submitting.submit import Submission
 from schemas.cron import CronLine
 from schemas.errors import NightshiftError
 from schemas.printable import printable

@@ -6,8 +6,8 @@ import typer
 
 from producer.cli.answers import JsonOption, print_json
 from producer.cli.session import Session, open_session
-from producer.outlook import outlook
-from producer.queries import BatchSummary, failures, find_batch
+from producer.questions.outlook import outlook
+from producer.questions.queries import BatchSummary, failures, find_batch
 from schemas.printable import printable
 
 app = typer.Typer()

@@ -30,13 +30,13 @@ from producer.cli.manifest_options import (
 )
 from producer.cli.session import PairOption, Session, open_session
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
-from producer.counted_advice import CountedAdvice
-from producer.first_tick import first_tick
-from producer.orders import batch_request, read_options, source_of, submit_manifest
-from producer.outlook import outlook
-from producer.queries import batch_summary
-from producer.submit import Submission
-from producer.webhooks import webhook_target
+from producer.dispatching.webhooks import webhook_target
+from producer.manifests.counted_advice import CountedAdvice
+from producer.questions.outlook import outlook
+from producer.questions.queries import batch_summary
+from producer.submitting.first_tick import first_tick
+from producer.submitting.orders import batch_request, read_options, source_of, submit_manifest
+from producer.submitting.submit import Submission
 from schemas.printable import printable
 from schemas.submit_order import MAX_JOBS
 

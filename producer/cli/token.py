@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from farm.tokens import add_token, all_tokens, revoke_token
-from producer.batch_name import name_flaw
 from producer.cli.answers import JsonOption, print_json
 from producer.cli.session import open_session
+from producer.submitting.batch_name import name_flaw
 from schemas.errors import InputError
 from schemas.printable import printable
 from schemas.token import MAX_PRIORITY, TokenRecord, TokenRights, new_token, parsed_scopes, token_sha256

@@ -12,10 +12,10 @@ from rich.text import Text
 from farm.leases import ledger_time
 from producer.cli.answers import print_json
 from producer.cli.session import Session
-from producer.night import Night, night, standings
-from producer.outlook import Outlook, time_in_zone_of
-from producer.progress import nobody_serves
-from producer.queries import BatchSummary
+from producer.questions.night import Night, night, standings
+from producer.questions.outlook import Outlook, time_in_zone_of
+from producer.questions.progress import nobody_serves
+from producer.questions.queries import BatchSummary
 from schemas.printable import printable, printable_start
 
 _COLUMNS: Final = 80

@@ -11,9 +11,9 @@ import typer
 
 from producer.cli.answers import so_many
 from producer.cli.session import open_session
-from producer.finding import Finding
-from producer.queries import find_batch
-from producer.verification import Counts, Verification
+from producer.questions.queries import find_batch
+from producer.upkeep.finding import Finding
+from producer.upkeep.verification import Counts, Verification
 from schemas.errors import InputError
 
 app = typer.Typer()

@@ -10,9 +10,9 @@ from farm.database import Database
 from producer.cli.answers import JsonOption, print_json
 from producer.cli.session import open_session
 from producer.cli.show import batch_as_json, show_batch
-from producer.following import follow
-from producer.progress import show_progress
-from producer.queries import batch_summaries, find_batch, going_on
+from producer.questions.following import follow
+from producer.questions.progress import show_progress
+from producer.questions.queries import batch_summaries, find_batch, going_on
 from schemas.errors import NotFoundError
 
 app = typer.Typer()

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from producer.columns import normal_name
 from producer.exports.exported_fields import KINDS, META, Value
 from producer.exports.plain_prompts import without_weights
+from producer.manifests.columns import normal_name
 from schemas.errors import InputError
 from schemas.printable import shown
 

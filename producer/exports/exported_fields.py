@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import msgspec
 from pydantic import BaseModel
 
-from producer.columns import GROUPS
+from producer.manifests.columns import GROUPS
 from schemas.output import Output
 from schemas.refiner import Refiner
 from schemas.schedulers import SCHEDULER_OPTIONS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from farm.stored_files import check_has_files, read_at_most
 from producer.exports.done_jobs import DoneJob
-from producer.finding import RESTORE_FILE
+from producer.upkeep.finding import RESTORE_FILE
 from schemas.errors import StorageError
 
 

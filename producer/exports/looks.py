@@ -14,7 +14,7 @@ from farm.image_file import UNREADABLE
 from producer.exports.done_jobs import DoneJob
 from producer.exports.image_files import Flaw, recorded_bytes
 from producer.exports.options import Looks
-from producer.finding import RESTORE_FILE
+from producer.upkeep.finding import RESTORE_FILE
 from schemas.errors import InputError
 
 _FORMATS: Final = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from producer.columns import normal_name
 from producer.exports.captions import known_columns, meta_value
 from producer.exports.exported_fields import KINDS, META, Value
+from producer.manifests.columns import normal_name
 from schemas.errors import InputError, SpecError
 from schemas.printable import printable, shown
 from schemas.schedulers import named_scheduler

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from producer.following import Rate
-from producer.outlook import outlook_at, waits
-from producer.queries import BatchSummary
+from producer.questions.following import Rate
+from producer.questions.outlook import outlook_at, waits
+from producer.questions.queries import BatchSummary
 from producer.web.api.shapes import BatchShape
 from producer.web.moment import Moment
 

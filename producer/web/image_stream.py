@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 from farm.image_store import filesystem, local_path
 from farm.store_errors import os_errors_alone
 from farm.store_keys import store_key
-from producer.job_results import JobResult
+from producer.questions.job_results import JobResult
 from schemas.errors import NotFoundError, StorageError
 
 #: the suffix of the key → what browsers are told, whatever is in the file

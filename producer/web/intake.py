@@ -10,10 +10,10 @@ from typing import Final
 from farm import batches
 from farm.submissions import Earlier, earlier_request, note_answer, num_jobs_left
 from farm.workers import known_fingerprint
-from producer.counted_advice import CountedAdvice
-from producer.first_tick import first_tick
-from producer.manifest import BadRow, Row
-from producer.submit import BatchRequest, Submission, submit
+from producer.manifests.counted_advice import CountedAdvice
+from producer.manifests.manifest import BadRow, Row
+from producer.submitting.first_tick import first_tick
+from producer.submitting.submit import BatchRequest, Submission, submit
 from producer.web.api.shapes import AcceptedShape, WarnedShape
 from producer.web.callers import Caller
 from producer.web.farm import WebFarm

@@ -9,7 +9,7 @@ from sqlalchemy import Row, or_, select
 
 from farm.database import Transaction, question
 from farm.workers import is_live
-from producer.queries import SUMMARY, BatchSummary
+from producer.questions.queries import SUMMARY, BatchSummary
 from schemas.states import BatchState
 from schemas.tables import Batch, Worker
 

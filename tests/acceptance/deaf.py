@@ -6,7 +6,7 @@ from tests import fork_server
 
 
 def launch(entry: str, arguments: list[str]) -> Any:
-    if entry == "worker.process":
+    if entry == "worker.device_process.process":
         from celery.apps.worker import Worker
 
         setup = Worker.setup_instance

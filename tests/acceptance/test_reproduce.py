@@ -47,8 +47,8 @@ def test_what_a_farm_rendered_is_made_again_byte_for_byte_with_all_schedulers(wa
 def test_a_file_is_enough_and_a_changed_one_is_seen(warm_farm: Farm, commands: Commands, tmp_path: Path) -> None:
     from farm.image_file import read_image_file
     from schemas.output import Output
-    from worker.containers import Metadata, with_metadata
-    from worker.encoding import decoded, encoded
+    from worker.image_files.containers import Metadata, with_metadata
+    from worker.image_files.encoding import decoded, encoded
 
     marked = {"prompt": "a fox", "width": 256, "height": 256, "mood": "calm"}
     (first,) = rendered(warm_farm, tmp_path, [marked]).glob("000001-*.png")

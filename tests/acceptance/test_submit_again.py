@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from farm.database import Database
-from producer.submit import CHUNK
+from producer.submitting.submit import CHUNK
 from schemas.tables import Batch, Job
 from tests.acceptance.conftest import WAIT_SECONDS, Commands
 

@@ -26,11 +26,11 @@ def launch(entry: str, arguments: list[str]) -> Any:
         from tests.chaos.reference import main
 
         return main()
-    if entry == "worker.process":
-        import worker.process
+    if entry == "worker.device_process.process":
+        import worker.device_process.process
 
         put_worker_points(float(os.environ.get("CHAOS_STEP_SECONDS", "0")))
-        return worker.process.main()
+        return worker.device_process.process.main()
     import nightshift
 
     put_farm_points()

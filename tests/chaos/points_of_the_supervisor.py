@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import farm.retries
 import tests.stand_in
-import worker.supervisor
+import worker.host.supervisor
 from farm.tether import tethered
 
 _BACKOFF_SECONDS = 1.0
@@ -14,8 +14,8 @@ _FIRST_WAIT_SECONDS = 0.5
 
 
 def put_stand_in() -> None:
-    assert hasattr(worker.supervisor, "tethered")
-    worker.supervisor.tethered = _stand_in
+    assert hasattr(worker.host.supervisor, "tethered")
+    worker.host.supervisor.tethered = _stand_in
     place = next(module for module in _places() if hasattr(module, "_MAX_BACKOFF_SECONDS"))
     place._MAX_BACKOFF_SECONDS = _BACKOFF_SECONDS
 
@@ -27,11 +27,13 @@ def shorten_waits() -> None:
 
 
 def _places() -> list:
-    names = [name for name in ("worker.supervisor", "worker.seat") if importlib.util.find_spec(name)]
+    names = [name for name in ("worker.host.supervisor", "worker.host.seat") if importlib.util.find_spec(name)]
     return [importlib.import_module(name) for name in names]
 
 
 def _stand_in(command: Sequence[str]) -> list[str]:
     _, *options = command
-    assert options[:3] == ["-P", "-m", "worker.process"], command
-    return tethered([sys.executable, "-I", "-S", tests.stand_in.__file__, "worker.process", *options[3:]])
+    assert options[:3] == ["-P", "-m", "worker.device_process.process"], command
+    return tethered(
+        [sys.executable, "-I", "-S", tests.stand_in.__file__, "worker.device_process.process", *options[3:]]
+    )

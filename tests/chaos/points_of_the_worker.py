@@ -11,9 +11,9 @@ import torch
 from diffusers import AutoencoderKL
 
 import farm.image_store
-import worker.denoising
-import worker.pack_runner
-import worker.rendering
+import worker.device_process.pack_runner
+import worker.passes.denoising
+import worker.passes.rendering
 from farm import ledger
 from tests.chaos.crash_points import after, around, before, is_on, note, reached
 from tests.chaos.quiet_moment import count_transactions
@@ -28,13 +28,13 @@ _prompts_in_work: list[str] = []
 def put_worker_points(step_seconds: float) -> None:
     count_transactions()
     before(kombu.transport.virtual.base.Transport, "_deliver", "popped")
-    before(worker.pack_runner.PackRunner, "run", "received")
+    before(worker.device_process.pack_runner.PackRunner, "run", "received")
     after(ledger, "claim_pack", "claimed", answered=True)
-    around(worker.rendering, "denoise", _poisoned)
+    around(worker.passes.rendering, "denoise", _poisoned)
     around(worker.preparing.Preparer, "prepared", _poisoned_early)
-    before(worker.denoising, "base_conditioning", "embedding")
-    before(worker.denoising._Run, "_refiner_stage", "handoff")
-    around(worker.denoising.Sampler, "_predicted_noise", _stepping(step_seconds))
+    before(worker.passes.denoising, "base_conditioning", "embedding")
+    before(worker.passes.denoising._Run, "_refiner_stage", "handoff")
+    around(worker.passes.denoising.Sampler, "_predicted_noise", _stepping(step_seconds))
     around(AutoencoderKL, "decode", _decoded)
     around(farm.image_store, "write_atomically", _in_two_halves)
     before(ledger, "finish_jobs", "before_the_row")

@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from producer.inputs import Inputs
-from producer.manifest import ReadOptions, read_manifest
-from producer.rows import Row
+from producer.manifests.inputs import Inputs
+from producer.manifests.manifest import ReadOptions, read_manifest
+from producer.manifests.rows import Row
 from schemas.settings import load_settings
 from tests.chaos.job_pool import pool_rows, write_manifest
 
 
 def main() -> int:
-    from worker.pipelines import load_pair
-    from worker.rendering import render
+    from worker.loading.pipelines import load_pair
+    from worker.passes.rendering import render
 
     settings = load_settings()
     pair = load_pair(settings.model_pair("tiny"), "cpu", settings.home / "cache")

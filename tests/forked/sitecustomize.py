@@ -5,7 +5,7 @@ Python reads ``sitecustomize`` by itself, before it runs what it was started for
 
 import sys
 
-_FORKED = ("nightshift", "worker.process", "worker.reproduction")
+_FORKED = ("nightshift", "worker.device_process.process", "worker.reproduction")
 
 
 def _entry() -> int | None:

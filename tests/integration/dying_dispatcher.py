@@ -6,8 +6,8 @@ from pathlib import Path
 
 from farm import batches, ledger
 from farm.database import Database
-from producer import firings
-from producer.firings import Firings
+from producer.dispatching import firings
+from producer.dispatching.firings import Firings
 from schemas.settings import Settings
 from tests.chaos.crash_points import after, before
 

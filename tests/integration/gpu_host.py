@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from farm.gpus import read_gpus
-from producer.machine_checks import gpus
+from producer.upkeep.machine_checks import gpus
 from schemas.errors import NightshiftError
 from schemas.settings import Settings
-from worker.devices import Device
-from worker.gpu_watch import GpuWatch
-from worker.host_metrics import GpuCollector
-from worker.seat import Seat
+from worker.device_process.gpu_watch import GpuWatch
+from worker.host.devices import Device
+from worker.host.host_metrics import GpuCollector
+from worker.host.seat import Seat
 
 WATCHED = ("0", "1", "MIG-1g-1")
 

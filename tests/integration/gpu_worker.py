@@ -1,7 +1,4 @@
-"""Takes the place of ``worker.process`` on a GPU: watches it as a worker does, and writes what it says into the ledger.
-
-Its package has the other modules of ``worker`` beside it.
-"""
+"""Takes the place of a worker's process on a GPU: watches it as a worker does, and writes that into the ledger."""
 
 import json
 import os
@@ -10,7 +7,7 @@ import sqlite3
 import sys
 import time
 
-from worker.gpu_watch import GpuWatch
+from worker.device_process.gpu_watch import GpuWatch
 
 LOOK_SECONDS = 0.1
 #: as the ledger's times are written in SQLite

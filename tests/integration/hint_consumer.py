@@ -16,8 +16,8 @@ from farm.database import Database
 from farm.logs import log_to_stderr
 from schemas.messages import PackMessage
 from schemas.settings import Settings
-from worker.consumer import consume
-from worker.refusals import Refusals
+from worker.device_process.consumer import consume
+from worker.device_process.refusals import Refusals
 
 
 def main() -> None:

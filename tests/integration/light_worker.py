@@ -1,4 +1,4 @@
-"""Takes the place of ``worker.process`` where many devices have one: standard library only, so all start in no time.
+"""Takes the place of a worker's process where many devices have one: standard library only, so all start in no time.
 
 Writes the row that a worker writes, and ends when it is drained or told to.
 """

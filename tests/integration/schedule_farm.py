@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from farm.database import Database
 from farm.schedules import NewSchedule, add_schedule
-from producer.firings import Firings
-from producer.schedule_queries import LastFiring, find_schedule, schedules
+from producer.dispatching.firings import Firings
+from producer.dispatching.schedule_queries import LastFiring, find_schedule, schedules
 from schemas.cron import CronLine
 from schemas.schedule import Missed
 from schemas.submit_order import SubmitOrder

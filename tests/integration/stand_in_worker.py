@@ -1,4 +1,4 @@
-"""Takes the place of ``worker.process`` in the tests of the supervisor: no model, no device, and it dies as it is told.
+"""Takes the place of a worker's process in the tests of the supervisor: no model, no device, and it dies as it is told.
 
 STAND_IN says how. Each begins to render the oldest queued pack first, except the deaf one.
 lost: its device is lost. deaf: the first one is deaf, the next is not. stubborn: SIGTERM does not end it. polite: it
@@ -19,7 +19,7 @@ from farm.workers import WorkerIdentity, note_fingerprint, note_worker, register
 from schemas.settings import load_settings
 from schemas.states import PackState
 from schemas.tables import Pack, Worker
-from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST
+from worker.host.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST
 
 
 def main() -> int:

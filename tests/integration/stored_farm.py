@@ -18,7 +18,7 @@ from schemas.spec import JobSpec
 from schemas.tables import Image, Job, Result
 from schemas.written_spec import WrittenSpec
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, new_worker
-from worker.finishing import FileMaker, Finisher, Unfinished
+from worker.image_files.finishing import FileMaker, Finisher, Unfinished
 
 PROVENANCE = Provenance(
     handoff="none", forward_pass_size=1, base_steps=2, refiner_steps=0, handoff_sigma=None, prompt_chunks=1,

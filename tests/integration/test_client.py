@@ -15,9 +15,9 @@ from farm.database import Database
 from farm.image_store import ImageStore
 from farm.retries import Failure
 from producer import Client, InputError, JobResult, JobState, ManifestError, Settings, WaitTimeoutError
-from producer.finished_jobs import finished_jobs
-from producer.patience import Patient
-from producer.queries import batch_summaries
+from producer.questions.finished_jobs import finished_jobs
+from producer.questions.patience import Patient
+from producer.questions.queries import batch_summaries
 from schemas.errors import NotFoundError, StorageError
 from schemas.records import ClaimedPack
 from schemas.tables import Batch, Image

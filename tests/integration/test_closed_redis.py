@@ -15,8 +15,8 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from farm.broker import Broker
 from farm.redis_client import redis_client
-from producer.doctor import examine
-from producer.versions import redis_flaw
+from producer.upkeep.doctor import examine
+from producer.upkeep.versions import redis_flaw
 from schemas.errors import BrokerUnavailableError, SettingsError
 from schemas.settings import Settings
 from tests.integration.consumers import QUEUE, running_consumer

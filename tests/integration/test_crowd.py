@@ -17,12 +17,12 @@ from farm import batches, ledger, packs, removal
 from farm.database import Database
 from farm.retries import Failure
 from farm.webhook_deliveries import note_events
-from producer import verified_rows
-from producer.chores import batches_to_sweep
-from producer.finding import Finding
-from producer.queries import going_on, twins
-from producer.recorded_jobs import RecordedJob, batch_findings, job_findings
-from producer.stager import Stager
+from producer.dispatching.chores import batches_to_sweep
+from producer.questions.queries import going_on, twins
+from producer.submitting.stager import Stager
+from producer.upkeep import verified_rows
+from producer.upkeep.finding import Finding
+from producer.upkeep.recorded_jobs import RecordedJob, batch_findings, job_findings
 from schemas.errors import InputError, LeaseLostError, NotFoundError, RenderError, SpecError
 from schemas.records import ClaimedPack, FinishedImage
 from schemas.states import JobState

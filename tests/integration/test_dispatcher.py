@@ -14,8 +14,9 @@ from farm.database import Database
 from farm.reconnection import MAX_WAIT_SECONDS
 from farm.redis_client import redis_client
 from farm.workers import note_seen
-from producer import changes, queries
-from producer.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
+from producer import changes
+from producer.dispatching.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
+from producer.questions import queries
 from schemas.errors import BrokerRefusedError, BrokerUnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState

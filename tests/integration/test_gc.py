@@ -17,10 +17,10 @@ from farm.database import Database
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
 from nightshift import app
-from producer.finding import Finding
-from producer.garbage import Garbage, GarbageCounts
-from producer.queries import batch_summary
-from producer.verification import Verification
+from producer.questions.queries import batch_summary
+from producer.upkeep.finding import Finding
+from producer.upkeep.garbage import Garbage, GarbageCounts
+from producer.upkeep.verification import Verification
 from schemas.errors import InputError, NotFoundError
 from schemas.settings import Settings
 from schemas.tables import Batch, Image, Job, Pack, Result

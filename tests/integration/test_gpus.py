@@ -22,8 +22,9 @@ from schemas.settings import Settings
 from schemas.tables import Worker
 from tests.integration import gpu_worker
 from tests.integration.ledger_farm import new_ledger
-from worker.assignments import assignments
-from worker.supervisor import Supervisor
+from tests.integration.stand_in_package import stand_in_package
+from worker.host.assignments import assignments
+from worker.host.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).parent / "stand_in_nvml.c"
@@ -174,11 +175,7 @@ def test_a_driver_that_fails_is_said(driver: Driver, host: Host) -> None:
 def test_each_gpu_has_a_process_whose_row_says_how_that_gpu_is(
     driver: Driver, tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "stand-in" / "worker"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("import pkgutil\n__path__ = pkgutil.extend_path(__path__, __name__)\n")
-    shutil.copy(gpu_worker.__file__, package / "process.py")
-    monkeypatch.setenv("PYTHONPATH", f"{package.parent}:{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", stand_in_package(tmp_path, gpu_worker))
     monkeypatch.setenv("PATH", f"{driver.environment['LD_LIBRARY_PATH']}:{os.environ['PATH']}")
     monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", sqlite_url)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

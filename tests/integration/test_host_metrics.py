@@ -22,22 +22,22 @@ from farm.broker import Broker
 from farm.database import Database
 from farm.gpus import GpuReading, Gpus
 from farm.workers import WorkerIdentity, note_fingerprint, note_worker, register_worker, workers_by_id
-from producer.dispatcher import Dispatcher
-from producer.metrics import DispatcherMetrics, FarmCollector
+from producer.dispatching.dispatcher import Dispatcher
+from producer.dispatching.metrics import DispatcherMetrics, FarmCollector
 from producer.web.metrics import Answered
 from producer.web.prometheus import PrometheusWebMetrics
 from schemas.errors import NightshiftError
 from schemas.settings import Settings
 from tests.integration.ledger_farm import new_ledger, open_batch
-from worker.assignments import Assignment
-from worker.devices import Device
-from worker.health import Health
-from worker.host_metrics import GpuCollector, registry
-from worker.lease_keeper import LeaseKeeper
-from worker.metrics import FOLDER_VARIABLE, Stage, WorkerMetrics, worker_metrics
-from worker.seat import Seat
-from worker.supervisor import Supervisor
-from worker.told_metrics import counting_environment, told_metrics
+from worker.device_process.lease_keeper import LeaseKeeper
+from worker.device_process.metrics import FOLDER_VARIABLE, Stage, WorkerMetrics, worker_metrics
+from worker.host.assignments import Assignment
+from worker.host.devices import Device
+from worker.host.health import Health
+from worker.host.host_metrics import GpuCollector, registry
+from worker.host.seat import Seat
+from worker.host.supervisor import Supervisor
+from worker.host.told_metrics import counting_environment, told_metrics
 
 ROOT = Path(__file__).parents[2]
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())

@@ -6,8 +6,8 @@ from sqlalchemy import update
 from farm import batches, ledger
 from farm.database import Database
 from farm.retries import Failure
-from producer import job_search
-from producer.job_search import Wanted, found_jobs
+from producer.questions import job_search
+from producer.questions.job_search import Wanted, found_jobs
 from schemas.records import StagedJob
 from schemas.spec import JobSpec
 from schemas.states import JobState

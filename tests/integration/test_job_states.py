@@ -9,9 +9,9 @@ from farm import batches, ledger
 from farm.database import Database
 from farm.job_states import is_in
 from farm.retries import Failure
-from producer.job_pages import job_of, jobs_after
-from producer.job_search import Wanted, found_jobs
-from producer.queries import outcomes
+from producer.questions.job_pages import job_of, jobs_after
+from producer.questions.job_search import Wanted, found_jobs
+from producer.questions.queries import outcomes
 from schemas.errors import SpecError
 from schemas.states import JobState
 from schemas.tables import Job

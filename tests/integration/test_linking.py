@@ -9,8 +9,8 @@ from farm import batches, ledger, packs
 from farm.database import Database
 from farm.image_store import ImageStore
 from farm.workers import note_fingerprint
-from producer.linking import link_existing
-from producer.queries import results
+from producer.questions.queries import results
+from producer.submitting.linking import link_existing
 from schemas.errors import SettingsError
 from schemas.records import FinishedImage, StoredImage
 from schemas.spec import JobSpec

@@ -5,7 +5,6 @@ The tests share the host, and each leaves every device with a worker.
 
 import json
 import os
-import shutil
 import signal
 import time
 import urllib.error
@@ -26,10 +25,11 @@ from schemas.settings import Settings
 from schemas.tables import Worker
 from tests.integration import light_worker
 from tests.integration.ledger_farm import new_ledger
+from tests.integration.stand_in_package import stand_in_package
 from tests.servers import temporary_folder
-from worker.assignments import assignments
-from worker.health import Health, answering
-from worker.supervisor import Supervisor
+from worker.host.assignments import assignments
+from worker.host.health import Health, answering
+from worker.host.supervisor import Supervisor
 
 pytestmark = pytest.mark.xdist_group("many devices")
 
@@ -72,15 +72,11 @@ class Host:
 def host() -> Iterator[Host]:
     with temporary_folder() as folder, pytest.MonkeyPatch.context() as patch:
         url = f"sqlite:///{folder / 'ledger.sqlite3'}"
-        package = folder / "stand-in" / "worker"
-        package.mkdir(parents=True)
-        (package / "__init__.py").touch()
-        shutil.copy(light_worker.__file__, package / "process.py")
-        patch.setenv("PYTHONPATH", str(package.parent))
+        patch.setenv("PYTHONPATH", stand_in_package(folder, light_worker))
         patch.setenv("NIGHTSHIFT_DATABASE_URL", url)
         patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(GPUS))
-        patch.setattr("worker.seat._MAX_BACKOFF_SECONDS", 0.01)
-        patch.setattr("worker.supervisor._DRAINED_LOOK_SECONDS", 0.1)
+        patch.setattr("worker.host.seat._MAX_BACKOFF_SECONDS", 0.01)
+        patch.setattr("worker.host.supervisor._DRAINED_LOOK_SECONDS", 0.1)
         settings, database = Settings(home=folder, database_url=url), new_ledger(url)
         supervisor = Supervisor(database, settings, assignments(settings, PAIRS, None))
         running = Thread(target=supervisor.run)
@@ -151,7 +147,7 @@ def test_nobody_of_another_name_is_drained(host: Host) -> None:
 
 
 def test_a_supervisor_that_does_not_look_is_not_live(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.health._LIVE_SECONDS", -1.0)
+    monkeypatch.setattr("worker.host.health._LIVE_SECONDS", -1.0)
     assert host.asked("/healthz") == (503, {"live": False, "host": os.uname().nodename})
 
 

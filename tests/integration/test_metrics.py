@@ -12,10 +12,10 @@ from farm.broker import Broker
 from farm.database import Database
 from farm.metrics_server import served
 from farm.workers import note_fingerprint
-from producer import metrics
-from producer.dispatcher import Dispatcher
-from producer.metrics import DispatcherMetrics, FarmCollector
-from producer.told_metrics import told_metrics
+from producer.dispatching import metrics
+from producer.dispatching.dispatcher import Dispatcher
+from producer.dispatching.metrics import DispatcherMetrics, FarmCollector
+from producer.dispatching.told_metrics import told_metrics
 from schemas.errors import SettingsError
 from schemas.settings import Settings
 from tests.integration.ledger_farm import TestClock, new_worker, open_batch

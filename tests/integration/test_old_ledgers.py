@@ -17,11 +17,11 @@ from farm.schema import _config, current_revision, head_revision, upgrade
 from farm.submissions import earlier_request
 from farm.tokens import token_of
 from farm.workers import workers_by_id
-from producer.job_results import job_results
-from producer.linking import link_existing
-from producer.queries import batch_summaries
-from producer.schedule_queries import schedules
-from producer.verification import Verification
+from producer.dispatching.schedule_queries import schedules
+from producer.questions.job_results import job_results
+from producer.questions.queries import batch_summaries
+from producer.submitting.linking import link_existing
+from producer.upkeep.verification import Verification
 from schemas.errors import SchemaVersionError
 from schemas.records import ClaimedPack
 from schemas.settings import Settings
@@ -29,7 +29,7 @@ from schemas.spec import JobSpec
 from schemas.submit_order import SubmitOrder
 from tests.integration.ledger_farm import ENVIRONMENT, LEASE_SECONDS, TestClock, claimed_pack, new_worker, states
 from tests.integration.stored_farm import PROVENANCE, new_batch, pixels
-from worker.finishing import FileMaker, Finisher, Unfinished
+from worker.image_files.finishing import FileMaker, Finisher, Unfinished
 
 DATA = Path(__file__).parents[1] / "data"
 #: its sha256, which is in the rows

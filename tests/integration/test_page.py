@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 
 from farm import ledger
 from farm.batches import create_batch, open_batch
-from producer.job_pages import job_of
-from producer.manifest import ReadOptions, Row, read_rows
-from producer.queries import batch_summary
+from producer.manifests.manifest import ReadOptions, Row, read_rows
+from producer.questions.job_pages import job_of
+from producer.questions.queries import batch_summary
 from producer.web import shared_answers
 from producer.web.page import gallery, templating
 from producer.web.page.forms import own_path

@@ -15,7 +15,7 @@ from farm.database import Database
 from farm.image_store import ImageStore
 from nightshift import app
 from producer import Client, Settings
-from producer.submit import SHOWN_BAD_ROWS
+from producer.submitting.submit import SHOWN_BAD_ROWS
 from schemas.errors import ManifestError
 from schemas.settings import load_settings
 from schemas.tables import Image, Table

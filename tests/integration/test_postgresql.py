@@ -13,7 +13,7 @@ from farm import ledger, packs
 from farm.claims import claim
 from farm.database import Database, Transaction, question, transaction
 from farm.schema import upgrade
-from producer import queries
+from producer.questions import queries
 from producer.web.app import web_app
 from producer.web.farm import NUM_THREADS, WebFarm
 from schemas.errors import DatabaseUnavailableError

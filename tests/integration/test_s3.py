@@ -17,9 +17,9 @@ from farm.image_store import ImageStore, read_image
 from farm.inputs import InputStore
 from farm.stored_files import StoredFiles, stored_files
 from nightshift import app
-from producer.doctor import examine
 from producer.exports.targets import put, target
-from producer.linking import StoredImages
+from producer.submitting.linking import StoredImages
+from producer.upkeep.doctor import examine
 from schemas.errors import InputFileError, NightshiftError, StorageError
 from schemas.settings import Settings
 from schemas.tables import Image

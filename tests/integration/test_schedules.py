@@ -19,11 +19,11 @@ from farm.broker import Broker
 from farm.database import Database
 from farm.firings import MAX_TRIES, claim_firing, fire_now
 from farm.schedules import pause_schedule, remove_schedule, resume_schedule
-from producer.dispatcher import Dispatcher
-from producer.firing import try_firing
-from producer.firings import Firings
-from producer.queries import batch_summaries, batch_summary
-from producer.schedule_queries import due_schedules, find_schedule
+from producer.dispatching.dispatcher import Dispatcher
+from producer.dispatching.firing import try_firing
+from producer.dispatching.firings import Firings
+from producer.dispatching.schedule_queries import due_schedules, find_schedule
+from producer.questions.queries import batch_summaries, batch_summary
 from schemas.schedule import RETRY_SECONDS, Missed
 from schemas.settings import Settings
 from tests.integration import dying_dispatcher

@@ -27,8 +27,8 @@ from farm import ledger
 from farm.database import Database
 from farm.schema import current_revision, ensure_schema, head_revision, upgrade
 from farm.workers import WorkerIdentity, note_seen, register_worker
-from producer.queries import batch_summaries
-from producer.schedule_queries import schedules
+from producer.dispatching.schedule_queries import schedules
+from producer.questions.queries import batch_summaries
 from schemas.errors import DatabaseUnavailableError, SchemaVersionError, SettingsError, StorageError
 from schemas.tables import Pack, Table
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_worker, open_batch, states

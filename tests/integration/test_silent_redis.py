@@ -20,10 +20,10 @@ from farm import batches
 from farm.broker import open_broker
 from farm.database import Database
 from farm.redis_client import redis_client
-from producer import server_checks
-from producer.dispatcher import Dispatcher
-from producer.first_tick import first_tick
-from producer.metrics import FarmCollector
+from producer.dispatching.dispatcher import Dispatcher
+from producer.dispatching.metrics import FarmCollector
+from producer.submitting.first_tick import first_tick
+from producer.upkeep import server_checks
 from producer.web.app import web_app
 from producer.web.pulse import Pulse
 from producer.web.redis_watch import RedisWatch, does_answer
@@ -32,8 +32,8 @@ from schemas.settings import Settings
 from tests.integration.ledger_farm import new_ledger, new_worker, open_batch, states
 from tests.integration.web_client import HERE
 from tests.integration.web_farm import farm_with_page
-from worker.hands import Hands
-from worker.progress_watchdog import Listening, ProgressWatchdog
+from worker.device_process.hands import Hands
+from worker.device_process.progress_watchdog import Listening, ProgressWatchdog
 
 SAID = r"Redis at redis://127\.0\.0\.1:\d+/0 does not answer: Timeout"
 PATIENCE_SECONDS = 30.0

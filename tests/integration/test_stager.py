@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from farm import batches, ledger
 from farm.database import Database
-from producer.stager import Stager
+from producer.submitting.stager import Stager
 from schemas.errors import InputError
 from schemas.states import JobState
 from schemas.tables import Batch

@@ -15,7 +15,7 @@ from farm import batches
 from farm.broker import Broker
 from farm.envelope import MAX_ENTRY_BYTES, pack_message, task_entry
 from farm.redis_client import redis_client
-from producer.queries import find_batch
+from producer.questions.queries import find_batch
 from schemas.errors import MessageError, NotFoundError
 from schemas.messages import PackMessage
 from tests.conftest import RedisServer

@@ -1,7 +1,6 @@
 """The supervisor with real processes that die, which stand in for workers (``stand_in_worker``); a real ledger."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-import worker.exit_codes
 from farm.broker import Broker
 from farm.database import Database
 from farm.packs import begin_rendering, note_published
@@ -22,14 +20,15 @@ from schemas.settings import Settings
 from schemas.tables import Job, Pack, Worker
 from tests.integration import stand_in_worker
 from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, release_pack
+from tests.integration.stand_in_package import stand_in_package
 from tests.servers import RedisServer, temporary_folder
-from worker.assignments import Assignment
-from worker.burial import bury
-from worker.devices import Device
-from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST, EXIT_HUNG, EXIT_OUT_OF_SERVICE
-from worker.hands import Hands
-from worker.progress_watchdog import Listening, ProgressWatchdog
-from worker.supervisor import Supervisor
+from worker.device_process.hands import Hands
+from worker.device_process.progress_watchdog import Listening, ProgressWatchdog
+from worker.host.assignments import Assignment
+from worker.host.burial import bury
+from worker.host.devices import Device
+from worker.host.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST, EXIT_HUNG, EXIT_OUT_OF_SERVICE
+from worker.host.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,14 +43,9 @@ def database(sqlite_url: str) -> Iterator[Database]:
 @pytest.fixture
 def supervisor_of(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Supervisor]:
     """``supervisor_of("lost")``: its workers are stand-ins that lose their devices. Restarts come without a wait."""
-    package = tmp_path / "stand-in" / "worker"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    shutil.copy(stand_in_worker.__file__, package / "process.py")
-    shutil.copy(worker.exit_codes.__file__, package / "exit_codes.py")
-    monkeypatch.setenv("PYTHONPATH", f"{package.parent}:{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", stand_in_package(tmp_path, stand_in_worker))
     monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", str(database.engine.url))
-    monkeypatch.setattr("worker.seat._MAX_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("worker.host.seat._MAX_BACKOFF_SECONDS", 0.01)
 
     def make(behaviour: str, devices: Sequence[Device] = (Device("cpu"),), **chosen: Any) -> Supervisor:
         monkeypatch.setenv("STAND_IN", behaviour)
@@ -149,7 +143,7 @@ def test_a_job_that_kills_every_worker_fails_and_the_device_stays(
 def test_a_deaf_worker_is_replaced_at_once(
     database: Database, supervisor_of: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.seat._FIRST_BACKOFF_SECONDS", 3600)
+    monkeypatch.setattr("worker.host.seat._FIRST_BACKOFF_SECONDS", 3600)
     supervisor = supervisor_of("deaf")
     running = Thread(target=supervisor.run, daemon=True)
     running.start()
@@ -165,7 +159,7 @@ def test_a_stopping_supervisor_ends_its_workers_and_blames_no_job(
     signals: int,
 ) -> None:  # fmt: skip
     """A stubborn worker is killed: after its time, or at a second signal after a few seconds."""
-    monkeypatch.setattr("worker.supervisor.KILL_SECONDS", 0.1)
+    monkeypatch.setattr("worker.host.supervisor.KILL_SECONDS", 0.1)
     release(database, 1, num_jobs=1)
     supervisor = supervisor_of(behaviour, stop_seconds=0.1 if signals == 1 else 3600)
     codes: list[int] = []
@@ -196,7 +190,8 @@ def test_only_the_pack_on_the_device_is_suspected_where_the_device_ended_its_pro
 def test_a_hung_process_is_gone_even_if_the_ledger_hangs_too(database: Database) -> None:
     worker_id = new_worker(database)
     end = (
-        "import sys, worker.last_words as words; from farm.database import Database; words._LEDGER_SECONDS = 0.2\n"
+        "import sys, worker.device_process.last_words as words; from farm.database import Database\n"
+        "words._LEDGER_SECONDS = 0.2\n"
         f"words.end_process(Database(sys.argv[1]), {worker_id!r}, {EXIT_HUNG}, 'the device hangs')"
     )
     command = [sys.executable, "-c", end, str(database.engine.url)]

@@ -11,9 +11,9 @@ from PIL import Image as Pillow
 
 from farm.store_keys import store_key
 from farm.thumbnails import thumbnail
-from producer.job_pages import job_of
-from producer.job_results import JobResult
-from producer.verification import Verification
+from producer.questions.job_pages import job_of
+from producer.questions.job_results import JobResult
+from producer.upkeep.verification import Verification
 from schemas.errors import StorageError
 from schemas.settings import Settings
 from tests.integration.ledger_farm import TestClock, new_ledger

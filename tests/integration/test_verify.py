@@ -16,9 +16,9 @@ from farm.database import Database
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
 from farm.leases import DISPATCHER, hold_lease, ledger_time
-from producer import verified_rows
-from producer.finding import Finding
-from producer.verification import Counts, Verification
+from producer.upkeep import verified_rows
+from producer.upkeep.finding import Finding
+from producer.upkeep.verification import Counts, Verification
 from schemas.errors import StorageError
 from schemas.settings import Settings
 from schemas.states import JobState, PackState

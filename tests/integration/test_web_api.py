@@ -15,9 +15,9 @@ from farm import ledger
 from farm.database import Database
 from farm.image_store import ImageStore, local_path
 from farm.retries import Failure
-from producer import job_pages
-from producer.batch_throughput import throughput
-from producer.job_results import JobResult
+from producer.questions import job_pages
+from producer.questions.batch_throughput import throughput
+from producer.questions.job_results import JobResult
 from producer.web.api.shapes import JobShape
 from producer.web.app import web_app
 from producer.web.farm import WebFarm

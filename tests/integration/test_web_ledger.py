@@ -8,7 +8,7 @@ from farm import batches, ledger
 from farm.database import Database
 from farm.submissions import earlier_request, note_answer, note_received, num_jobs_left
 from farm.tokens import add_token, all_tokens, has_token, revoke_token, token_of
-from producer.queries import batch_summaries
+from producer.questions.queries import batch_summaries
 from schemas.errors import InputError, LeaseLostError, NotFoundError
 from schemas.records import BatchDetails, Received
 from schemas.timing import ANY_TIME

@@ -21,8 +21,8 @@ from farm.broker import Broker
 from farm.database import Database
 from farm.retries import Failure
 from farm.webhook_deliveries import claim_delivery, note_events, note_refused, note_sent
-from producer.dispatcher import Dispatcher
-from producer.webhooks import Webhooks, webhook_target
+from producer.dispatching.dispatcher import Dispatcher
+from producer.dispatching.webhooks import Webhooks, webhook_target
 from schemas.errors import SettingsError
 from schemas.settings import Settings
 from schemas.tables import Job, Pack, Result, WebhookDelivery

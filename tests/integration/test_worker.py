@@ -24,22 +24,22 @@ from schemas.settings import Settings
 from schemas.tables import Job, Pack, Result, Worker
 from tests.integration.ledger_farm import job_rows, new_ledger, new_worker, open_batch, release_pack, states
 from tests.servers import PostgresServer, temporary_folder
-from worker.budget import StepBudget
-from worker.burial import bury
-from worker.device_thread import DeviceThread
+from worker.device_process.budget import StepBudget
+from worker.device_process.device_thread import DeviceThread
+from worker.device_process.lease_keeper import LeaseKeeper
+from worker.device_process.metrics import Stage, WorkerMetrics
+from worker.device_process.pack_runner import PackRunner, Stages
+from worker.device_process.preparing import Preparer
+from worker.device_process.watchdog import Watchdog
 from worker.environment import environment
-from worker.exit_codes import EXIT_DEVICE_LOST
-from worker.finishing import FileMaker, Finisher
-from worker.inputs import InputFetcher
-from worker.lease_keeper import LeaseKeeper
-from worker.memory_probe import ProcessMemory
-from worker.metrics import Stage, WorkerMetrics
-from worker.pack_runner import PackRunner, Stages
-from worker.pass_limits import PassLimits
-from worker.pass_measuring import PassMeasurer
-from worker.pipelines import LoadedPair, load_pair
-from worker.preparing import Preparer
-from worker.watchdog import Watchdog
+from worker.host.burial import bury
+from worker.host.exit_codes import EXIT_DEVICE_LOST
+from worker.image_files.finishing import FileMaker, Finisher
+from worker.loading.pipelines import LoadedPair, load_pair
+from worker.passes.inputs import InputFetcher
+from worker.passes.memory_probe import ProcessMemory
+from worker.passes.pass_limits import PassLimits
+from worker.passes.pass_measuring import PassMeasurer
 
 NUM_STEPS = 2
 SMALL = {"width": 64, "height": 64, "num_inference_steps": NUM_STEPS, "refiner": {"mode": "off"}}

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from farm.database import Database
 from farm.tokens import add_token
-from producer.queries import batch_summaries
+from producer.questions.queries import batch_summaries
 from producer.web.app import web_app
 from producer.web.farm import WebFarm
 from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics

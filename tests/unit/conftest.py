@@ -39,7 +39,7 @@ def read_apart(processes: BaseContext) -> ReadApart:
 @pytest.fixture(scope="session")
 def tiny_folder(model_cache) -> Path:
     """``base/`` and ``refiner/`` of the synthetic pair ``tiny``."""
-    from worker.synthetic import synthetic_pair_folder
+    from worker.synthetic_pairs.synthetic import synthetic_pair_folder
 
     return synthetic_pair_folder("tiny", model_cache)
 
@@ -50,7 +50,7 @@ def tiny(tiny_folder, model_cache):
     import torch
 
     from schemas.pair import BUILT_IN_PAIRS
-    from worker.pipelines import load_pair
+    from worker.loading.pipelines import load_pair
 
     torch.set_num_threads(1)  # networks this small wait for threads far longer than they work
     return load_pair(BUILT_IN_PAIRS["tiny"], "cpu", model_cache)
@@ -59,7 +59,7 @@ def tiny(tiny_folder, model_cache):
 @pytest.fixture(scope="session")
 def smallest_folder(tmp_path_factory) -> Path:
     """``base/`` and ``refiner/`` of a pair as small as SDXL's architecture can be."""
-    from worker.synthetic import SYNTHETIC_SIZES, UnetSize, build_synthetic_pair
+    from worker.synthetic_pairs.synthetic import SYNTHETIC_SIZES, UnetSize, build_synthetic_pair
 
     unet = UnetSize((32,), (True,), (1,), head_channels=8, time_id_channels=8)
     size = replace(SYNTHETIC_SIZES["tiny"], base_unet=unet, refiner_unet=unet)
@@ -74,7 +74,7 @@ def smallest(smallest_folder, model_cache):
     import torch
 
     from schemas.pair import ModelPair
-    from worker.pipelines import load_pair
+    from worker.loading.pipelines import load_pair
 
     torch.set_num_threads(1)
     sources = {part: {"source": str(smallest_folder / part)} for part in ("base", "refiner")}

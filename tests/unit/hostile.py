@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from producer.columns import FIELDS
+from producer.manifests.columns import FIELDS
 
 #: Control characters of both kinds, marks and overrides of the writing direction, what cannot be seen, what separates
 #: lines, what no UTF-8 has, right-to-left letters, an accent alone, a letter of two code units.

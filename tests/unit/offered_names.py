@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from producer.inputs import Inputs
+from producer.manifests.inputs import Inputs
 from schemas.settings import Settings
 
 #: files that are opened, read or listed; programs that are started; and everything of networks

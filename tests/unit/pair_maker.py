@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from worker.synthetic import synthetic_pair_folder
+from worker.synthetic_pairs.synthetic import synthetic_pair_folder
 
 
 def main() -> int:

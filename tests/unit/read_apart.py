@@ -5,7 +5,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from producer.manifest import ReadOptions, read_manifest
+from producer.manifests.manifest import ReadOptions, read_manifest
 from tests.peak_memory import peak_bytes
 
 #: of a manifest the megabytes that reading it took beyond what the process had before, and the first that it gave

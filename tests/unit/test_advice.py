@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from producer import foreign_names
-from producer.columns import COUNT, FIELDS
-from producer.counted_advice import CountedAdvice
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
+from producer.manifests import foreign_names
+from producer.manifests.columns import COUNT, FIELDS
+from producer.manifests.counted_advice import CountedAdvice
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.advice import advice
 from schemas.buckets import BUCKETS
 from schemas.pair import BUILT_IN_PAIRS

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.axes import AxisValue, filled, parsed_axes
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
+from producer.expanding.axes import AxisValue, filled, parsed_axes
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.errors import InputError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.orders import batch_request
+from producer.submitting.orders import batch_request
 from schemas.errors import InputError
 from schemas.settings import Settings
 from schemas.submit_order import SubmitOrder

@@ -12,7 +12,7 @@ from farm.database import Database
 from farm.retries import Failure
 from nightshift import app
 from producer import changes
-from producer.queries import batch_summary
+from producer.questions.queries import batch_summary
 from schemas.errors import NotFoundError
 from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch
 

@@ -15,21 +15,21 @@ from schemas.device_options import DeviceOptions
 from schemas.pair import ModelPair
 from schemas.records import ClaimedJob
 from schemas.spec import JobSpec
-from worker.budget import StepBudget
-from worker.compilation import MAX_SHAPES, Compilation
-from worker.compiled_shapes import CompiledShapes, compiled_shapes
-from worker.compiling import compiled_code_folder, keep_compiled_code
-from worker.device_thread import DeviceThread
-from worker.embedding import num_chunks
-from worker.inputs import NO_INPUTS
-from worker.memory_probe import ProcessMemory
-from worker.pass_limits import PassLimits
-from worker.pass_measuring import PassMeasurer
-from worker.pipelines import _require_options, load_pair
-from worker.preparing import Pass, PreparedJob
-from worker.rendering import render
-from worker.unet_shapes import UnetShape, unet_shapes
-from worker.watchdog import Watchdog
+from worker.compiled.compilation import MAX_SHAPES, Compilation
+from worker.compiled.compiled_shapes import CompiledShapes, compiled_shapes
+from worker.compiled.compiling import compiled_code_folder, keep_compiled_code
+from worker.compiled.unet_shapes import UnetShape, unet_shapes
+from worker.device_process.budget import StepBudget
+from worker.device_process.device_thread import DeviceThread
+from worker.device_process.preparing import Pass, PreparedJob
+from worker.device_process.watchdog import Watchdog
+from worker.loading.pipelines import _require_options, load_pair
+from worker.passes.embedding import num_chunks
+from worker.passes.inputs import NO_INPUTS
+from worker.passes.memory_probe import ProcessMemory
+from worker.passes.pass_limits import PassLimits
+from worker.passes.pass_measuring import PassMeasurer
+from worker.passes.rendering import render
 
 SHAPE = UnetShape("base", 2, 64, 64, 1)
 OTHER = UnetShape("refiner", 2, 64, 64, 1)
@@ -311,7 +311,7 @@ def test_a_full_unet_is_one_graph_for_every_scheduler(smallest_folder, model_cac
 
     fields = {"name": "p", "base": {"source": str(smallest_folder / "base")}, "options": {"compile": "full"}}
     pair = load_pair(ModelPair.model_validate(fields), "cpu", model_cache)
-    from worker.denoising import denoise
+    from worker.passes.denoising import denoise
 
     counters.clear()
     with torch.compiler.set_stance("default", force_backend="eager"):

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from nightshift import COMMANDS, loaded
 from producer.web.api import session
 from schemas.settings import Settings
-from worker.supervisor import KILL_SECONDS
+from worker.host.supervisor import KILL_SECONDS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from producer.manifest import BadRow, Row, read_manifest
-from producer.manifest import ReadOptions as Options
-from producer.manifest_source import ManifestSource
+from producer.manifests.manifest import BadRow, Row, read_manifest
+from producer.manifests.manifest import ReadOptions as Options
+from producer.manifests.manifest_source import ManifestSource
 from schemas.errors import ManifestError
 from tests.unit.read_apart import ReadApart
 from tests.unit.test_hostile_manifests import HALF_A_GIGABYTE, read, refusal

@@ -2,7 +2,7 @@
 
 import pytest
 
-from producer.detail import detail
+from producer.reports.detail import detail
 from schemas.spec import JobSpec
 
 

@@ -14,13 +14,13 @@ from schemas.errors import PairError, SpecError
 from schemas.loras import Lora
 from schemas.pair import BUILT_IN_PAIRS, ModelPair
 from schemas.spec import JobSpec
-from worker.attention import attention_shape, runs
-from worker.decoding import pictures
 from worker.environment import environment
-from worker.fingerprint import pair_fingerprint
-from worker.model_files import ModelFiles, PairFiles
-from worker.pipelines import load_pair
-from worker.rendering import check_pair_has, denoise, render
+from worker.loading.attention import attention_shape, runs
+from worker.loading.fingerprint import pair_fingerprint
+from worker.loading.model_files import ModelFiles, PairFiles
+from worker.loading.pipelines import load_pair
+from worker.passes.decoding import pictures
+from worker.passes.rendering import check_pair_has, denoise, render
 
 TORCHAO = Path(__file__).parents[2] / ".venv" / "fp8"
 #: how far latents of 3 steps may be from the exact ones; another seed is 30 times as far

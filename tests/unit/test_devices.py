@@ -6,8 +6,8 @@ import pytest
 
 from schemas.errors import PairError, SettingsError
 from schemas.settings import Settings
-from worker.assignments import Assignment, assignments
-from worker.devices import Device, devices
+from worker.host.assignments import Assignment, assignments
+from worker.host.devices import Device, devices
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nightshift import COMMANDS, loaded
-from producer.manifest_format import COMPRESSIONS, FORMATS
+from producer.manifests.manifest_format import COMPRESSIONS, FORMATS
 from schemas.buckets import ASPECT_RATIO
 from schemas.device_options import DeviceOptions
 from schemas.output import Output

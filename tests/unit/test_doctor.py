@@ -13,9 +13,9 @@ from farm.database import Database
 from farm.gpus import GpuReading, Gpus
 from farm.schema import upgrade
 from farm.workers import WorkerIdentity, count_refused, note_fingerprint, note_worker, register_worker
-from producer import machine_checks, server_checks
-from producer.doctor import Finding, examine
-from producer.versions import redis_flaw, sqlite_flaw
+from producer.upkeep import machine_checks, server_checks
+from producer.upkeep.doctor import Finding, examine
+from producer.upkeep.versions import redis_flaw, sqlite_flaw
 from schemas.errors import NightshiftError
 from schemas.pair import ModelPair
 from schemas.settings import Settings

@@ -8,9 +8,9 @@ from compel import Compel, CompelForSDXL, ReturnedEmbeddingsType
 
 from schemas.errors import SpecError
 from schemas.spec import JobSpec
-from worker.embedding import embed, num_chunks, stacked
-from worker.prompts import base_prompts, refiner_prompts
-from worker.remembered_texts import RememberedTexts
+from worker.passes.embedding import embed, num_chunks, stacked
+from worker.passes.prompts import base_prompts, refiner_prompts
+from worker.passes.remembered_texts import RememberedTexts
 
 SENTENCE = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. "
 LONG = (SENTENCE * 5).strip()

@@ -13,8 +13,8 @@ from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipelin
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.spec import JobSpec
 from tests.unit.plain_diffusers import PlainPair, Reference
-from worker.pipelines import LoadedPair, load_pair
-from worker.rendering import denoise, render
+from worker.loading.pipelines import LoadedPair, load_pair
+from worker.passes.rendering import denoise, render
 
 KINDS = {
     "base": {"refiner": {"mode": "off"}},

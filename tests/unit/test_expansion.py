@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from nightshift import app, loaded
-from producer.axes import parsed_axes
-from producer.drawings import TEMPLATE_FIELDS
-from producer.expansion import Expansion, TemplateMode
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
-from producer.sweeps import Sweep, parsed_sweep
+from producer.expanding.axes import parsed_axes
+from producer.expanding.drawings import TEMPLATE_FIELDS
+from producer.expanding.expansion import Expansion, TemplateMode
+from producer.expanding.sweeps import Sweep, parsed_sweep
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.errors import InputError, ManifestError
 from schemas.fields import MAX_SEED
 

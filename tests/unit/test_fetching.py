@@ -12,7 +12,7 @@ from farm.image_store import ImageStore, local_path
 from farm.inputs import InputStore
 from schemas.errors import InputFileError, StorageError
 from schemas.spec import JobSpec
-from worker.inputs import NO_INPUTS, InputFetcher, PassInputs, joined
+from worker.passes.inputs import NO_INPUTS, InputFetcher, PassInputs, joined
 
 LORA = b"the bytes of a LoRA"
 LORA_SHA256 = hashlib.sha256(LORA).hexdigest()

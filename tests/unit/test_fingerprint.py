@@ -12,8 +12,8 @@ import pytest
 
 from farm.file_digests import file_sha256
 from schemas.pair import BUILT_IN_PAIRS
-from worker.fingerprint import pair_fingerprint, weight_files
-from worker.model_files import ModelFiles, PairFiles
+from worker.loading.fingerprint import pair_fingerprint, weight_files
+from worker.loading.model_files import ModelFiles, PairFiles
 
 TINY = BUILT_IN_PAIRS["tiny"]
 

@@ -17,7 +17,7 @@ from farm.watermark import WATERMARK_BITS, num_bits_read, put_watermark
 from schemas.provenance import Environment, Provenance
 from schemas.records import ClaimedJob, FinishedImage
 from schemas.spec import JobSpec
-from worker.finishing import FileMaker, Finisher, Unfinished
+from worker.image_files.finishing import FileMaker, Finisher, Unfinished
 
 ENVIRONMENT = Environment(
     pair="tiny",

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.spec import JobSpec
-from worker.forward_passes import padded_size, pass_key, split
+from worker.passes.forward_passes import padded_size, pass_key, split
 
 SHA256 = "0123456789abcdef" * 4
 

@@ -57,7 +57,7 @@ def test_a_command_about_one_batch_imports_the_ledger_and_little_else(imported: 
     for modules in imported[2:4]:
         assert "farm.ledger" in modules
         assert not {"alembic", "celery", "kombu", "redis", "fsspec", "PIL", "yaml", "http"} & top_level(modules)
-        assert "producer.dispatcher" not in modules
+        assert "producer.dispatching.dispatcher" not in modules
     assert "producer.cli.show" not in imported[2]
 
 

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from farm import batches, ledger
 from farm.retries import Failure
 from nightshift import app
-from producer.axes import Axes, Axis, AxisValue
-from producer.caption import drawable, wrapped
-from producer.grid import Cell, Grid
-from producer.grid_page import grid_page
-from producer.pictures import CAPTION_FACE
-from producer.sheet import SheetPicture, contact_sheet
+from producer.expanding.axes import Axes, Axis, AxisValue
+from producer.reports.caption import drawable, wrapped
+from producer.reports.grid import Cell, Grid
+from producer.reports.grid_page import grid_page
+from producer.reports.pictures import CAPTION_FACE
+from producer.reports.sheet import SheetPicture, contact_sheet
 from schemas.errors import NightshiftError, StorageError
 from schemas.printable import json_printable, printable, printable_start, shown
 from schemas.spec import JobSpec

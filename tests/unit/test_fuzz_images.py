@@ -25,9 +25,9 @@ from schemas.output import Output
 from schemas.spec import JobSpec
 from tests.unit.hostile import any_bytes, assert_is_sentence, json_values, some_text, storable_text
 from tests.unit.test_finishing import ENVIRONMENT, PROVENANCE
-from worker.containers import Metadata, with_metadata
-from worker.encoding import encoded
-from worker.metadata import image_metadata, parameters_text
+from worker.image_files.containers import Metadata, with_metadata
+from worker.image_files.encoding import encoded
+from worker.image_files.metadata import image_metadata, parameters_text
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 OUTPUTS = [Output(format="png"), Output(format="webp"), Output(format="webp", quality=80), Output(format="jpeg")]

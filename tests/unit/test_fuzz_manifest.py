@@ -14,8 +14,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.axes import parsed_axes
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
+from producer.expanding.axes import parsed_axes
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.errors import ManifestError
 from schemas.spec import JobSpec
 from tests.unit.hostile import any_bytes, any_text, assert_is_sentence, field_names, numbers_as_text, rows

@@ -11,7 +11,7 @@ import pytest
 from farm import ledger
 from farm.database import Database
 from farm.image_store import ImageStore
-from producer.gallery import place_images
+from producer.reports.gallery import place_images
 from schemas.errors import StorageError
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_ledger, new_worker, open_batch
 

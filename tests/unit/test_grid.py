@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from producer.axes import Axes, parsed_axes
-from producer.grid import Cell, Grid
-from producer.grid_page import grid_page
-from producer.grid_sheet import grid_sheet
+from producer.expanding.axes import Axes, parsed_axes
+from producer.reports.grid import Cell, Grid
+from producer.reports.grid_page import grid_page
+from producer.reports.grid_sheet import grid_sheet
 from schemas.errors import StorageError
 from schemas.spec import JobSpec
 

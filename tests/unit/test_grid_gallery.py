@@ -14,9 +14,9 @@ from farm import ledger
 from farm.database import Database
 from farm.image_store import ImageStore
 from farm.retries import Failure
-from producer.axes import parsed_axes
-from producer.grid_gallery import write_grids
-from producer.queries import batch_summary
+from producer.expanding.axes import parsed_axes
+from producer.questions.queries import batch_summary
+from producer.reports.grid_gallery import write_grids
 from schemas.errors import StorageError
 from schemas.records import ClaimedPack, FinishedImage
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_ledger, new_worker, open_batch

@@ -16,10 +16,10 @@ from diffusers import (
 from schemas.errors import SpecError
 from schemas.schedulers import SCHEDULER_OPTIONS, SCHEDULERS
 from schemas.spec import JobSpec
-from worker.conditioning import base_conditioning
-from worker.denoising import Sampler, Stage, denoise
-from worker.noise_schedule import handoff_step, noise_schedule, step_starts
-from worker.two_pipelines import denoise_by_diffusers
+from worker.passes.conditioning import base_conditioning
+from worker.passes.denoising import Sampler, Stage, denoise
+from worker.passes.noise_schedule import handoff_step, noise_schedule, step_starts
+from worker.passes.two_pipelines import denoise_by_diffusers
 
 RENDERING = (Path(__file__).parents[2] / "docs" / "rendering.md").read_text()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from schemas.errors import DeviceLostError
-from worker.host_copy import HostCopy, _copying_stream
+from worker.passes.host_copy import HostCopy, _copying_stream
 
 LARGE = (8, 1024, 1024, 3)
 

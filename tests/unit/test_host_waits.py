@@ -17,10 +17,10 @@ from schemas.pair import BUILT_IN_PAIRS
 from schemas.schedulers import SCHEDULERS
 from schemas.spec import JobSpec
 from tests.unit.stand_in_device import LABEL, OnDevice, StandInDevice
-from worker.conditioning import Conditioning, base_conditioning
-from worker.denoising import Sampler, Stage, denoise
-from worker.noise_schedule import noise_schedule
-from worker.pipelines import load_pair
+from worker.loading.pipelines import load_pair
+from worker.passes.conditioning import Conditioning, base_conditioning
+from worker.passes.denoising import Sampler, Stage, denoise
+from worker.passes.noise_schedule import noise_schedule
 
 #: in a whole step, at the most. Those that draw noise draw it on the host, and UniPC sends it numbers and inverts
 #: matrices. DPM++ SDE draws on the device itself, so only a real one can tell.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from producer.columns import MAX_COLUMNS
-from producer.jsonl import MAX_NESTING
-from producer.lines import MAX_LINE_BYTES
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
+from producer.manifests.columns import MAX_COLUMNS
+from producer.manifests.jsonl import MAX_NESTING
+from producer.manifests.lines import MAX_LINE_BYTES
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.errors import ManifestError
 from schemas.fields import MAX_PROMPT_CHARACTERS
 from tests.unit.hostile import STORABLE_CHARACTERS

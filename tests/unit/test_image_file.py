@@ -14,9 +14,9 @@ from PIL import ExifTags, Image, PngImagePlugin
 from farm.image_file import ImageFile, parse_image_file, read_image_file
 from schemas.errors import InputError, NotFoundError
 from schemas.output import Output
-from worker.containers import Metadata, with_metadata
-from worker.encoding import decoded, encoded
-from worker.metadata import _SOURCE_TYPE, _XMP
+from worker.image_files.containers import Metadata, with_metadata
+from worker.image_files.encoding import decoded, encoded
+from worker.image_files.metadata import _SOURCE_TYPE, _XMP
 
 OUTPUTS = [Output(format="png"), Output(format="webp"), Output(format="webp", quality=80), Output(format="jpeg")]
 EXIF_OUTPUTS = OUTPUTS[1:]

@@ -9,9 +9,9 @@ from PIL import Image
 from schemas.schedulers import SCHEDULERS
 from schemas.spec import JobSpec
 from tests.unit.schedulers import fresh_scheduler
-from worker.inputs import PassInputs
-from worker.noise_schedule import noise_schedule
-from worker.rendering import denoise
+from worker.passes.inputs import PassInputs
+from worker.passes.noise_schedule import noise_schedule
+from worker.passes.rendering import denoise
 
 SHA256 = "0" * 64
 TWO_STAGES = {"refiner": {"mode": "img2img", "strength": 0.5}}

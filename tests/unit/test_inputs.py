@@ -15,8 +15,8 @@ from PIL import Image
 
 from farm.image_store import ImageStore, read_image
 from farm.inputs import InputStore
-from producer.inputs import Inputs
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
+from producer.manifests.inputs import Inputs
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.errors import InputFileError, ManifestError, StorageError
 from schemas.loras import Lora
 from schemas.settings import Settings

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer import kinds
-from producer.columns import FIELDS, spec_fields
-from producer.jsonl import _flat_object, _LineError, _parsed
-from producer.kinds import CheckedRow, Kinds
-from producer.manifest import ReadOptions, Row, read_manifest
-from producer.seeds import seed_digest, seed_of
+from producer.expanding.seeds import seed_digest, seed_of
+from producer.manifests import kinds
+from producer.manifests.columns import FIELDS, spec_fields
+from producer.manifests.jsonl import _flat_object, _LineError, _parsed
+from producer.manifests.kinds import CheckedRow, Kinds
+from producer.manifests.manifest import ReadOptions, Row, read_manifest
 from schemas.digest import canonical_json, sha256_hex
 from schemas.errors import FieldProblem, SpecError
 from schemas.fields import MAX_PROMPT_CHARACTERS, accepted_seed, is_prompt

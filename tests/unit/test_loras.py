@@ -9,14 +9,14 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-import worker.embedding
+import worker.passes.embedding
 from schemas.errors import InputFileError
 from schemas.spec import JobSpec
 from tests.unit.lora_files import ADAPTED, COMPONENTS, lora_of, write_kohya, write_peft
-from worker.conditioning import refiner_conditioning
-from worker.inputs import PassInputs
-from worker.loras import MAX_LOADED, set_adapters, without_loras
-from worker.rendering import denoise, render
+from worker.loading.loras import MAX_LOADED, set_adapters, without_loras
+from worker.passes.conditioning import refiner_conditioning
+from worker.passes.inputs import PassInputs
+from worker.passes.rendering import denoise, render
 
 PREFIX_CHARACTERS = 12
 
@@ -174,7 +174,7 @@ def test_a_lora_of_the_shared_text_encoder_does_not_reach_the_refiner(pair, fold
     wearing(pair, folder / "encoder_2.safetensors")
     assert torch.equal(refiner_reads(pair), bare)
     with monkeypatch.context() as patch:  # what would be seen without the guard
-        patch.setattr(worker.embedding, "without_loras", lambda encoder: torch.no_grad())
+        patch.setattr(worker.passes.embedding, "without_loras", lambda encoder: torch.no_grad())
         assert not torch.equal(refiner_reads(pair), bare)
 
 

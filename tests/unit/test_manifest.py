@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from producer.lines import MAX_LINE_BYTES
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
-from producer.repeats import Repeats
+from producer.expanding.repeats import Repeats
+from producer.manifests.lines import MAX_LINE_BYTES
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
 from schemas.digest import sha256_hex
 from schemas.errors import ManifestError
 

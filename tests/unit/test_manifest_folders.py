@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from producer.manifest import ReadOptions, Row, read_manifest
-from producer.manifest_source import ManifestSource
+from producer.manifests.manifest import ReadOptions, Row, read_manifest
+from producer.manifests.manifest_source import ManifestSource
 from schemas.errors import ManifestError
 from tests.unit.test_parquet_manifests import parquet_of
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest, read_rows
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest, read_rows
 from schemas.errors import ManifestError
 from schemas.spec import JobSpec
 

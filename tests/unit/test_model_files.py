@@ -7,8 +7,8 @@ import pytest
 
 from schemas.pair import ModelPair, ModelSource, TextualInversion
 from tests.unit.original_layout import base_tensors, write
-from worker.model_files import ModelFiles, locate_model, locate_textual_inversion, locate_vae
-from worker.vae import load_vae
+from worker.loading.model_files import ModelFiles, locate_model, locate_textual_inversion, locate_vae
+from worker.loading.vae import load_vae
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -17,9 +17,9 @@ from farm.draining import drain
 from farm.retries import Failure
 from farm.workers import note_seen, note_worker
 from nightshift import app
-from producer.device_figures import device_figures
-from producer.night import night, night_began
-from producer.rate import images_per_second
+from producer.questions.device_figures import device_figures
+from producer.questions.night import night, night_began
+from producer.questions.rate import images_per_second
 from schemas.settings import Settings
 from schemas.tables import Batch
 from tests.integration.ledger_farm import (

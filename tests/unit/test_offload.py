@@ -7,11 +7,11 @@ from accelerate.hooks import add_hook_to_module
 
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.spec import JobSpec
-from worker.inputs import PassInputs
-from worker.offload import Bringing, Device, size_bytes
-from worker.offload_choice import RESERVE_BYTES, WeightSizes, choose_offload
-from worker.pipelines import load_pair
-from worker.rendering import render
+from worker.loading.offload import Bringing, Device, size_bytes
+from worker.loading.offload_choice import RESERVE_BYTES, WeightSizes, choose_offload
+from worker.loading.pipelines import load_pair
+from worker.passes.inputs import PassInputs
+from worker.passes.rendering import render
 
 GIB = 2**30
 SDXL = WeightSizes(total_bytes=int(11.62e9), largest_bytes=int(5.13e9))

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from producer.outlook import outlook_at
-from producer.queries import BatchSummary
+from producer.questions.outlook import outlook_at
+from producer.questions.queries import BatchSummary
 from schemas.errors import InputError
 from schemas.timing import Timing, instant
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from producer.manifest import BadRow, Row
+from producer.manifests.manifest import BadRow, Row
 from tests.unit.read_apart import ReadApart
 from tests.unit.test_hostile_manifests import HALF_A_GIGABYTE, one_bad, read, refusal, sparse
 
@@ -142,7 +142,7 @@ def test_what_is_not_as_it_is_called_is_refused(tmp_path: Path, name: str, conte
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("producer.parquet_rows.find_spec", importlib.util.find_spec)
+    monkeypatch.setattr("producer.manifests.parquet_rows.find_spec", importlib.util.find_spec)
     assert refusal(tmp_path / "a.parquet", b"PAR1").endswith("pip install 'nightshift[parquet]'")
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from schemas.errors import LeaseLostError
-from worker.memory_probe import ProcessMemory
-from worker.pass_measuring import PassMeasurer
-from worker.pass_memory import MemoryUse, PassMemory
+from worker.passes.memory_probe import ProcessMemory
+from worker.passes.pass_measuring import PassMeasurer
+from worker.passes.pass_memory import MemoryUse, PassMemory
 
 SIZE = (64, 64)
 PLENTY = 2**50
@@ -73,15 +73,15 @@ def test_what_was_measured_comes_back_from_json():
 @pytest.fixture
 def rendered(monkeypatch):
     """The sizes of the passes that are rendered to measure them."""
-    import worker.pass_measuring
+    import worker.passes.pass_measuring
 
-    sizes, render = [], worker.pass_measuring.render
+    sizes, render = [], worker.passes.pass_measuring.render
 
     def noted(pair, specs, stop):
         sizes.append(len(specs))
         return render(pair, specs, stop)
 
-    monkeypatch.setattr(worker.pass_measuring, "render", noted)
+    monkeypatch.setattr(worker.passes.pass_measuring, "render", noted)
     return sizes
 
 
@@ -154,8 +154,8 @@ def test_a_gpu_holds_what_was_measured_and_the_line_foretells_it(model_cache, tm
     import torch
 
     from schemas.pair import BUILT_IN_PAIRS
-    from worker.memory_probe import GpuMemory
-    from worker.pipelines import load_pair
+    from worker.loading.pipelines import load_pair
+    from worker.passes.memory_probe import GpuMemory
 
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device here; `make test-gpu` is for machines with one")

@@ -19,9 +19,9 @@ from schemas.errors import PairError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair, ModelSource
 from schemas.spec import JobSpec
 from worker.environment import environment
-from worker.pipelines import load_pair
-from worker.rendering import render
-from worker.timeline import Timeline, telling_of_first
+from worker.loading.pipelines import load_pair
+from worker.loading.timeline import Timeline, telling_of_first
+from worker.passes.rendering import render
 
 
 @pytest.fixture
@@ -81,7 +81,10 @@ def test_the_time_of_each_part_of_loading_is_kept(model_cache):
 
 
 def test_a_process_knows_when_it_began():
-    code = "import time; time.sleep(0.3); from worker.timeline import Timeline; print(Timeline.of_process('imports'))"
+    code = (
+        "import time; time.sleep(0.3); from worker.loading.timeline import Timeline\n"
+        "print(Timeline.of_process('imports'))"
+    )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(told.rpartition(" ")[2]) >= 0.3
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from producer.disk_need import DiskNeed, disk_need
-from producer.pace import MeasuredPack, Pace
-from producer.plan import Known, Plan, hours, pack_groups, plan
-from producer.plan_text import plan_lines, size_text
-from producer.survey import RowKind, Survey
+from producer.submitting.disk_need import DiskNeed, disk_need
+from producer.submitting.pace import MeasuredPack, Pace
+from producer.submitting.plan import Known, Plan, hours, pack_groups, plan
+from producer.submitting.plan_text import plan_lines, size_text
+from producer.submitting.survey import RowKind, Survey
 from schemas.timing import Timing
 from schemas.windows import Window
 

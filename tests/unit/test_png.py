@@ -12,8 +12,8 @@ from PIL import Image
 
 from farm.watermark import Pixels, put_watermark
 from schemas.output import Output
-from worker.encoding import encoded
-from worker.png import png
+from worker.image_files.encoding import encoded
+from worker.image_files.png import png
 
 Picture = Callable[[int, int], Pixels]
 

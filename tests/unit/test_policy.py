@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from farm.retries import Failure, Verdict, verdict
-from producer.following import Rate
-from producer.progress import duration
-from producer.release import BatchShare, Turns, is_disputed, packs_wanted, start_before, work_of
+from producer.dispatching.release import BatchShare, Turns, is_disputed, packs_wanted, start_before, work_of
+from producer.questions.following import Rate
+from producer.questions.progress import duration
 from schemas.errors import DeviceLostError, DeviceMemoryError, InvalidImageError, RenderError, SpecError
 from schemas.spec import JobSpec
 from schemas.states import JobState

@@ -20,10 +20,10 @@ from farm import batches, ledger
 from farm.database import Database
 from farm.retries import Failure
 from nightshift import app
-from producer.following import FailedJob, Moment, Rate, Sight, failed_lately_statement, follow
-from producer.outlook import Outlook
-from producer.progress import show_progress, status_line
-from producer.queries import BatchSummary, batch_summary
+from producer.questions.following import FailedJob, Moment, Rate, Sight, failed_lately_statement, follow
+from producer.questions.outlook import Outlook
+from producer.questions.progress import show_progress, status_line
+from producer.questions.queries import BatchSummary, batch_summary
 from schemas.errors import DatabaseUnavailableError
 from schemas.settings import Settings
 from tests.integration.ledger_farm import LEASE_SECONDS, claimed_pack, new_ledger, new_worker, open_batch
@@ -195,7 +195,7 @@ def test_images_of_a_pack_that_come_at_once_are_not_as_fast_as_that_for_long() -
 
 def test_jobs_that_are_canceled_are_no_images(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farm.ledger.SWEEP_CHUNK", 2)
-    monkeypatch.setattr("producer.following._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("producer.questions.following._POLL_SECONDS", 0.01)
     batch_id = open_batch(database, 9)
     claimed_pack(database, batch_id, new_worker(database), size=1)
     moments = follow(database, [batch_id], SETTINGS)

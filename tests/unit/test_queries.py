@@ -7,7 +7,7 @@ import pytest
 
 from farm import batches
 from farm.database import Database
-from producer.queries import batch_summary, find_batch, waiting_pairs
+from producer.questions.queries import batch_summary, find_batch, waiting_pairs
 from schemas.errors import NotFoundError
 from schemas.states import PackState
 from schemas.tables import Pack

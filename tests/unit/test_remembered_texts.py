@@ -8,10 +8,10 @@ import torch
 
 from schemas.spec import JobSpec
 from tests.unit.lora_files import lora_of, write_peft
-from worker.conditioning import base_conditioning, refiner_conditioning
-from worker.denoising import denoise
-from worker.loras import set_adapters
-from worker.remembered_texts import EncodedText, RememberedTexts, TextKey
+from worker.loading.loras import set_adapters
+from worker.passes.conditioning import base_conditioning, refiner_conditioning
+from worker.passes.denoising import denoise
+from worker.passes.remembered_texts import EncodedText, RememberedTexts, TextKey
 
 LONG = "a red fox in the snow, with long whiskers and a bushy tail. it looks at the moon; the trees are dark. " * 5
 TEXTS = [

@@ -8,8 +8,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from producer.manifest import ReadOptions, Row, read_manifest
-from producer.manifest_source import ManifestSource
+from producer.manifests.manifest import ReadOptions, Row, read_manifest
+from producer.manifests.manifest_source import ManifestSource
 from schemas.errors import ManifestError, MissingManifestError, NightshiftError, StorageError
 from tests.unit.manifest_server import ManifestServer
 from tests.unit.test_parquet_manifests import parquet_of

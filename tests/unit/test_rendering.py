@@ -14,8 +14,8 @@ from schemas.pair import BUILT_IN_PAIRS
 from schemas.schedulers import SCHEDULERS
 from schemas.spec import JobSpec
 from tests.unit.schedulers import fresh_scheduler
-from worker.pipelines import load_pair
-from worker.rendering import denoise, render
+from worker.loading.pipelines import load_pair
+from worker.passes.rendering import denoise, render
 
 #: those of which diffusers' own handoff loses nothing
 EXACT_IN_DIFFUSERS = ["euler", "euler a", "ddim", "ddpm"]

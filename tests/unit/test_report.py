@@ -22,12 +22,12 @@ from farm import batches, ledger, packs
 from farm.database import Database
 from farm.retries import Failure
 from nightshift import app
-from producer.queries import batch_summary
-from producer.report import write_report
-from producer.report_figures import MAX_BARS, Figures, Throughput, figures
-from producer.report_page import page
-from producer.report_plot import plot
-from producer.report_samples import samples
+from producer.questions.queries import batch_summary
+from producer.reports.report import write_report
+from producer.reports.report_figures import MAX_BARS, Figures, Throughput, figures
+from producer.reports.report_page import page
+from producer.reports.report_plot import plot
+from producer.reports.report_samples import samples
 from schemas.errors import StorageError
 from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result

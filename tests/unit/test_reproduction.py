@@ -10,7 +10,7 @@ from nightshift import app
 from schemas.errors import InputError
 from schemas.output import Output
 from tests.unit.test_finishing import finished, path_of, picture
-from worker.encoding import decoded_file, encoded
+from worker.image_files.encoding import decoded_file, encoded
 from worker.reproduction import main, new_names
 
 OUTPUTS = [Output(format="png"), Output(format="webp"), Output(format="webp", quality=80), Output(format="jpeg")]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from farm import ledger
 from nightshift import app, loaded
-from producer.queries import batch_summaries
+from producer.questions.queries import batch_summaries
 from schemas.errors import InputError, NightshiftError
 from tests.integration.ledger_farm import ENVIRONMENT, claimed_pack, images_of, new_ledger, new_worker
 

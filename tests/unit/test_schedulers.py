@@ -13,7 +13,7 @@ from schemas.errors import SpecError
 from schemas.schedulers import OPTION_NAMES, SCHEDULER_OPTIONS, SCHEDULERS, a1111_sampler
 from schemas.spec import JobSpec
 from tests.unit.schedulers import fresh_scheduler
-from worker.synthetic import _SCHEDULER_CONFIG as SDXL_CONFIG
+from worker.synthetic_pairs.synthetic import _SCHEDULER_CONFIG as SDXL_CONFIG
 
 RENDERING = (Path(__file__).parents[2] / "docs" / "rendering.md").read_text()
 EVERY_OPTION = [

@@ -16,7 +16,7 @@ from farm.image_store import ImageStore
 from farm.inputs import InputStore
 from farm.redis_client import redis_client
 from farm.schema import upgrade
-from producer.doctor import examine
+from producer.upkeep.doctor import examine
 from schemas.errors import DatabaseUnavailableError, NightshiftError, SettingsError
 from schemas.safe_url import is_readable, safe_url, url_secrets
 from schemas.settings import Settings, load_settings

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from producer.caption import ELLIPSIS, Typeface, cut_line, drawable, wrapped
-from producer.sheet import MAX_PICTURES, SheetPicture, contact_sheet
+from producer.reports.caption import ELLIPSIS, Typeface, cut_line, drawable, wrapped
+from producer.reports.sheet import MAX_PICTURES, SheetPicture, contact_sheet
 from schemas.errors import StorageError
 
 FACE = Typeface(size=16, line_height=21)

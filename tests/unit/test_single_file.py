@@ -14,9 +14,9 @@ from schemas.pair import ModelPair, ModelSource
 from schemas.spec import JobSpec
 from tests.unit.original_layout import base_tensors, refiner_tensors, vae_tensors, write
 from worker.environment import environment
-from worker.pipelines import load_pair
-from worker.rendering import render
-from worker.synthetic import SYNTHETIC_SIZES, TextEncoderSize, build_synthetic_pair
+from worker.loading.pipelines import load_pair
+from worker.passes.rendering import render
+from worker.synthetic_pairs.synthetic import SYNTHETIC_SIZES, TextEncoderSize, build_synthetic_pair
 
 
 @pytest.fixture(scope="module")

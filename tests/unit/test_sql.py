@@ -23,8 +23,8 @@ KNOWN = {
     ("farm/schema.py", "f'SET LOCAL lock_timeout = {round(_LOCK_SECONDS * 1000)}'"),
     ("farm/sqlite_memory.py", "pragma"),
     ("farm/staging.py", "_insertion(num_rows)"),
-    ("producer/repeats.py", "f'PRAGMA cache_size = -{_CACHE_KIB}'"),
-    ("producer/verified_rows.py", "f'PRAGMA quick_check({_SHOWN})'"),
+    ("producer/expanding/repeats.py", "f'PRAGMA cache_size = -{_CACHE_KIB}'"),
+    ("producer/upkeep/verified_rows.py", "f'PRAGMA quick_check({_SHOWN})'"),
 }
 
 

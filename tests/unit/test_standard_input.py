@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from producer.manifest import ReadOptions, Row, read_manifest
-from producer.manifest_source import STDIN, ManifestSource
+from producer.manifests.manifest import ReadOptions, Row, read_manifest
+from producer.manifests.manifest_source import STDIN, ManifestSource
 from schemas.errors import ManifestError
 
 

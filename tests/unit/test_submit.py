@@ -8,9 +8,9 @@ import pytest
 
 from farm import batches
 from farm.database import Database
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest
-from producer.queries import batch_summaries, batch_summary
-from producer.submit import CHUNK, BatchRequest, submit
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest
+from producer.questions.queries import batch_summaries, batch_summary
+from producer.submitting.submit import CHUNK, BatchRequest, submit
 from schemas.errors import DatabaseUnavailableError, InputError, ManifestError
 from schemas.spec import JobSpec
 from schemas.written_spec import SpecKind

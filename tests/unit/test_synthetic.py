@@ -13,7 +13,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from schemas.errors import PairError
 from tests.fork_server import Request
-from worker.synthetic import (
+from worker.synthetic_pairs.synthetic import (
     SYNTHETIC_SIZES,
     SYNTHETIC_VERSION,
     base_unet,
@@ -21,7 +21,7 @@ from worker.synthetic import (
     refiner_unet,
     synthetic_pair_folder,
 )
-from worker.synthetic_tokenizer import synthetic_tokenizers
+from worker.synthetic_pairs.synthetic_tokenizer import synthetic_tokenizers
 
 REPOSITORY = Path(__file__).parents[2]
 SIDES = ("base", "refiner")

@@ -11,8 +11,8 @@ import pytest
 from schemas.errors import InputError
 from schemas.settings import Settings
 from tests.unit.test_compose import assert_is_a_command
-from worker.exit_codes import EXIT_OUT_OF_SERVICE
-from worker.supervisor import KILL_SECONDS
+from worker.host.exit_codes import EXIT_OUT_OF_SERVICE
+from worker.host.supervisor import KILL_SECONDS
 
 UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
 WITHOUT_WORKERS = {"nightshift-dispatcher", "nightshift-web"}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.choices import MOST, Choice, Literal
-from producer.given_wildcards import GivenWildcards
-from producer.templates import MAX_NESTING, Templates
-from producer.wildcards import Wildcards
+from producer.expanding.choices import MOST, Choice, Literal
+from producer.expanding.given_wildcards import GivenWildcards
+from producer.expanding.templates import MAX_NESTING, Templates
+from producer.expanding.wildcards import Wildcards
 from schemas.errors import InputError, TemplateError
 
 
@@ -79,7 +79,8 @@ def test_the_library_is_imported_by_the_first_template(folder: Path) -> None:
     import subprocess
 
     code = (
-        "import sys; from producer.templates import Templates; from producer.wildcards import Wildcards;"
+        "import sys; from producer.expanding.templates import Templates\n"
+        "from producer.expanding.wildcards import Wildcards\n"
         "Templates(Wildcards(None)).offer('a plain prompt'); sys.exit('dynamicprompts' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

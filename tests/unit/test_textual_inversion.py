@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from schemas.errors import PairError
 from schemas.pair import BUILT_IN_PAIRS, TextualInversion
 from schemas.spec import JobSpec
-from worker.embedding import num_chunks
 from worker.environment import environment
-from worker.pipelines import load_pair
-from worker.rendering import denoise, render
+from worker.loading.pipelines import load_pair
+from worker.passes.embedding import num_chunks
+from worker.passes.rendering import denoise, render
 
 TINY = BUILT_IN_PAIRS["tiny"]
 WIDTH = 32  # of both encoders of the tiny pair

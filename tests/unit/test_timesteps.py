@@ -34,7 +34,7 @@ def unset(name: str) -> Any:
     """diffusers' scheduler with SDXL's configuration. Some take seconds to make, for they begin with 1,000 steps."""
     import diffusers
 
-    from worker.synthetic import _SCHEDULER_CONFIG
+    from worker.synthetic_pairs.synthetic import _SCHEDULER_CONFIG
 
     options = {"lower_order_final": True} if name == "DPMSolverSinglestepScheduler" else {}
     return getattr(diffusers, name).from_config(dict(_SCHEDULER_CONFIG), **options)
@@ -42,7 +42,7 @@ def unset(name: str) -> Any:
 
 def rendered(name: str, options: dict[str, Option], num_steps: int) -> list[float]:
     """The timestep of each whole step, as the worker has it."""
-    from worker.noise_schedule import step_starts
+    from worker.passes.noise_schedule import step_starts
 
     scheduler = copy(unset(name))
     scheduler.register_to_config(**options)
@@ -96,7 +96,7 @@ def test_trailing_makes_a_step_more_of_some_numbers_of_steps() -> None:
 @pytest.mark.parametrize("name", SCHEDULER_OPTIONS)
 def test_the_steps_of_a_loaded_pairs_handoff_are_those_foretold(name: str, smallest: Any) -> None:
     from schemas.spec import JobSpec
-    from worker.noise_schedule import handoff_step, noise_schedule
+    from worker.passes.noise_schedule import handoff_step, noise_schedule
 
     given = [{}, *({option: True} for option in _SCHEDULES[:1] if option in SCHEDULER_OPTIONS[name])]
     for options in given:

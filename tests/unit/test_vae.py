@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from schemas.errors import PairError
 from schemas.pair import BUILT_IN_PAIRS, ModelPair, ModelSource
 from schemas.spec import JobSpec
-from worker.decoding import checked_pictures, decode, pictures
 from worker.environment import environment
-from worker.pipelines import load_pair
-from worker.rendering import render
+from worker.loading.pipelines import load_pair
+from worker.passes.decoding import checked_pictures, decode, pictures
+from worker.passes.rendering import render
 
 TINY = BUILT_IN_PAIRS["tiny"]
 
@@ -222,7 +222,7 @@ def test_a_vae_that_lacks_a_tensor_is_refused(tiny_folder, other_vae, tmp_path):
 
 
 def test_a_vae_with_statistics_scales_by_them_and_back_as_diffusers_does_it(tiny):
-    from worker.latent_scale import scaled, unscaled
+    from worker.passes.latent_scale import scaled, unscaled
 
     vae = copy.deepcopy(tiny.base.vae)
     vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[2.0, 2.0, 4.0, 4.0])

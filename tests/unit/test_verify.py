@@ -9,9 +9,9 @@ import pytest
 
 from farm.store_keys import is_folder_of_ours, store_key
 from farm.stored_files import StoredFile, check_has_files, read_at_most, stored_files
-from producer.finding import Finding
-from producer.orphans import Known, input_sha256s, standing
-from producer.recorded_jobs import LivePack, RecordedJob, job_findings, pack_finding
+from producer.upkeep.finding import Finding
+from producer.upkeep.orphans import Known, input_sha256s, standing
+from producer.upkeep.recorded_jobs import LivePack, RecordedJob, job_findings, pack_finding
 from schemas.digest import sha256_hex
 from schemas.errors import SettingsError, StorageError
 from schemas.spec import JobSpec

@@ -107,5 +107,5 @@ def test_the_bits_are_those_of_diffusers() -> None:
 
 
 def test_a_worker_finishes_images_without_the_stock_package() -> None:
-    code = "import sys, worker.finishing; sys.exit('imwatermark' in sys.modules)"
+    code = "import sys, worker.image_files.finishing; sys.exit('imwatermark' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from producer.queries import BatchSummary
+from producer.questions.queries import BatchSummary
 from producer.web.cursors import after_cursor, cursor
 from producer.web.happenings import Happenings
 from producer.web.image_stream import Span, media_type_of, wanted_span

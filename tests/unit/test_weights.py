@@ -10,13 +10,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from farm.safetensors_header import tensor_names
-from producer.lora_file import lora_flaw
+from producer.manifests.lora_file import lora_flaw
 from schemas.errors import InputFileError, PairError
 from schemas.pair import ModelPair, ModelSource, TextualInversion
 from tests.unit.liars import LIARS
 from tests.unit.lora_files import lora_of
-from worker.loras import set_adapters
-from worker.pipelines import load_pair
+from worker.loading.loras import set_adapters
+from worker.loading.pipelines import load_pair
 
 #: one of each kind, where loading takes seconds
 SOME = ["a pickle", "a pickle of torch", "a header of 2 GB", "deeply nested", "tensors that overlap", "a name twice"]

@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from worker.budget import FIRST_SECONDS, PassShape, StepBudget
-from worker.deafness import Deafness, Look
-from worker.device_health import Death, is_unfit
-from worker.devices import Device
-from worker.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST
-from worker.pass_limits import PassLimits
-from worker.seat import Seat
-from worker.stopping import Stopping
+from worker.device_process.budget import FIRST_SECONDS, PassShape, StepBudget
+from worker.device_process.deafness import Deafness, Look
+from worker.device_process.stopping import Stopping
+from worker.host.device_health import Death, is_unfit
+from worker.host.devices import Device
+from worker.host.exit_codes import EXIT_DEAF, EXIT_DEVICE_LOST
+from worker.host.seat import Seat
+from worker.passes.pass_limits import PassLimits
 
 SHAPE = PassShape(8, 1024, 1024)
 

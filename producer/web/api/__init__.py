@@ -1,0 +1,1 @@
+"""`/api/v1`: the same as the commands, over HTTP."""

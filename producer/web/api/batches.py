@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from farm import ledger
 from farm.submissions import batches_of
 from producer import changes
-from producer.batch_pages import batches_before
-from producer.outlook import outlook
-from producer.queries import batch_summary
+from producer.questions.batch_pages import batches_before
+from producer.questions.outlook import outlook
+from producer.questions.queries import batch_summary
 from producer.web.api.orders import WHOLE
 from producer.web.api.shapes import BatchPage, BatchShape
 from producer.web.callers import Caller, Farm, Known, Operator, Reader

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
-from producer.job_pages import job_of
+from producer.questions.job_pages import job_of
 from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
 from producer.web.callers import Farm, Reader

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
 from farm.recorded_images import recorded_job
-from producer.job_pages import job_of, jobs_after
-from producer.job_results import job_results
-from producer.queries import batch_summary
+from producer.questions.job_pages import job_of, jobs_after
+from producer.questions.job_results import job_results
+from producer.questions.queries import batch_summary
 from producer.web.api.batches import BatchId, Cursor, Limit
 from producer.web.api.shapes import JobPage, JobShape, ProvenanceShape
 from producer.web.callers import Farm, Reader

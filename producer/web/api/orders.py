@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from producer.expansion import MAX_COUNT
-from producer.submit_options import SubmitOptions
+from producer.expanding.expansion import MAX_COUNT
+from producer.submitting.submit_options import SubmitOptions
 from schemas.errors import InputError
 from schemas.fields import MAX_SEED
 from schemas.printable import shown

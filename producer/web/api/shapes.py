@@ -7,9 +7,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.recorded_images import Recorded
-from producer.job_results import JobResult
-from producer.outlook import GOES_ON, Outlook
-from producer.queries import BatchSummary
+from producer.questions.job_results import JobResult
+from producer.questions.outlook import GOES_ON, Outlook
+from producer.questions.queries import BatchSummary
 from producer.web.problems import Wrong
 from schemas.states import BatchState, JobState
 from schemas.token import Scope

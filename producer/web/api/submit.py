@@ -12,11 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
-from producer.batch_name import name_flaw
-from producer.manifest import BadRow, ReadOptions, Row, read_manifest, read_rows
-from producer.manifest_format import without_suffixes
-from producer.manifest_source import ManifestSource, place_name
-from producer.submit_options import SubmitOptions, batch_request, given_options, read_options
+from producer.manifests.manifest import BadRow, ReadOptions, Row, read_manifest, read_rows
+from producer.manifests.manifest_format import without_suffixes
+from producer.manifests.manifest_source import ManifestSource, place_name
+from producer.submitting.batch_name import name_flaw
+from producer.submitting.submit_options import SubmitOptions, batch_request, given_options, read_options
 from producer.web.api.orders import RowsOrder, Treatment, UploadOrder
 from producer.web.api.shapes import AcceptedShape
 from producer.web.body import Upload, body_in_memory, uploaded

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query
 
 from farm.workers import live_workers
-from producer.batch_pages import batches_before
-from producer.outlook import outlook
-from producer.queries import BatchSummary, batch_summary, waiting_pairs
+from producer.questions.batch_pages import batches_before
+from producer.questions.outlook import outlook
+from producer.questions.queries import BatchSummary, batch_summary, waiting_pairs
 from producer.web.api import batches as api
 from producer.web.api.batches import BatchId, cancelable
 from producer.web.api.shapes import BatchShape

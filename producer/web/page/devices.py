@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from farm import draining
-from producer.device_figures import device_figures
+from producer.questions.device_figures import device_figures
 from producer.web.callers import Farm, Operator, Reader
 from producer.web.farm import WebFarm
 from producer.web.page.batches import unserved

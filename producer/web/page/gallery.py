@@ -6,12 +6,12 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
 
-from producer.batch_throughput import throughput
-from producer.job_pages import JobPage
-from producer.job_search import Wanted, found_jobs
-from producer.outlook import outlook
-from producer.queries import batch_summary
-from producer.report_figures import reasons
+from producer.questions.batch_throughput import throughput
+from producer.questions.job_pages import JobPage
+from producer.questions.job_search import Wanted, found_jobs
+from producer.questions.outlook import outlook
+from producer.questions.queries import batch_summary
+from producer.reports.report_figures import reasons
 from producer.web.api.batches import BatchId, cancelable
 from producer.web.api.shapes import BatchShape
 from producer.web.callers import Caller, Farm, Reader

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
-from producer.job_pages import job_of
-from producer.job_results import JobResult
-from producer.like_jobs import flat_fields, like_jobs
+from producer.questions.job_pages import job_of
+from producer.questions.job_results import JobResult
+from producer.questions.like_jobs import flat_fields, like_jobs
 from producer.web.api.batches import BatchId
 from producer.web.callers import Farm, Reader
 from producer.web.page.templating import page

@@ -9,11 +9,11 @@ from fastapi.responses import Response
 
 from farm.recorded_images import recorded_job
 from farm.thumbnails import thumbnail
-from producer.job_pages import job_of
-from producer.job_results import JobResult
-from producer.like_jobs import flat_fields, like_jobs, varied_fields
-from producer.outlook import outlook
-from producer.queries import batch_summary
+from producer.questions.job_pages import job_of
+from producer.questions.job_results import JobResult
+from producer.questions.like_jobs import flat_fields, like_jobs, varied_fields
+from producer.questions.outlook import outlook
+from producer.questions.queries import batch_summary
 from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
 from producer.web.callers import Farm, Reader

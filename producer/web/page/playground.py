@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, BackgroundTasks, Query
 
-from producer.manifest import read_rows
-from producer.markup import cut
-from producer.submit_options import SubmitOptions, batch_request, read_options
+from producer.manifests.manifest import read_rows
+from producer.reports.markup import cut
+from producer.submitting.submit_options import SubmitOptions, batch_request, read_options
 from producer.web.callers import Caller, Farm, Reader, Submitter
 from producer.web.farm import WebFarm
 from producer.web.intake import Asked, Intake, begin

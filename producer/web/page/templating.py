@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from producer.markup import as_html, cut
+from producer.reports.markup import as_html, cut
 from producer.web.callers import LOCAL, Caller
 
 _FOLDER: Final = Path(__file__).parent.parent / "templates"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from producer.report_figures import Throughput
+from producer.reports.report_figures import Throughput
 
 WIDTH: Final = 720
 HEIGHT: Final = 170

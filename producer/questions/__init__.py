@@ -1,0 +1,1 @@
+"""Questions to the ledger, and how progress is followed and shown. Nothing in here changes a row."""

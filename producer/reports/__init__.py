@@ -1,0 +1,1 @@
+"""What is made of finished images for people: galleries, contact sheets, grids, reports."""

@@ -1,0 +1,1 @@
+"""From rows to a batch in the ledger, and what that would come to beforehand."""

@@ -1,0 +1,1 @@
+"""What keeps a farm sound: the doctor, `nightshift verify` and `nightshift gc`."""

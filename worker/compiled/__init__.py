@@ -1,0 +1,1 @@
+"""Compiled code and recorded graphs for the shapes that a device renders."""

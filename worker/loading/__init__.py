@@ -1,0 +1,1 @@
+"""A pair from its files onto a device: weights, LoRAs, learned tokens, device options, offloading."""

@@ -1,0 +1,1 @@
+"""Pairs with random weights, where no real ones are."""
