@@ -27,7 +27,7 @@ def run_bare_loop(options: argparse.Namespace) -> None:
     """Says that it is loaded, begins when it is told a line, and ends when nothing more comes: with one line of JSON,
     of each pack when it began and how many images it has, and of each image the sha256 of what Nightshift stores.
 
-    On a thread, as a worker does: what the main thread frees goes back to Linux each time, and costs it a tenth more.
+    It renders on a thread, as a worker does.
     """
     settings = load_settings()
     device = "cuda" if torch.cuda.is_available() else "cpu"
