@@ -112,14 +112,15 @@ def of_web() -> CollectorRegistry:
 @pytest.fixture
 def everything(database: Database, redis_url: str, counting: Path) -> Told:
     """What a dispatcher, a host and the web page tell."""
-    settings = Settings(home=counting, pack_size=1, queued_packs_per_worker=1)  # so that some wait
+    some_wait = {"pack_size": 1, "queued_packs_per_worker": 1}
+    settings = Settings(home=counting, broker_url=redis_url, **some_wait)
     of_dispatcher = CollectorRegistry()
     open_batch(database, 3)
     open_batch(database, 3, pair="sdxl")
     register_worker(database, WorkerIdentity("w", "gpu7", 1, "cuda:3", "tiny"))
     note_fingerprint(database, "w", "f" * 64)
     with closing(Broker(redis_url)) as broker, closing(Dispatcher(database, broker, settings)) as dispatcher:
-        of_dispatcher.register(FarmCollector(database, broker, settings))
+        of_dispatcher.register(FarmCollector(database, settings))
         DispatcherMetrics(of_dispatcher).note(dispatcher.tick(), 0.25)
         found = told(of_dispatcher)
     note_everything(new_metrics(counting))

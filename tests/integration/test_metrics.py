@@ -38,15 +38,15 @@ def scraped(port: int) -> Samples:
 
 
 def test_the_farm_is_told_of_by_state_priority_and_pair(
-    on_sqlite: Database, broker: Broker, clock: TestClock, tmp_path: Path
+    on_sqlite: Database, broker: Broker, redis_url: str, clock: TestClock, tmp_path: Path
 ) -> None:
-    settings = Settings(home=tmp_path, pack_size=2, queued_packs_per_worker=2)
+    settings = Settings(home=tmp_path, broker_url=redis_url, pack_size=2, queued_packs_per_worker=2)
     open_batch(on_sqlite, 7, priority=8)
     open_batch(on_sqlite, 3, priority=2, pair="sdxl")
     clock.advance(90)
     note_fingerprint(on_sqlite, new_worker(on_sqlite), "a" * 64)
     registry = CollectorRegistry()
-    registry.register(FarmCollector(on_sqlite, broker, settings))
+    registry.register(FarmCollector(on_sqlite, settings))
     with closing(Dispatcher(on_sqlite, broker, settings)) as dispatcher:
         DispatcherMetrics(registry).note(dispatcher.tick(), 0.25)
     with served(registry, "127.0.0.1", 0) as port:
@@ -67,11 +67,11 @@ def test_the_farm_is_told_of_by_state_priority_and_pair(
 
 
 def test_scrapers_cost_the_ledger_one_look_in_five_seconds(
-    on_sqlite: Database, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_sqlite: Database, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
-    collector = FarmCollector(on_sqlite, broker, Settings(home=tmp_path))
+    collector = FarmCollector(on_sqlite, Settings(home=tmp_path, broker_url=redis_url))
 
     def num_pending() -> float:
         families = {family.name: family for family in collector.collect()}
@@ -86,21 +86,30 @@ def test_scrapers_cost_the_ledger_one_look_in_five_seconds(
     assert num_pending() == 4
 
 
-def test_a_redis_or_ledger_that_is_down_is_told_of_and_the_rest_too(on_sqlite: Database, tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    with closing(Broker("redis://127.0.0.1:1/0")) as nowhere:
-        told = {family.name for family in FarmCollector(on_sqlite, nowhere, settings).collect()}
-        assert {"nightshift_jobs", "nightshift_redis_up"} <= told
-        with closing(Database("postgresql://127.0.0.1:1/none")) as gone:
-            (family,) = FarmCollector(gone, nowhere, settings).collect()
-            assert (family.name, family.samples[0].value) == ("nightshift_ledger_up", 0)
+def test_a_redis_or_ledger_that_is_down_is_told_of_and_the_rest_too(
+    on_sqlite: Database, redis_url: str, tmp_path: Path
+) -> None:
+    def told(database: Database, url: str) -> dict[str, float]:
+        families = FarmCollector(database, Settings(home=tmp_path, broker_url=url)).collect()
+        return {
+            family.name.removeprefix("nightshift_"): sum(one.value for one in family.samples) for family in families
+        }
+
+    nowhere = "redis://127.0.0.1:1/0"
+    with closing(Database("postgresql://127.0.0.1:1/none")) as gone:
+        assert told(gone, redis_url) == {"ledger_up": 0, "redis_up": 1, "queue_messages": 0}
+        assert told(gone, nowhere) == {"ledger_up": 0, "redis_up": 0}
+    open_batch(on_sqlite, 2)
+    up, down = told(on_sqlite, redis_url), told(on_sqlite, nowhere)  # of a farm where nothing is queued, and none lives
+    assert (up["ledger_up"], up["redis_up"], up["jobs"]) == (1, 1, 2)
+    assert (down["ledger_up"], down["redis_up"], down["jobs"]) == (1, 0, 2)
 
 
-def test_a_port_that_is_taken_is_named(on_sqlite: Database, broker: Broker, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(on_sqlite: Database, tmp_path: Path) -> None:
     with served(CollectorRegistry(), "127.0.0.1", 0) as port:
         settings = Settings(home=tmp_path, metrics_port=port)
         with (
             pytest.raises(SettingsError, match=f"cannot serve metrics at 127.0.0.1:{port}: Address already in use"),
-            told_metrics(on_sqlite, broker, settings),
+            told_metrics(on_sqlite, settings),
         ):
             pass
