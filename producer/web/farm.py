@@ -13,6 +13,7 @@ from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics
 from producer.web.origins import Hosts
 from producer.web.pulse import Pulse
 from producer.web.rates import Rates
+from producer.web.seen_tokens import SeenTokens
 from producer.web.shared_answers import SharedAnswers
 from schemas.settings import Settings
 
@@ -34,6 +35,7 @@ class WebFarm:
     database: Database
     hosts: Hosts
     rates: Rates
+    seen_tokens: SeenTokens
     pulse: Pulse
     shared: SharedAnswers
     submitting: BoundedSemaphore
@@ -55,10 +57,10 @@ class WebFarm:
         except BaseException:
             database.close()
             raise
-        rates = Rates(settings.web_requests_per_minute, time.monotonic)
+        rates, seen = Rates(settings.web_requests_per_minute, time.monotonic), SeenTokens()
         pulse, shared = Pulse(database, settings), SharedAnswers(time.monotonic)
         submitting, uploading = BoundedSemaphore(_SUBMITTING), BoundedSemaphore(_UPLOADING)
-        return cls(settings, database, hosts, rates, pulse, shared, submitting, uploading, metrics)
+        return cls(settings, database, hosts, rates, seen, pulse, shared, submitting, uploading, metrics)
 
     def close(self) -> None:
         """Ends every stream of events."""
