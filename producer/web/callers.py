@@ -50,11 +50,10 @@ def shown_token(request: Request) -> str | None:
 
 def caller_of(request: Request, farm: Annotated[WebFarm, Depends(farm_of)]) -> Caller:
     """Raises RequestError: 401 without a valid token where one is needed, 429 for who asks too often."""
-    peer, token = peer_of(request), shown_token(request)
-    if token is None and not farm.settings.web_require_token and is_from_this_machine(peer, request.headers):
-        return LOCAL
-    found = None if token is None else _holder(farm, f"address {peer}", token_sha256(token))
-    check_rate(farm, f"token {found.token_id}" if found else f"address {peer}")
+    found = _known(request, farm, peer_of(request))
+    if found is LOCAL:
+        return found
+    check_rate(farm, f"token {found.token_id}" if found else f"address {peer_of(request)}")
     if found is None:
         raise RequestError(401, "token", "this needs a valid token: Authorization: Bearer nst_…")
     return found
@@ -71,8 +70,17 @@ def peer_of(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
+def _known(request: Request, farm: WebFarm, peer: str | None) -> Caller | None:
+    token = shown_token(request)
+    if token is not None:
+        return _holder(farm, f"address {peer}", token_sha256(token))
+    needs_none = not farm.settings.web_require_token and is_from_this_machine(peer, request.headers)
+    return LOCAL if needs_none else None
+
+
 def _holder(farm: WebFarm, address: str, sha256: str) -> Caller | None:
-    """Of the token with this hash. Whoever guesses on after too many wrong ones costs the ledger no question."""
+    """Of the token with this hash. Where an address has sent too many wrong ones, no other costs the ledger a question;
+    those that were right before still do, for they may be revoked. Raises RequestError."""
     if sha256 not in farm.seen_tokens:
         check_rate(farm, address, is_counted=False)
     record = token_of(farm.database, sha256)

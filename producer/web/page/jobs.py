@@ -18,6 +18,7 @@ from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
 from producer.web.callers import Farm, Reader
 from producer.web.farm import WebFarm
+from producer.web.image_stream import media_type_of, whole_image
 from producer.web.page.batches import unserved
 from producer.web.page.templating import page
 from schemas.errors import NotFoundError, RequestError
@@ -53,7 +54,8 @@ def show_thumbnail(farm: Farm, _caller: Reader, batch_id: BatchId, number: Numbe
     job = job_of(farm.database, batch_id, number)
     if job.uri is None or job.sha256 is None:
         raise NotFoundError(f"job {job.name} is {job.state} and has no image")
-    content = thumbnail(farm.settings.images_url, job.uri, job.sha256)
+    media_type_of(job.uri, job.sha256)
+    content = thumbnail(farm.settings.images_url, job.sha256, lambda: whole_image(job))
     return Response(content, media_type="image/webp", headers={"Cache-Control": _CACHE})
 
 
