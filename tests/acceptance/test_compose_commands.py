@@ -24,6 +24,8 @@ METRICS_PORTS = ("NIGHTSHIFT_METRICS_PORT", "NIGHTSHIFT_WORKER_METRICS_PORT", "N
 #: not of the Compose file
 HEALTH_PORT = "NIGHTSHIFT_HEALTH_PORT"
 SERVERS = ("NIGHTSHIFT_DATABASE_URL", "NIGHTSHIFT_BROKER_URL", "NIGHTSHIFT_IMAGES_URL")
+#: where the home is
+VOLUME = "/home/nightshift/.nightshift"
 #: by a dispatcher, a worker and the page, in this order
 TOLD = ("nightshift_ledger_up 1.0", 'nightshift_worker_processes{device="cpu",pair="tiny",state="ready"} 1.0',
         'nightshift_web_requests_total{method="GET",route="/api/v1/health",status="200"}')  # fmt: skip
@@ -34,6 +36,8 @@ KEPT_CONNECTIONS = 5
 def environment(farm: Farm, name: str) -> dict[str, str]:
     """Of the service, where its servers and volumes are the test's."""
     given = {key: value for key, value in SERVICES[name]["environment"].items() if key not in SERVERS}
+    folders = {"TMPDIR": str(farm.home)} if given.pop("TMPDIR", None) == VOLUME else {}
+    assert bool(folders) == (name != "worker")
     assert given == {
         "NIGHTSHIFT_PAIR": "${NIGHTSHIFT_PAIR:-sdxl}",
         "NIGHTSHIFT_METRICS_HOST": "0.0.0.0",
@@ -41,6 +45,7 @@ def environment(farm: Farm, name: str) -> dict[str, str]:
     }
     return {
         **given,
+        **folders,
         "NIGHTSHIFT_PAIR": "tiny",
         "NIGHTSHIFT_IMAGES_URL": (farm.home / "images").as_uri(),
         **{name: str(free_port(name)) for name in (*METRICS_PORTS, HEALTH_PORT)},
