@@ -1,10 +1,12 @@
-"""Every command of docker-compose.yml, outside a container, with the same environment but for where the servers are."""
+"""Every command of ours in docker-compose.yml, outside a container, with the same environment but for where the servers
+are. Those of the servers: ``tests/integration/test_compose_servers.py``."""
 
 import json
 import re
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from functools import cache
@@ -90,8 +92,7 @@ def test_the_services_start_are_well_render_and_stop_gently(
         assert "BAD  ledger" not in done.stdout, done.stdout
         assert "BAD  worker" not in done.stdout, done.stdout
     port = _port_of_web(postgres_farm)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/health", timeout=30) as answer:
-        assert json.load(answer) == {"status": "ok"}
+    assert _web_is_well(port)
     postgres_farm.answer("submit", "--again", manifest, *SMALL)
     assert postgres_farm.run("watch").returncode == 0
     for name, metric in zip(METRICS_PORTS, TOLD, strict=True):
@@ -104,6 +105,7 @@ def test_the_services_start_are_well_render_and_stop_gently(
     for name, process in services.items():
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (name, postgres_farm.log(name))
+    assert not _web_is_well(port)
 
 
 def _num_connections(farm: Farm) -> int:
@@ -111,6 +113,13 @@ def _num_connections(farm: Farm) -> int:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nightshift'"
     )
     return int(farm.rows(text(asked))[0][0])  # type: ignore[arg-type]
+
+
+def _web_is_well(port: int) -> bool:
+    """What the health check of the service says, of a page at this port."""
+    kind, program, option, script = SERVICES["web"]["healthcheck"]["test"]
+    assert (kind, program, option, script.count(":8470/")) == ("CMD", "python", "-c", 1)
+    return subprocess.run([sys.executable, option, script.replace(":8470/", f":{port}/")]).returncode == 0
 
 
 def _port_of_web(farm: Farm) -> int:
