@@ -53,7 +53,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Redis]:
-    """By the command of the service, until it says that it is well."""
+    """By the command of the service, from when it is well until it is killed."""
     program, *options = shlex.split(given(SERVICES["redis"]["command"]))
     assert program == redis_executable().name
     socket = folder / "redis.sock"
@@ -62,7 +62,7 @@ def running(folder: Path) -> Iterator[Redis]:
     server.start(lambda: redis_is_well(folder))
     with closing(Redis(unix_socket_path=str(socket), password=PASSWORD)) as client:
         yield client
-    server.stop()
+    server.kill()
 
 
 def redis_is_well(folder: Path, password: str = PASSWORD) -> bool:
@@ -70,7 +70,7 @@ def redis_is_well(folder: Path, password: str = PASSWORD) -> bool:
     return is_well("redis", place, redis_executable().parent, password)
 
 
-def test_redis_is_well_keeps_its_queues_when_it_starts_again_and_drops_none_silently(folder: Path) -> None:
+def test_redis_is_well_keeps_its_queues_when_it_is_killed_and_drops_none_silently(folder: Path) -> None:
     assert not redis_is_well(folder)
     with running(folder) as client:
         assert not redis_is_well(folder, "another")
