@@ -51,7 +51,7 @@ class FarmCollector(Collector):
 
     def _of_ledger_and_redis(self) -> Iterator[Metric]:
         try:
-            figures = farm_figures(self._database, self._settings.lease_seconds)
+            figures = farm_figures(self._database, self._settings.lease_seconds, self._settings.window)
             pinned = pinned_weights(self._database, self._settings.lease_seconds)
             unserved = waiting_pairs(self._database) - {pair for pair, _ in figures.workers}
         except UnavailableError:

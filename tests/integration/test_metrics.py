@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from farm import batches, ledger
 from farm.broker import Broker
 from farm.database import Database
 from farm.metrics_server import served
@@ -16,9 +17,11 @@ from producer.dispatching import metrics
 from producer.dispatching.dispatcher import Dispatcher
 from producer.dispatching.metrics import DispatcherMetrics, FarmCollector
 from producer.dispatching.told_metrics import told_metrics
+from producer.questions.farm_figures import farm_figures
 from schemas.errors import SettingsError
 from schemas.settings import Settings
-from tests.integration.ledger_farm import TestClock, new_worker, open_batch
+from schemas.timing import Timing
+from tests.integration.ledger_farm import TestClock, new_worker, open_batch, staged
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -64,6 +67,26 @@ def test_the_farm_is_told_of_by_state_priority_and_pair(
     assert told["packs_released_total", ()] == 4
     assert told["tick_seconds_sum", ()] == 0.25
     assert told["ledger_up", ()] == told["redis_up", ()] == 1
+
+
+def test_a_batch_is_as_old_as_the_hours_in_which_it_could_run(on_sqlite: Database, clock: TestClock) -> None:
+    def windowed(window: str | None, priority: int) -> None:
+        batch_id = batches.create_batch(on_sqlite, "cats", "tiny", priority, Timing(window))
+        ledger.stage_jobs(on_sqlite, batch_id, [staged(1)])
+        batches.open_batch(on_sqlite, batch_id)
+
+    def hours(farm_window: str = "") -> dict[int, float]:
+        oldest = farm_figures(on_sqlite, 60.0, farm_window).oldest_pending_seconds
+        return {priority: seconds / 3600 for priority, seconds in oldest.items()}
+
+    windowed("23:00-06:00 UTC", 8)  # it is 22:00
+    windowed("21:00-00:00 UTC", 8)
+    windowed("08:00-09:00 UTC", 5)
+    windowed(None, 2)
+    clock.advance(12 * 3600)
+    windowed("08:00-11:00 UTC", 5)
+    assert hours() == {8: 7, 5: 1, 2: 12}
+    assert hours("20:00-04:00 UTC") == {8: 5, 5: 0, 2: 6}
 
 
 def test_scrapers_cost_the_ledger_one_look_in_five_seconds(
