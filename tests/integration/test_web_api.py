@@ -88,6 +88,12 @@ def test_a_batch_that_comes_between_two_pages_moves_no_page(client: TestClient, 
     assert [batch["id"] for batch in first["items"] + second["items"]] == made[::-1]
 
 
+def test_batches_are_listed_from_one_number_to_another(client: TestClient, database: Database) -> None:
+    made = [open_batch(database, 1) for _ in range(4)]
+    found = list(pages(client, "/api/v1/batches", limit=1, **{"from": made[1], "to": made[2]}))
+    assert [[batch["id"] for batch in page] for page in found] == [[made[2]], [made[1]]]
+
+
 def test_batches_are_listed_by_state(client: TestClient, database: Database) -> None:
     paused = open_batch(database, 1)
     client.post(f"/api/v1/batches/{paused}/pause")

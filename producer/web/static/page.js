@@ -59,31 +59,62 @@ function showNews(batch) {
   news.hidden = false;
 }
 
+const TRIES = 5;
+
+function after(seconds) {
+  return new Promise((then) => setTimeout(then, seconds * 1000));
+}
+
+// What is refused for now alone is asked for again when the server says.
+async function answered(path, accept = "application/json") {
+  for (let left = TRIES; ; left--) {
+    const answer = await fetch(path, { headers: { Accept: accept } });
+    if (answer.ok && !answer.redirected) return answer;
+    const seconds = Number(answer.headers.get("Retry-After"));
+    if (!left || !seconds || ![429, 503].includes(answer.status)) throw new Error(`${path}: ${answer.status}`);
+    await after(seconds);
+  }
+}
+
 async function part(path) {
-  const answer = await fetch(path, { headers: { Accept: "text/html" } });
-  if (!answer.ok || answer.redirected) throw new Error(`${path}: ${answer.status}`);
+  const answer = await answered(path, "text/html");
   const holder = document.createElement("template");
   holder.innerHTML = await answer.text(); // made by our own templates, which escape
   localTimes(holder.content);
   return holder.content;
 }
 
-const asked = new Set();
+function cards() {
+  return [...document.querySelectorAll("[data-batch]")];
+}
 
-async function addCard(id) {
+function numberOf(card) {
+  return Number(card.dataset.batch);
+}
+
+const coming = new Map(); // the number of a batch whose card is asked for → what was heard of it last
+
+async function addCard(batch) {
   const list = document.querySelector("[data-takes-new]");
-  const newest = Math.max(0, ...[...list.querySelectorAll("[data-batch]")].map((card) => Number(card.dataset.batch)));
-  if (asked.has(id) || id <= newest) return;
-  asked.add(id);
-  const card = await part(`/batches/${id}/card`);
-  list.querySelector(".empty")?.remove();
-  list.prepend(card);
+  if (coming.has(batch.id)) { coming.set(batch.id, batch); return; }
+  const shown = cards();
+  if (shown.length && batch.id < Math.min(...shown.map(numberOf))) return; // it stands on a page of older ones
+  coming.set(batch.id, batch);
+  try {
+    const content = await part(`/batches/${batch.id}/card`);
+    const card = content.querySelector("[data-batch]");
+    list.querySelector(".empty")?.remove();
+    list.insertBefore(card, cards().find((other) => numberOf(other) < batch.id) ?? null);
+    if (coming.get(batch.id) !== batch) showBatch(card, coming.get(batch.id));
+  } finally {
+    coming.delete(batch.id);
+  }
 }
 
 function hear(batch) {
-  const cards = document.querySelectorAll(`[data-batch="${batch.id}"]`);
-  for (const card of cards) showBatch(card, batch);
-  if (!cards.length && document.querySelector("[data-takes-new]")) addCard(batch.id).catch(() => asked.delete(batch.id));
+  const ours = document.querySelectorAll(`[data-batch="${batch.id}"]`);
+  for (const card of ours) showBatch(card, batch);
+  if (!ours.length && document.querySelector("[data-takes-new]")) addCard(batch).catch(() => {});
   const awaiting = document.querySelector(`[data-awaits="${batch.id}"]`);
   if (awaiting) lookAfter(awaiting, batch.ended);
 }
@@ -100,7 +131,7 @@ function lookAfter(awaiting, ended) {
 async function askAfter(job) {
   looking = null;
   lookedAfter = Date.now();
-  const { state } = await (await fetch(job)).json();
+  const { state } = await (await answered(job)).json();
   if (["done", "failed", "canceled"].includes(state)) location.reload();
 }
 
@@ -121,37 +152,105 @@ async function refresh() {
   }
 }
 
+// More than that are not fetched one by one.
+const MANY_NEW = 30;
+
+// Of the batches that are shown only those that have ended: of the others the stream tells.
+async function askAfterCards() {
+  const shown = cards();
+  const takesNew = document.querySelector("[data-takes-new]") !== null;
+  if (!shown.length && !takesNew) return;
+  const numbers = shown.map(numberOf);
+  const query = new URLSearchParams({ limit: 1000, from: shown.length ? Math.min(...numbers) : 1 });
+  if (!takesNew) query.set("to", Math.max(...numbers));
+  const { items, next } = await (await answered(`/api/v1/batches?${query}`)).json();
+  if (takesNew && items.filter(({ id }) => !numbers.includes(id)).length > MANY_NEW) { location.reload(); return; }
+  for (const batch of items) if (batch.ended) hear(batch);
+  const there = new Set(items.map(({ id }) => id));
+  const lowest = next === null ? 0 : items.at(-1).id;
+  for (const card of shown) if (numberOf(card) >= lowest && !there.has(numberOf(card))) card.remove();
+}
+
+// Who begins to listen is told what goes on, and not what came to its end before: that is asked for, once.
+function catchUp() {
+  const awaiting = document.querySelector("[data-awaits]");
+  if (awaiting) askAfter(awaiting.dataset.job).catch(() => {});
+  askAfterCards().catch(() => {});
+  refresh().catch(() => {});
+}
+
+const WANTS = "[data-batch], [data-takes-new], [data-awaits], [data-refreshed]";
+let source = null;
+
+// A page that nobody sees does not listen: a browser opens six connections to a server, for all its tabs together.
 function listen() {
-  const wants = "[data-batch], [data-takes-new], [data-awaits], [data-refreshed]";
-  if (!document.querySelector(wants)) return;
-  const source = new EventSource("/api/v1/events");
+  if (source || document.hidden || !document.querySelector(WANTS)) return;
+  const opened = source = new EventSource("/api/v1/events");
   // A browser gives up for good where the answer is an error: the server starts anew, or has no ledger just now.
-  source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(listen, 10000); };
-  const on = (event, then) => source.addEventListener(event, (message) => then(JSON.parse(message.data)));
+  opened.onerror = () => {
+    if (opened !== source || opened.readyState !== EventSource.CLOSED) return;
+    source = null;
+    setTimeout(listen, 10000);
+  };
+  const on = (event, then) => opened.addEventListener(event, (message) => then(JSON.parse(message.data)));
   on("batch", (batch) => { hear(batch); refresh().catch(() => {}); });
   on("removed", ({ id }) => document.querySelectorAll(`[data-batch="${id}"]`).forEach((card) => card.remove()));
   on("worker", () => refresh().catch(() => {}));
   on("left", () => refresh().catch(() => {}));
   for (const server of ["ledger", "redis"]) on(server, ({ answers }) => { document.getElementById(server).hidden = answers; });
+  on("ledger", ({ answers }) => { if (answers) catchUp(); }); // it is told first, and whatever happens from then on
+}
+
+function deafWhileHidden() {
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) { listen(); return; }
+    source?.close();
+    source = null;
+  });
 }
 
 function gallery() {
   const holder = document.getElementById("gallery");
   if (!holder) return;
+  const asked = new WeakSet();
   const watch = new IntersectionObserver((seen) => {
-    for (const entry of seen) if (entry.isIntersecting) more(entry.target);
+    for (const entry of seen) if (entry.isIntersecting) more(entry.target).catch(() => {}); // the link stays
   }, { rootMargin: "600px" });
   async function more(link) {
+    if (asked.has(link)) return;
+    asked.add(link);
     watch.unobserve(link);
-    const found = await part(link.dataset.more).catch(() => null);
-    if (!found) return; // the link stays: it leads there, too
+    const found = await part(link.dataset.more).finally(() => asked.delete(link));
+    const next = found.querySelector("[data-more]");
+    const goesOn = found.querySelector(".tile") !== null;
+    const hadFocus = link === document.activeElement;
     link.closest("p").replaceWith(found);
-    look();
+    if (hadFocus) next?.focus();
+    if (goesOn) follow(next);
   }
-  function look() {
-    for (const link of holder.querySelectorAll("[data-more]")) watch.observe(link);
+  // By itself only behind a part that had something: where nothing is found, the next may be one of hundreds.
+  function follow(link) {
+    if (link) watch.observe(link);
   }
-  look();
+  holder.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-more]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    more(link).catch(() => location.assign(link.href));
+  });
+  if (holder.querySelector(".tile")) follow(holder.querySelector("[data-more]"));
+}
+
+// A picture that did not come is asked for again: the server was away, or had too much to do.
+function pictures() {
+  const tried = new WeakMap();
+  const again = (image) => {
+    const num = tried.get(image) ?? 0;
+    tried.set(image, num + 1);
+    if (num < 3) setTimeout(() => { image.src = image.src; }, 2000 * 2 ** num);
+  };
+  document.addEventListener("error", ({ target }) => { if (target instanceof HTMLImageElement) again(target); }, true);
+  for (const image of document.images) if (image.complete && !image.naturalWidth) again(image);
 }
 
 function slider() {
@@ -180,8 +279,10 @@ function copying() {
 }
 
 localTimes(document);
+deafWhileHidden();
 listen();
 gallery();
+pictures();
 slider();
 copying();
 for (const section of document.querySelectorAll("[data-part]")) {
