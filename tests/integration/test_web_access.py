@@ -118,11 +118,21 @@ def test_a_token_that_asks_too_often_waits_and_others_do_not(rationed: FarmWithP
         assert {client.get("/api/v1/caller").status_code for _ in range(5)} == {200}
 
 
-@pytest.mark.parametrize("path", ["/batches/1/jobs/1/thumbnail", "/api/v1/batches/1/jobs/1/image"])
-def test_pictures_are_counted_apart_and_bounded_too(rationed: FarmWithPage, path: str) -> None:
-    """A part of a gallery has sixty, and fifty who look at one may have one token."""
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/batches/1/jobs/1/thumbnail", 404),
+        ("/api/v1/batches/1/jobs/1/image", 404),
+        ("/batches/1/card", 404),
+        ("/devices/table", 200),
+    ],
+)
+def test_what_an_open_page_asks_for_is_counted_apart_and_bounded_too(
+    rationed: FarmWithPage, path: str, status: int
+) -> None:
+    """A part of a gallery has sixty pictures, and fifty who look at one may have one token."""
     with rationed.client(rationed.token(Scope.READ)) as client:
-        assert [client.get(path).status_code for _ in range(5)] == [404, 404, 404, 404, 429]
+        assert [client.get(path).status_code for _ in range(5)] == [*[status] * 4, 429]
         assert 1 <= int(client.get(path).headers["retry-after"]) <= 15
         assert client.get("/api/v1/caller").status_code == 200
     with rationed.client(rationed.token(Scope.SUBMIT)) as client:
