@@ -1,4 +1,4 @@
-"""How many images a batch gave in each stretch of time: by its jobs' results, of a large one by every so many-th of them.
+"""How many images a batch gave in each stretch of time: by its jobs' results, of a large one by one job in so many.
 
 Nothing here changes a row. A batch is asked for whenever somebody opens its page, so no more rows are read of a million
 jobs than of some thousands.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import CTE, BigInteger, Integer, cast, extract, func, literal, select
+from sqlalchemy import CTE, BigInteger, cast, extract, func, literal, select
 
 from farm.database import Transaction, question
 from producer.reports.report_figures import Throughput, stretch_seconds
@@ -59,7 +59,8 @@ def _look(tx: Transaction, batch_id: int, last: int) -> _Look:
 
 def _every(step: int, last: int) -> CTE:
     """The multiples of ``step`` up to ``last``: a database looks each up, and passes over what lies between."""
-    numbers = select(literal(step, BigInteger).label("number")).where(literal(step) <= last).cte("numbers", recursive=True)
+    first = select(literal(step, BigInteger).label("number")).where(literal(step) <= last)
+    numbers = first.cte("numbers", recursive=True)
     following = numbers.c.number + step
     return numbers.union_all(select(following).where(following <= last))
 

@@ -73,7 +73,7 @@ def device_figures(tx: Transaction, lease_seconds: float) -> list[DeviceFigures]
             standing=standing,
             packs=tuple(packs.get(worker.id, ())),
             images_per_second=rates.get(worker.id, 0) / _seconds_of(tx.now, worker),
-            error=_error(errors.get(seat(worker))),
+            error=_error(errors.pop(seat(worker), None)),  # of a CPU's several, the youngest is in its place
         )
         for worker, standing in workers
     ]

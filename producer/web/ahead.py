@@ -1,5 +1,7 @@
-"""Batches with what is ahead of them, as pages and the API show them. All that are open at a moment share the rates: one
-question to the ledger, however many batches there are and however many look at them."""
+"""Batches with what is ahead of them, as pages and the API show them.
+
+All that look at a moment share the rates: one question to the ledger, however many batches there are.
+"""
 
 from collections.abc import Sequence
 from typing import Final

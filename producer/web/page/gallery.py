@@ -76,7 +76,8 @@ def show_batch(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, firs
     """The batch, and the beginning of what is looked for in it."""
     batch = batch_summary(farm.database, batch_id)
     tiles = _tiles(farm, batch_id, look, first - 1)
-    return page("batch.html", caller, batch=shape_of(farm, batch), look=look, first=first, schedulers=sorted(SCHEDULERS),
+    shape, schedulers = shape_of(farm, batch), sorted(SCHEDULERS)
+    return page("batch.html", caller, batch=shape, look=look, first=first, schedulers=schedulers,
                 states=list(JobState), cancelable=cancelable(farm, caller, [batch_id]),
                 unserved=unserved(farm, [] if batch.ended else [batch.pair]), **tiles)  # fmt: skip
 

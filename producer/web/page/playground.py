@@ -71,8 +71,8 @@ def _carried_job(farm: WebFarm, caller: Caller, fields: Mapping[str, str]) -> Jo
 
 def _served_pair(farm: WebFarm) -> str:
     """That of the settings where it is served; else the one that the most live workers serve."""
-    pairs = farm.settings.known_pairs()
-    served = {pair: num for pair, num in live_workers(farm.database, farm.settings.lease_seconds).items() if pair in pairs}
+    live, known = live_workers(farm.database, farm.settings.lease_seconds), farm.settings.known_pairs()
+    served = {pair: num for pair, num in live.items() if pair in known}
     if farm.settings.pair in served or not served:
         return farm.settings.pair
     return min(served, key=lambda pair: (-served[pair], pair))
@@ -96,4 +96,3 @@ def _submitted(farm: WebFarm, caller: Caller, fields: Mapping[str, str], job: Jo
     options: SubmitOptions = {"name": name, "pair": fields.get("pair") or None, "priority": priority}
     rows = read_rows([row], read_options(farm.settings, {}))
     return Intake(farm, Asked(caller, None, asked)).accept(rows, batch_request(farm.settings, None, options)).batch_id
-

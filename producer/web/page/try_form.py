@@ -1,7 +1,7 @@
-"""The form for a prompt to try: what it shows of a job, what it carries over besides, and the row that it asks for. Pure.
+"""The form for a prompt to try: what it shows of a job, what it carries over besides, and what it asks for. Pure.
 
-A job has more fields than the form. Those without a field of their own stand below it, each with a box that drops it, so
-that a form that is sent as it came asks for the very spec of its job.
+A job has more fields than the form. Those without a field of their own stand below it, each with a box that drops it,
+so that a form that is sent as it came asks for the very spec of its job.
 """
 
 import json
