@@ -524,8 +524,8 @@ def tried(page: TestClient, fields: dict[str, str]) -> tuple[int, int]:
 
 
 CARRIED = {
-    "prompt": "\n(two lines)1.2\nof \"it\"", "negative_prompt": "", "prompt_syntax": "compel", "width": 64,
-    "height": 64, "guidance_scale": 7.123456789, "scheduler": "DPM++ 2M Karras", "refiner": {"start": 0.9}, "seed": 2**64 - 1,
+    "prompt": "\n(two lines)1.2\nof \"it\"", "negative_prompt": "", "prompt_syntax": "compel", "seed": 2**64 - 1,
+    "width": 64, "height": 64, "guidance_scale": 7.123456789, "scheduler": "DPM++ 2M Karras", "refiner": {"start": 0.9},
     "output": {"format": "webp", "quality": 80}, "original_size": [512, 512],
 }  # fmt: skip
 
