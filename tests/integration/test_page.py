@@ -554,6 +554,8 @@ def test_a_form_that_is_refused_comes_back_as_it_was_sent(page: TestClient) -> N
 
 def test_who_may_not_read_carries_nothing_over(farm: FarmWithPage) -> None:
     with farm.client(farm.token(Scope.SUBMIT)) as client:
+        client.follow_redirects = False
+        assert client.post("/try", data={"prompt": "x"}).status_code == 303
         assert client.post("/try", data={"prompt": "x", "from": "1/1"}).status_code == 403
 
 
