@@ -1,5 +1,6 @@
 """The web page's HTML over a real ledger and a real image store. What a browser makes of it: tests/acceptance."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from tests.integration.ledger_farm import new_worker, staged
 from tests.integration.stored_farm import done_batch, job_spec, new_batch
 from tests.integration.web_client import HERE
 from tests.integration.web_farm import FarmWithPage, farm_with_page
+from tests.unit.test_inputs import lora_file
 
 EVIL = "<script>alert(1)</script>\" onload=\"x 'y' \u202egnp"
 NUM_DONE = 8
@@ -533,12 +535,20 @@ CARRIED = {
 def test_rendering_again_asks_for_the_very_image_and_says_what_is_carried_over(
     page: TestClient, farm: FarmWithPage
 ) -> None:
-    batch_id = done_batch(farm.database, farm.page.settings.images_url, [CARRIED])
+    lora = lora_file("unet.x.lora_A.weight")
+    lora_path = Path(farm.page.settings.lora_folder) / "pixels.safetensors"
+    lora_path.parent.mkdir(parents=True, exist_ok=True)
+    lora_path.write_bytes(lora)
+    stored = job_of(farm.database, 1, 1).sha256
+    inputs = {"loras": [{"name": "pixels", "weight": 0.5, "sha256": hashlib.sha256(lora).hexdigest()}],
+              "init_image": stored, "strength": 0.3}  # fmt: skip
+    batch_id = done_batch(farm.database, farm.page.settings.images_url, [CARRIED, {**CARRIED, **inputs}])
     text = page.get(f"/try?from={batch_id}/1").text
     for carried in ("prompt_syntax <small>compel", "scheduler_options <small>{&quot;use_karras", "refiner <small>"):
         assert carried in text
-    again = job_of(farm.database, *tried(page, Form(text).fields))
-    assert again.spec == job_of(farm.database, batch_id, 1).spec
+    for number in (1, 2):
+        again = job_of(farm.database, *tried(page, Form(page.get(f"/try?from={batch_id}/{number}").text).fields))
+        assert again.spec.digest == job_of(farm.database, batch_id, number).spec.digest
     plain = {name: value for name, value in Form(text).fields.items() if not name.startswith("keep.")}
     changed = job_of(farm.database, *tried(page, {**plain, "prompt": "a dog"})).spec
     assert (changed.prompt, changed.negative_prompt, changed.prompt_syntax) == ("a dog", None, "plain")
