@@ -58,7 +58,7 @@ class Cancellation(BaseModel):
 
 
 class Canceled(BaseModel):
-    """``batch``: null for one that was never opened, and is gone."""
+    """``batch``: null for one that was never opened, and is discarded."""
 
     batch: BatchShape | None
 
