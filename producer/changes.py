@@ -60,7 +60,7 @@ def resume(database: Database, batch_id: int) -> BatchSummary:
 
 
 def reprioritise(database: Database, batch: BatchSummary, priority: int | None, weight: float | None) -> BatchSummary:
-    """Puts it before or behind others; what is None stays. It holds for every pack that is begun from now on.
+    """Puts it before or behind others; what is None stays. It holds for every pack that is claimed from now on.
 
     Raises NotFoundError for a batch that is neither open nor paused.
     """

@@ -49,7 +49,7 @@ def reprioritise(
     weight: Annotated[float | None, WEIGHT] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a batch before or behind others. It holds for every pack that is begun from now on."""
+    """Put a batch before or behind others. It holds for every pack that a worker claims from now on."""
     if priority is None and weight is None:
         raise InputError("reprioritise takes --priority, --weight, or both")
     with open_session() as session:

@@ -14,6 +14,7 @@ from producer.exports.near_duplicates import NearDuplicates
 from producer.exports.plain_prompts import without_weights
 from producer.exports.shards import key_of
 from producer.exports.splits import Splits
+from producer.exports.tally import MOST_VALUES, Spread
 from producer.exports.tar_stream import TarStream
 from producer.exports.where import Where
 from schemas.errors import InputError
@@ -101,6 +102,19 @@ def test_every_kind_of_column_is_known() -> None:
     assert SPEC_KINDS["scheduler_options.use_karras_sigmas"] == "bool"
     assert SPEC_KINDS["loras"] == SPEC_KINDS["seed"] == "text"
     assert {f"scheduler_options.{name}" for name in OPTION_NAMES} <= set(SPEC_KINDS)
+
+
+def test_of_a_number_that_is_another_one_in_each_row_only_the_range_is_kept() -> None:
+    spread = Spread()
+    for value in range(MOST_VALUES):
+        spread.add(value / 1000)
+    spread.add(0.5)
+    counted = spread.counted(MOST_VALUES + 1)
+    assert (len(counted), counted["0.5"], counted["0.999"]) == (MOST_VALUES, 2, 1)
+    for value in range(100_000):
+        spread.add(9.5 - value / 100_000)
+    assert spread.counted(101_001) == {"0.0 to 9.5, more than 1,000 values": 101_001}
+    assert len(spread._counted) == MOST_VALUES + 1
 
 
 KARRAS = {"scheduler": "DPM++ 2M Karras", "num_inference_steps": 30}

@@ -149,7 +149,7 @@ def retry_batch(farm: Farm, _caller: Operator, batch_id: BatchId) -> Any:
 
 @router.post("/{batch_id}/reprioritise", response_model=BatchShape, responses=problems(404, 409, 413))
 def reprioritise_batch(farm: Farm, caller: Operator, batch_id: BatchId, order: Order) -> Any:
-    """Puts it before or behind others; it holds for every pack that is begun from now on."""
+    """Puts it before or behind others; it holds for every pack that a worker claims from now on."""
     priority, weight = order.given("priority"), order.given("weight")
     if priority is None and weight is None:
         raise RequestError(422, "request", "priority, weight, or both")
