@@ -32,7 +32,7 @@ def cancel(batch: BatchArgument, now: NowOption = False, as_json: JsonOption = F
         elif found.ended:
             print(f"batch {found.id} has ended; there is nothing left to cancel")
         elif summary:
-            running = f"; {summary.num_running:,} are {'stopping' if now else 'being finished'}"
+            running = f"; {so_many(summary.num_running, 'job')} {'stopping' if now else 'being finished'}"
             running = running if summary.num_running else ""
             waiting = summary.num_pending + summary.num_queued
             marked = f"; of them the dispatcher has {waiting:,} to mark" if waiting else ""

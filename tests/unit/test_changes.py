@@ -48,6 +48,14 @@ def test_what_cancel_leaves_of_a_batch_that_was_never_opened_is_said(
     assert CliRunner().invoke(app, ["cancel", "1"]).stdout == said
 
 
+def test_a_batch_goes_on_with_what_renders_too(database: Database) -> None:
+    batch_id = open_batch(database, 3)
+    claimed_pack(database, batch_id, new_worker(database), size=1)
+    said = CliRunner().invoke(app, ["pause", "1"]).stdout
+    assert said == "batch 1 is paused with 2 jobs; 1 job being finished\n"
+    assert CliRunner().invoke(app, ["resume", "1"]).stdout == "batch 1 goes on with 3 jobs\n"
+
+
 def test_a_canceled_batch_cannot_be_paused_although_it_has_ended(database: Database) -> None:
     batch_id = open_batch(database, 1)
     batches.cancel_batch(database, batch_id)
