@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
@@ -16,13 +17,14 @@ from farm import ledger
 from farm.batches import create_batch, open_batch
 from producer.manifests.manifest import ReadOptions, Row, read_rows
 from producer.questions.job_pages import job_of
+from producer.questions.job_results import JobResult
 from producer.questions.queries import batch_summary
 from producer.web import shared_answers
 from producer.web.page import gallery, templating
 from producer.web.page.forms import own_path
 from schemas.records import StagedJob
 from schemas.states import JobState
-from schemas.tables import Job, Worker
+from schemas.tables import Image, Job, Worker
 from schemas.token import Scope
 from schemas.written_spec import WrittenSpec
 from tests.integration.ledger_farm import new_worker, staged
@@ -276,6 +278,30 @@ def test_a_thumbnail_is_a_picture(page: TestClient) -> None:
     assert answer.headers["content-type"] == "image/webp"
     assert answer.content.startswith(b"RIFF")
     assert page.get("/batches/2/jobs/1/thumbnail").status_code == 404
+
+
+def test_a_thumbnail_is_made_of_a_recorded_image_alone(page: TestClient, farm: FarmWithPage, tmp_path: Path) -> None:
+    job = job_of(farm.database, 1, 2)
+    assert job.uri is not None
+    stored = Path(job.uri.removeprefix("file://"))
+    longer = tmp_path / "/".join(stored.parts[-3:])
+    longer.parent.mkdir(parents=True)
+    longer.write_bytes(stored.read_bytes() + b"\0")
+    outside = tmp_path / "a picture.png"
+    outside.write_bytes(stored.read_bytes())
+    shutil.rmtree(Path(farm.page.settings.images_url) / "thumbnails", ignore_errors=True)  # of other tests
+    for path, said in ((outside, "no image of an image store"), (longer, "no longer the file that was recorded")):
+        name_file(farm, job, path.as_uri())
+        answer = page.get("/batches/1/jobs/2/thumbnail")
+        assert (answer.status_code, said in answer.text) == (503, True)
+    name_file(farm, job, job.uri)
+    assert page.get("/batches/1/jobs/2/thumbnail").status_code == 200
+
+
+def name_file(farm: FarmWithPage, job: JobResult, uri: str) -> None:
+    """In the ledger, as the job's image."""
+    with farm.database.begin() as tx:
+        assert tx.execute(update(Image).where(Image.sha256 == job.sha256).values(uri=uri)).rowcount == 1
 
 
 def test_every_picture_has_a_version_in_its_url_and_stays_in_the_browser(page: TestClient) -> None:

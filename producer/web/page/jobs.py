@@ -18,6 +18,7 @@ from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
 from producer.web.callers import Farm, Reader, viewer_of
 from producer.web.farm import WebFarm
+from producer.web.image_stream import media_type_of, whole_image
 from producer.web.page.batches import unserved
 from producer.web.page.templating import page
 from producer.web.picture_urls import IfNoneMatch, Version, caching, has_it
@@ -57,7 +58,8 @@ def show_thumbnail(
     headers = caching(job.sha256, version)
     if has_it(if_none_match, job.sha256):
         return Response(status_code=304, headers=headers)
-    content = thumbnail(farm.settings.images_url, job.uri, job.sha256)
+    media_type_of(job.uri, job.sha256)
+    content = thumbnail(farm.settings.images_url, job.sha256, lambda: whole_image(job))
     return Response(content, media_type="image/webp", headers=headers)
 
 
