@@ -59,7 +59,7 @@ class Cancellation(BaseModel):
 
 
 class Canceled(BaseModel):
-    """``batch``: null for one that was never opened, and is gone."""
+    """``batch``: null for one that was never opened, and is discarded."""
 
     batch: BatchShape | None
 
@@ -166,7 +166,7 @@ def retry_batch(farm: Farm, _caller: Operator, batch_id: BatchId) -> Any:
 
 @router.post("/{batch_id}/reprioritise", response_model=BatchShape, responses=problems(404, 409, 413))
 def reprioritise_batch(farm: Farm, caller: Operator, batch_id: BatchId, order: Order) -> Any:
-    """Puts it before or behind others; it holds for every pack that is begun from now on."""
+    """Puts it before or behind others; it holds for every pack that a worker claims from now on."""
     priority, weight = order.given("priority"), order.given("weight")
     if priority is None and weight is None:
         raise RequestError(422, "request", "priority, weight, or both")
