@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Where torchao is, for what measures it: behind what the environment has, and not there for anything else.
+WITH_FP8 := PYTHONPATH="$${PYTHONPATH:+$$PYTHONPATH:}.venv/fp8"
 INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
@@ -10,7 +12,7 @@ READY := .venv/.ready
 
 setup: $(READY)
 
-# torchao lies apart, for the one test that wants it: diffusers imports it wherever it is installed, for seconds.
+# torchao lies apart, for what wants it (test-gpu, bench-gpu, one test): diffusers imports it wherever it is installed, for seconds.
 # The tests' invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have.
 # The headless build is the same module without windows. Both write the folder cv2, so both go before the headless comes.
 # pip compiles on one core, and longer than it installs: compileall has all of them. Templates do not compile, and may.
@@ -56,7 +58,7 @@ test-browser: setup
 
 # The exactness tests on the GPU, in float32 and float16. Without a GPU they are skipped, and say so.
 test-gpu: setup
-	$(BIN)/pytest -m gpu
+	$(WITH_FP8) $(BIN)/pytest -m gpu
 
 check: setup
 	$(BIN)/ruff check
@@ -67,7 +69,7 @@ check: setup
 
 # SDXL's architecture with random weights on the GPU. Without one it says so.
 bench-gpu: setup
-	$(BIN)/python -m benchmarks.gpu
+	$(WITH_FP8) $(BIN)/python -m benchmarks.gpu
 
 # Ten minutes of bulk work, disturbed on the way: by the clock, so no benchmark.
 night: setup

@@ -129,9 +129,8 @@ class Bench:
         kinds = (_FEW, 0), (_MANY, 0), (_FEW, _MANY - _FEW)
         passes = [partial(self._render, pair, self._specs(size, *steps)) for steps in kinds]
         few, many, refined = map(self._seconds, passes)
-        base_step, refiner_step = (
-            (longer - few) / (_MANY - _FEW) if longer > few else nan for longer in (many, refined)
-        )
+        more = _MANY - _FEW
+        base_step, refiner_step = ((longer - few) / more if longer > few else nan for longer in (many, refined))
         rest = max(few - _FEW * base_step, 0.0)
         decoding = self._decoding_seconds(pair, size)
         whole = rest + 32 * base_step + 8 * refiner_step
