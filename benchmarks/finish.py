@@ -41,7 +41,7 @@ from worker.image_files.encoding import decoded, encoded
 from worker.image_files.finishing import FileMaker, Finisher, Unfinished
 
 _BEAT_SECONDS = 0.001
-#: as in a worker process: from then on a thread that runs Python hands the GIL over, so a step of many calls is not long
+#: as in a worker process: after so long a thread that runs Python hands the GIL over, between two calls
 _SWITCH_SECONDS = 0.001
 _SPEC = JobSpec.parse({"prompt": "a lighthouse in a storm, oil painting " * 5, "seed": 7})
 _METADATA = Metadata("a cat\nSteps: 40" * 20, {"nightshift": 1, "spec": {"prompt": "a cat" * 200}}, "<x/>" * 100)
