@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Where torchao is, for what measures it: behind what the environment has, and not there for anything else.
+WITH_FP8 := PYTHONPATH="$${PYTHONPATH:+$$PYTHONPATH:}.venv/fp8"
 # uv takes a quarter of pip's time, which is two minutes. Of pip's settings it knows nothing: what it cannot find, pip may.
 PIP := $(BIN)/pip install --quiet --no-compile -c constraints.txt
 UV := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python $(addprefix --find-links ,$(PIP_FIND_LINKS)) -c constraints.txt
@@ -14,7 +16,7 @@ UNREAD := /(tests|testing|networkx|pip|mypy|mypyc|setuptools|moto)/|/transformer
 
 setup: $(READY)
 
-# torchao lies apart, for the one test that wants it: diffusers imports it wherever it is installed, for seconds.
+# torchao lies apart, for what wants it (test-gpu, bench-gpu, one test): diffusers imports it wherever it is, for seconds.
 # The tests' invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have.
 # The headless build is the same module without windows. Both write the folder cv2, so both go before the headless comes.
 # compileall has all cores, for what somebody reads: the rest is half of it all. Templates do not compile, and may.
@@ -61,7 +63,7 @@ test-browser: setup
 
 # The exactness tests on the GPU, in float32 and float16. Without a GPU they are skipped, and say so.
 test-gpu: setup
-	$(BIN)/pytest -m gpu
+	$(WITH_FP8) $(BIN)/pytest -m gpu
 
 check: setup
 	$(BIN)/ruff check
@@ -72,7 +74,7 @@ check: setup
 
 # SDXL's architecture with random weights on the GPU. Without one it says so.
 bench-gpu: setup
-	$(BIN)/python -m benchmarks.gpu
+	$(WITH_FP8) $(BIN)/python -m benchmarks.gpu
 
 # Ten minutes of bulk work, disturbed on the way: by the clock, so no benchmark.
 night: setup

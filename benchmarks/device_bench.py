@@ -4,17 +4,21 @@ import copy
 import gc
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch._inductor.config
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
-from benchmarks.option_rows import Row
+from benchmarks.figures import Figures
+from benchmarks.option_rows import SCRIPT, Row
+from benchmarks.plain_diffusers import PlainDiffusers
 from farm.image_store import ImageStore
 from schemas.device_options import DeviceOptions
 from schemas.provenance import Provenance
@@ -32,35 +36,21 @@ from worker.passes.rendering import RenderedPass, render
 #: of the matrix product whose rate is measured
 _SIDE = {"cuda": 8192, "cpu": 1024}
 _FEW, _MANY = 4, 12
+#: base steps and refiner steps of whole runs, which the figures are named after
+_ALONE, _REFINED = (20, 0), (32, 8)
 _END_TO_END_PASSES = 2
+#: the fewest steps of which the last fifth, at which the script hands over, is a whole one
+_AT_A_FIFTH = 4, 1
 #: with fp8 it tells all of a process how to compile; what comes after is to be compiled as it is without
 _TOLD_BY_TORCHAO = {"coordinate_descent_tuning": False, "coordinate_descent_check_all_directions": False}
 
 
-#: None: broken
-Images = list[np.ndarray | None]
+Images = list[np.ndarray]
 
 
 class Sizes(NamedTuple):
     side: int
     pass_size: int
-
-
-@dataclass(frozen=True)
-class Figures:
-    """``denoising``, ``decoding``, ``waiting``: shares of a run at 32 + 8 steps. ``difference``: from the exact images,
-    mean of 8-bit values."""
-
-    images_per_s_20: float
-    images_per_s_40: float
-    base_step_ms: float = float("nan")
-    refiner_step_ms: float = float("nan")
-    denoising: float = float("nan")
-    decoding: float = float("nan")
-    waiting: float = float("nan")
-    peak_gb: float = 0.0
-    warm_up_s: float = 0.0
-    difference: float = 0.0
 
 
 class Bench:
@@ -83,45 +73,64 @@ class Bench:
             left @ right
         return 10 * 2 * side**3 / (self._now() - started)
 
-    def naive(self) -> Figures:
-        """Base and refiner called as diffusers' documentation shows, one image after the other, saved by Pillow."""
-        base, refiner = self._plain_pipelines()
-        self._reset_peak()
-        self._naively(base, refiner, self._spec(0, 2, 1))
-        with_refiner = self._naively(base, refiner, self._spec(1, 32, 8))
-        alone = self._naively(base, None, self._spec(2, 20, 0))
-        return Figures(1 / alone, 1 / with_refiner, peak_gb=self._peak())
+    def refusal(self, row: Row) -> str:
+        """Why the device cannot do what a row's options ask for; empty where it can."""
+        options = DeviceOptions(**row.options)
+        try:
+            require_options(options, self._pair.device)
+            attention_choice(options.attention, attention_shape(self._pair.base.unet))
+        except ValueError as error:
+            return str(error)
+        return ""
 
-    def row(self, row: Row) -> Figures:
-        """Raises ValueError where the device cannot do what an option asks for, and what PyTorch raises."""
+    def measured(self, row: Row) -> Figures:
+        """Raises what PyTorch raises, and RuntimeError where a picture is broken or not there."""
+        if row is SCRIPT:
+            return self._script()
         with torch._inductor.config.patch(_TOLD_BY_TORCHAO):
-            return self._measured(row)
+            return self._with_options(row)
 
-    def _measured(self, row: Row) -> Figures:
+    def _script(self) -> Figures:
+        """One image after the other; the first of them is held against ours."""
+        script = PlainDiffusers(self._pair)
+        self._reset_peak()
+        first = self._spec(0, *_AT_A_FIFTH)
+        theirs = script.picture(first)
+        with_refiner = self._seconds(partial(script.picture, self._spec(1, *_REFINED)))
+        alone = self._seconds(partial(script.picture, self._spec(2, *_ALONE)))
+        peak_gb = self._peak_gb([self._pair.base.vae])
+        difference = _difference([theirs], self._render(self._pair, [first]).images)
+        return Figures(1 / alone, 1 / with_refiner, peak_gb=peak_gb, difference=difference)
+
+    def _with_options(self, row: Row) -> Figures:
         size = row.pass_size or self._sizes.pass_size
         options = DeviceOptions(**row.options)
-        require_options(options, self._pair.device)
         exact = self._exact_images(size)
         pair = self._with(options)
         self._reset_peak()
         try:
-            started = self._now()
-            self._render(pair, self._specs(size, 1, 1))
-            warm_up = self._now() - started
+            warm_up = self._seconds(partial(self._render, pair, self._specs(size, 1, 1)))
             difference = _difference(self._images(pair, size), exact)
             figures = self._end_to_end(pair, size) if row.end_to_end else self._by_steps(pair, size)
-            return replace(figures, warm_up_s=warm_up, peak_gb=self._peak(), difference=difference)
+            peak_gb = self._peak_gb(self._copied)
+            return replace(figures, warm_up_s=warm_up, peak_gb=peak_gb, difference=difference)
         finally:
             del pair
             self._forget(options)
 
+    @property
+    def _copied(self) -> list[torch.nn.Module]:
+        """Of which a row has copies."""
+        return [self._pair.base.unet, self._pair.refiner.unet, self._pair.base.vae]
+
     def _by_steps(self, pair: LoadedPair, size: int) -> Figures:
-        """Passes of few and of many steps: what they differ by is steps, what they share is the rest."""
-        few, many, refined = (
-            self._timed(pair, self._specs(size, *steps)) for steps in ((_FEW, 0), (_MANY, 0), (_FEW, _MANY - _FEW))
-        )
-        base_step = max(many - few, 1e-9) / (_MANY - _FEW)
-        refiner_step = max(refined - few, 1e-9) / (_MANY - _FEW)
+        """Passes of few and of many steps: what they differ by is steps, what they share is the rest. nan where what
+        else a machine does took longer than the steps."""
+        kinds = (_FEW, 0), (_MANY, 0), (_FEW, _MANY - _FEW)
+        passes = [partial(self._render, pair, self._specs(size, *steps)) for steps in kinds]
+        few, many, refined = map(self._seconds, passes)
+        more = _MANY - _FEW
+        base_step, refiner_step = ((longer - few) / more if longer > few else nan for longer in (many, refined))
         rest = max(few - _FEW * base_step, 0.0)
         decoding = self._decoding_seconds(pair, size)
         whole = rest + 32 * base_step + 8 * refiner_step
@@ -132,7 +141,6 @@ class Bench:
             refiner_step_ms=refiner_step * 1e3,
             denoising=(32 * base_step + 8 * refiner_step) / whole,
             decoding=decoding / whole,
-            waiting=0.0,
         )
 
     def _end_to_end(self, pair: LoadedPair, size: int) -> Figures:
@@ -140,8 +148,9 @@ class Bench:
         maker = FileMaker(environment(pair), watermark=True, png_compress_level=1)
         with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
             finisher = Finisher(ImageStore(Path(folder).as_uri()), maker)
-            alone, _ = self._finished_passes(pair, finisher, (size, 20, 0))
-            seconds, rendering = self._finished_passes(pair, finisher, (size, 32, 8))
+            alone, _ = self._finished_passes(pair, finisher, (size, *_ALONE))
+            seconds, rendering = self._finished_passes(pair, finisher, (size, *_REFINED))
+            _require_files(Path(folder), 2 * _END_TO_END_PASSES * size)
         num_images = size * _END_TO_END_PASSES
         decoding = self._decoding_seconds(pair, size) * _END_TO_END_PASSES
         return Figures(
@@ -184,13 +193,17 @@ class Bench:
         """Of a short run: what options move grows with the steps, and an error shows at once."""
         return self._render(pair, self._specs(size, _FEW, _FEW)).images
 
-    def _timed(self, pair: LoadedPair, specs: list[JobSpec]) -> float:
+    def _seconds(self, work: Callable[[], object]) -> float:
         started = self._now()
-        self._render(pair, specs)
+        work()
         return self._now() - started
 
     def _render(self, pair: LoadedPair, specs: list[JobSpec]) -> RenderedPass:
-        return render(pair, specs, compile_mode=pair.pair.options.compile)
+        """What is broken must not count as rendered."""
+        rendered = render(pair, specs, compile_mode=pair.pair.options.compile)
+        if faults := [picture.fault for picture in rendered.pictures if picture.fault]:
+            raise RuntimeError(f"{len(faults)} of {len(specs)} pictures are broken: {faults[0]}")
+        return rendered
 
     def _with(self, options: DeviceOptions) -> LoadedPair:
         """The pair with copies of its networks, to which the options are applied."""
@@ -204,33 +217,6 @@ class Bench:
             apply_to_unet(unet, options)
         description = pair.pair.model_copy(update={"options": options})
         return replace(pair, pair=description, base=base, refiner=refiner, attention=choice)
-
-    def _plain_pipelines(self) -> tuple[Any, Any]:
-        """As `from_pretrained` with the pair's dtype makes them: the VAE in it, too."""
-        vae = torch.nn.Module.to(copy.deepcopy(self._pair.base.vae), self._pair.dtype)
-        vae.disable_slicing()
-        found = []
-        for kind, pipe, option in (
-            (StableDiffusionXLPipeline, self._pair.base, "force_zeros_for_empty_prompt"),
-            (StableDiffusionXLImg2ImgPipeline, self._pair.refiner, "requires_aesthetics_score"),
-        ):
-            parts = {**pipe.components, "vae": vae, "scheduler": copy.deepcopy(self._pair.base.scheduler)}
-            found.append(kind(**parts, **{option: pipe.config[option]}, add_watermarker=False))
-            found[-1].set_progress_bar_config(disable=True)
-        return found[0], found[1]
-
-    def _naively(self, base: Any, refiner: Any, spec: JobSpec) -> float:
-        started = self._now()
-        told: dict[str, Any] = {"prompt": spec.prompt, "num_inference_steps": spec.num_inference_steps}
-        size = {"width": spec.width, "height": spec.height, "generator": torch.Generator().manual_seed(spec.seed)}
-        if refiner is None:
-            image = base(**told, **size).images[0]
-        else:
-            latents = base(**told, **size, denoising_end=0.8, output_type="latent").images
-            image = refiner(**told, image=latents, denoising_start=0.8).images[0]
-        with tempfile.TemporaryFile(suffix=".png") as file:
-            image.save(file, format="PNG")
-        return self._now() - started
 
     def _specs(self, size: int, base_steps: int, refiner_steps: int, first: int = 0) -> list[JobSpec]:
         return [self._spec(first + number, base_steps, refiner_steps) for number in range(size)]
@@ -246,10 +232,14 @@ class Bench:
             torch.cuda.synchronize()
         return time.monotonic()
 
-    def _peak(self) -> float:
-        return torch.cuda.max_memory_allocated() / 1e9 if self._pair.device.type == "cuda" else 0.0
+    def _peak_gb(self, beside: list[torch.nn.Module]) -> float:
+        """Without the networks that stand beside their copies: a worker has one of each."""
+        if self._pair.device.type != "cuda":
+            return nan
+        return (torch.cuda.max_memory_allocated() - sum(map(_size_bytes, beside))) / 1e9
 
     def _reset_peak(self) -> None:
+        gc.collect()
         if self._pair.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
@@ -269,16 +259,22 @@ def _unfinished(rendered: RenderedPass, specs: list[JobSpec]) -> list[tuple[Any,
         handoff="lossless", forward_pass_size=len(specs), handoff_sigma=rendered.handoff_sigma, prompt_chunks=1,
         refiner_prompt_chunks=1, watermark_bits=None, compile_mode=rendered.compile_mode, **ran,
     )  # fmt: skip
-    both = zip(rendered.pictures, specs, strict=True)
-    return [(picture, spec, record) for picture, spec in both if not picture.fault]
+    return [(picture, spec, record) for picture, spec in zip(rendered.pictures, specs, strict=True)]
 
 
 def _difference(images: Images, exact: Images) -> float:
-    """Mean of 8-bit values; nan, which is within no tolerance, where a picture is broken."""
-    both = list(zip(images, exact, strict=True))
-    if any(one is None for pair in both for one in pair):
-        return float("nan")
-    return float(np.mean([np.abs(one.astype(int) - other).mean() for one, other in both]))
+    """Mean of 8-bit values."""
+    return float(np.mean([np.abs(one.astype(int) - other).mean() for one, other in zip(images, exact, strict=True)]))
+
+
+def _size_bytes(network: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
+
+
+def _require_files(folder: Path, num_images: int) -> None:
+    found = sum(1 for path in folder.rglob("*") if path.is_file())
+    if found != num_images:
+        raise RuntimeError(f"{found} files of {num_images} images were stored")
 
 
 def _finished(finisher: Finisher, picture: Any, spec: JobSpec, record: Provenance) -> None:

@@ -41,6 +41,8 @@ from worker.image_files.encoding import decoded, encoded
 from worker.image_files.finishing import FileMaker, Finisher, Unfinished
 
 _BEAT_SECONDS = 0.001
+#: as in a worker process: after so long a thread that runs Python hands the GIL over, between two calls
+_SWITCH_SECONDS = 0.001
 _SPEC = JobSpec.parse({"prompt": "a lighthouse in a storm, oil painting " * 5, "seed": 7})
 _METADATA = Metadata("a cat\nSteps: 40" * 20, {"nightshift": 1, "spec": {"prompt": "a cat" * 200}}, "<x/>" * 100)
 _ENVIRONMENT = Environment(
@@ -57,6 +59,7 @@ _WHOLE, _STOCK = "one png, whole", "one png, stock parts"
 
 def main() -> None:
     options = _options()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:

@@ -3,7 +3,6 @@
 Colours as in OpenCV's ``color_yuv``: fixed point with 14 bits behind the point, rounded half up.
 """
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -21,15 +20,12 @@ _BITS: Final = 14
 _HALF: Final = 1 << (_BITS - 1)
 
 
-def stand_in() -> bool:
-    """Takes OpenCV's place where Python finds none. Whether it did."""
-    if importlib.util.find_spec("cv2") is not None:
-        return False
+def stand_in() -> None:
+    """Takes OpenCV's place, whether there is one or not: what is there may not load."""
     module = ModuleType("cv2")
     module.__spec__ = ModuleSpec("cv2", None)  # transformers asks Python whether there is an OpenCV, and fails without
     vars(module).update({name: value for name, value in globals().items() if not name.startswith("_")})
     sys.modules["cv2"] = module
-    return True
 
 
 def cvtColor(pixels: NDArray[np.uint8], colours: int) -> NDArray[np.uint8]:  # noqa: N802 - OpenCV's name

@@ -15,7 +15,7 @@ from schemas.device_options import DeviceOptions
 from schemas.pair import ModelPair
 from schemas.records import ClaimedJob
 from schemas.spec import JobSpec
-from worker.compiled.compilation import MAX_SHAPES, Compilation
+from worker.compiled.compilation import MAX_SHAPES, Compilation, compilation
 from worker.compiled.compiled_shapes import CompiledShapes, compiled_shapes
 from worker.compiled.compiling import compiled_code_folder, keep_compiled_code
 from worker.compiled.unet_shapes import UnetShape, unet_shapes
@@ -135,7 +135,7 @@ def test_what_was_compiled_with_other_options_or_for_another_dtype_is_another_li
     assert path().parent == tmp_path / "shapes"
 
 
-def test_so_many_shapes_are_compiled_and_no_more():
+def test_so_many_shapes_are_compiled_and_no_more(caplog):
     starter = Starter("true")
     compilation = Compilation("regional", starter)
     shapes = [SHAPE._replace(height=8 * number) for number in range(8, 8 + MAX_SHAPES + 1)]
@@ -145,6 +145,22 @@ def test_so_many_shapes_are_compiled_and_no_more():
         if starter.processes:
             starter.processes[-1].wait()
     assert [compilation.mode([shape]) for shape in shapes] == ["regional"] * MAX_SHAPES + ["off"]
+    assert caplog.text.count("it renders others as they are until it is started again: base with 2 rows") == 1
+
+
+def test_shapes_of_earlier_nights_take_no_room_before_they_come_again(smallest, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    described = smallest.pair.model_copy(update={"options": DeviceOptions(compile="regional")})
+    pair = replace(smallest, pair=described)
+    earlier = [SHAPE._replace(height=8 * number) for number in range(9, 9 + 2 * MAX_SHAPES)] + [OTHER]
+    compiled_shapes(pair).add(earlier)
+    known = compilation(pair)
+    known._start = starter = Starter("true")
+    assert [known.mode([SHAPE]) for _ in range(2)] == ["off", "off"]
+    assert after_the_process(known, starter, [SHAPE]) == "regional"
+    assert known.mode([SHAPE, OTHER]) == "regional"  # whatever its place in the list
+    assert [known.mode([shape]) for shape in earlier[:-1]].count("regional") == MAX_SHAPES - 2
+    assert [known.mode([SHAPE, OTHER]), caplog.text.count("which is the most")] == ["regional", 1]
 
 
 def spec(**fields):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn.attention import SDPBackend
 
 from schemas.device_options import DeviceOptions
 from schemas.errors import PairError, SpecError
@@ -15,7 +16,8 @@ from schemas.loras import Lora
 from schemas.pair import BUILT_IN_PAIRS, ModelPair
 from schemas.spec import JobSpec
 from worker.environment import environment
-from worker.loading.attention import attention_shape, runs
+from worker.loading import attention
+from worker.loading.attention import attention_choice, attention_shape, runs
 from worker.loading.fingerprint import pair_fingerprint
 from worker.loading.model_files import ModelFiles, PairFiles
 from worker.loading.pipelines import load_pair
@@ -121,6 +123,24 @@ def test_a_vae_in_bfloat16_gives_nearly_the_same_picture(load, smallest):
     assert environment(pair).options == {"vae_dtype": "bfloat16"}
 
 
+@pytest.mark.parametrize("fails_at", ["77 keys", "causal attention"])
+def test_a_kernel_that_fails_at_what_passes_ask_for_gives_way_to_the_next(smallest, monkeypatch, fails_at):
+    """As cuDNN's may, where it finds no plan. PyTorch's own function stands behind."""
+    shape, kernel = attention_shape(smallest.base.unet), attention.scaled_dot_product_attention
+
+    def failing(query, key, value, is_causal=False):
+        is_asked = is_causal if fails_at == "causal attention" else key.shape[2] == 77 != query.shape[2]
+        if is_asked and torch._fused_sdp_choice(query, key, value) == SDPBackend.FLASH_ATTENTION.value:
+            raise RuntimeError("no execution plan")
+        return kernel(query, key, value, is_causal=is_causal)
+
+    assert attention_choice("auto", shape).first == "flash"
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", failing)
+    assert attention_choice("auto", shape).first == "math"
+    with pytest.raises(ValueError, match="it has math"):
+        attention_choice("flash", shape)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -176,11 +196,15 @@ def test_fused_projections_refuse_loras(load):
     check_pair_has(load(channels_last=True), one)
 
 
-def test_fp8_weights_differ_from_the_exact_ones_by_what_is_stated_and_are_recorded(load, smallest, monkeypatch):
+def with_torchao(monkeypatch):
     if importlib.util.find_spec("torchao") is None:
         if not TORCHAO.is_dir():
             pytest.skip("torchao is not here: `make setup` puts it into .venv/fp8")
         monkeypatch.syspath_prepend(str(TORCHAO))
+
+
+def test_fp8_weights_differ_from_the_exact_ones_by_what_is_stated_and_are_recorded(load, smallest, monkeypatch):
+    with_torchao(monkeypatch)
     pair = load(fp8="weights")
     weight = next(tensor for name, tensor in pair.base.unet.named_parameters() if "attn1.to_q.weight" in name)
     assert type(weight).__name__ == "Float8Tensor"
@@ -231,3 +255,20 @@ def test_compiled_on_a_gpu_a_picture_is_nearly_the_exact_one(load, mode):
     assert found.compile_mode == mode
     far = np.abs(found.pictures[0].pixels.astype(int) - picture(exact).astype(int))
     assert far.mean() < 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("mode", ["off", "regional"])
+@pytest.mark.parametrize("option", ["dynamic", "weights"])
+def test_fp8_on_a_gpu_makes_a_picture_that_is_near_the_exact_one(load, monkeypatch, option, mode, dtype):
+    on_a_gpu()
+    with_torchao(monkeypatch)
+    if option == "dynamic" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this GPU does not multiply in 8 bits")
+    pair, exact = load("cuda", dtype, fp8=option, compile=mode), load("cuda", dtype)
+    weight = next(tensor for name, tensor in pair.base.unet.named_parameters() if "attn1.to_q.weight" in name)
+    assert type(weight).__name__ == "Float8Tensor"
+    found = render(pair, [spec()], compile_mode=mode)
+    assert (found.compile_mode, found.pictures[0].fault) == (mode, "")
+    assert 0 < np.abs(found.pictures[0].pixels.astype(int) - picture(exact).astype(int)).mean() < 12

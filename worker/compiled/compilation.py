@@ -21,7 +21,7 @@ from worker.loading.pipelines import LoadedPair, dtype_name
 
 log = logging.getLogger("nightshift.worker")
 
-#: of the UNets together: each keeps its code in memory, and is looked through at each call
+#: of the UNets together, in one process: each keeps its code in memory, and is looked through at each call
 MAX_SHAPES: Final = 32
 
 
@@ -51,6 +51,9 @@ class Compilation:
         self._keep = keep
         self._seen: set[UnetShape] = set()
         self._ready = set(ready)
+        #: those whose code this process has, or has asked for
+        self._in_use: set[UnetShape] = set()
+        self._is_full = False
         self._given_up: set[UnetShape] = set()
         self._under_way: tuple[Running, list[UnetShape]] | None = None
 
@@ -62,8 +65,8 @@ class Compilation:
         self._take_in()
         missing = [shape for shape in shapes if shape not in self._ready]
         if not missing:
-            return self._mode
-        if self._is_worth_it(missing):
+            return self._mode if self._has_room(shapes) else "off"
+        if self._is_worth_it(missing) and self._has_room(missing):
             self._begin(missing)
         self._seen.update(shapes)
         return "off"
@@ -71,6 +74,7 @@ class Compilation:
     def give_up(self, shapes: Sequence[UnetShape], reason: str) -> None:
         """Their code, which should be ready, cannot be used: from now on they are rendered as they are."""
         self._ready.difference_update(shapes)
+        self._in_use.difference_update(shapes)
         self._given_up.update(shapes)
         log.warning("not compiled, and rendered as it is: %s; %s", _said(shapes), reason)
 
@@ -88,7 +92,19 @@ class Compilation:
 
     def _is_worth_it(self, missing: Sequence[UnetShape]) -> bool:
         is_known = self._seen.issuperset(missing) and self._given_up.isdisjoint(missing)
-        return is_known and self._under_way is None and len(self._ready) + len(missing) <= MAX_SHAPES
+        return is_known and self._under_way is None
+
+    def _has_room(self, shapes: Sequence[UnetShape]) -> bool:
+        """For their code, which is in use from then on. What earlier processes compiled takes none before it is."""
+        wanted = self._in_use.union(shapes)
+        if len(wanted) <= MAX_SHAPES:
+            self._in_use = wanted
+            return True
+        if not self._is_full:
+            self._is_full = True
+            log.warning("this worker uses compiled code for %d shapes, which is the most; it renders others as they are"
+                        " until it is started again: %s", len(self._in_use), _said(shapes))  # fmt: skip
+        return False
 
     def _take_in(self) -> None:
         if self._under_way is None or (code := self._under_way[0].poll()) is None:
@@ -108,8 +124,7 @@ def compilation(pair: LoadedPair) -> Compilation:
     if mode == "off":
         return Compilation(mode, lambda shapes: _started(compile_request(pair, shapes)))
     kept = compiled_shapes(pair)
-    ready = sorted(kept.read())[:MAX_SHAPES]
-    return Compilation(mode, lambda shapes: _started(compile_request(pair, shapes)), ready, kept.add)
+    return Compilation(mode, lambda shapes: _started(compile_request(pair, shapes)), kept.read(), kept.add)
 
 
 def compile_request(pair: LoadedPair, shapes: Sequence[UnetShape]) -> CompileRequest:

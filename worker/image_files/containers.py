@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo, putchunk
 from farm.image_file import COMMENT_PREFIX, PARAMETERS_KEY, RECORD_KEY, UNICODE_PREFIX, XMP_KEY
 from schemas.output import Output
 
+_BLOCK_BYTES: Final = 1 << 18
 _PNG_HEADER_BYTES: Final = 33  # signature and IHDR, after which text may come
 _MARKER_BYTES: Final = 65_533  # the most that a JPEG segment holds
 _EXIF_HEADER: Final = b"Exif\0\0"
@@ -54,18 +55,23 @@ def _png(content: bytes, metadata: Metadata) -> bytes:
     info.add_text(PARAMETERS_KEY, metadata.parameters)
     info.add_itxt(RECORD_KEY, json.dumps(metadata.record, sort_keys=True, ensure_ascii=False))
     info.add_itxt(XMP_KEY, metadata.xmp)
-    stream = io.BytesIO()
-    stream.write(content[:_PNG_HEADER_BYTES])
+    texts = io.BytesIO()
     for kind, data, _ in info.chunks:
-        putchunk(stream, kind, data)
-    stream.write(content[_PNG_HEADER_BYTES:])
-    return stream.getvalue()
+        putchunk(texts, kind, data)
+    return b"".join([content[:_PNG_HEADER_BYTES], texts.getvalue(), *_blocks(content, _PNG_HEADER_BYTES)])
+
+
+def _blocks(content: bytes, start: int) -> Iterator[bytes]:
+    """From a place on. One slice of a large file would be a copy that keeps the GIL for its whole length; joining bytes
+    lets go of it."""
+    for place in range(start, len(content), _BLOCK_BYTES):
+        yield content[place : place + _BLOCK_BYTES]
 
 
 def _jpeg(content: bytes, metadata: Metadata) -> bytes:
     (jfif_bytes,) = struct.unpack_from(">H", content, 4)  # after SOI and JFIF's marker, which come first in any file
     start = 4 + jfif_bytes
-    return b"".join([content[:start], *_segments(metadata), content[start:]])
+    return b"".join([content[:start], *_segments(metadata), *_blocks(content, start)])
 
 
 def _segments(metadata: Metadata) -> Iterator[bytes]:

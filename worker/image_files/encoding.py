@@ -1,4 +1,8 @@
-"""Pixels to the bytes of a PNG, WebP or JPEG file and back, without the GIL: Pillow, and ``worker.image_files.png``."""
+"""Pixels to the bytes of a PNG, WebP or JPEG file and back: Pillow, and ``worker.image_files.png``.
+
+The GIL is let go of for most of it. Copies of a whole picture or file keep it (``benchmarks/finish.py`` measures how
+long), and Pillow's JPEG encoder does for each 64 KB of the file.
+"""
 
 import io
 import warnings

@@ -28,6 +28,8 @@ KERNELS: Final = MappingProxyType(
         "math": SDPBackend.MATH,
     }
 )
+#: of one chunk
+_PROMPT_TOKENS: Final = 77
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class AttentionShape:
     device: torch.device
     dtype: torch.dtype
 
-    def sample(self) -> torch.Tensor:
+    def sample(self, num_tokens: int = 128) -> torch.Tensor:
         """(images, heads, tokens, channels): small, and nothing that a kernel is refused for."""
-        return torch.zeros(1, 2, 128, self.head_channels, device=self.device, dtype=self.dtype)
+        return torch.zeros(1, 2, num_tokens, self.head_channels, device=self.device, dtype=self.dtype)
 
 
 def attention_shape(unet: UNet2DConditionModel) -> AttentionShape:
@@ -89,13 +91,17 @@ def kernel_in_force(shape: AttentionShape) -> str:
 
 @torch.inference_mode()
 def runs(name: str, shape: AttentionShape) -> bool:
-    """Whether the device has this kernel for such attention."""
-    sample = shape.sample()
-    with _silenced(), sdpa_kernel(KERNELS[name]):
-        try:
+    """Whether the device has this kernel for such attention, and it fails at nothing else that a pass asks for: a
+    prompt's keys, a text encoder's causal attention. It may leave these to the next one."""
+    sample, prompt = shape.sample(), shape.sample(_PROMPT_TOKENS)
+    try:
+        with _silenced(), sdpa_kernel(KERNELS[name]):
             scaled_dot_product_attention(sample, sample, sample)
-        except RuntimeError:
-            return False
+        with _silenced(), AttentionChoice(name).in_force():
+            scaled_dot_product_attention(sample, prompt, prompt)
+            scaled_dot_product_attention(prompt, prompt, prompt, is_causal=True)
+    except RuntimeError:
+        return False
     return True
 
 
