@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, Row, delete, exists, func, literal_column,
 from farm.database import Transaction, question, transaction
 from schemas.errors import InputError, NotFoundError
 from schemas.states import BatchState, JobState
-from schemas.tables import Batch, Image, Job, Pack, Result, WebhookDelivery
+from schemas.tables import Batch, Image, Job, Pack, Result
+from schemas.web_tables import WebhookDelivery
 
 
 @transaction

@@ -20,7 +20,8 @@ from farm.staging import insert_staged
 from farm.webhook_deliveries import note_events
 from schemas.errors import NotFoundError
 from schemas.states import JobState
-from schemas.tables import Batch, Image, Job, WebhookDelivery
+from schemas.tables import Batch, Image, Job
+from schemas.web_tables import WebhookDelivery
 from tests.integration.ledger_farm import (
     ENVIRONMENT,
     LEASE_SECONDS,
