@@ -61,7 +61,12 @@ def waits(now: datetime, batch: BatchSummary, farm_window: str, first: int | Non
 
 
 def _waits_for(first: int | None) -> str | None:
-    return None if first is None else f"batch {first} has the same images and goes first"
+    return None if first is None else goes_first(first)
+
+
+def goes_first(batch_id: int) -> str:
+    """What is said of a batch that waits for this one (``producer.questions.twin_batches``)."""
+    return f"batch {batch_id} has the same images and goes first"
 
 
 def _windows(batch: BatchSummary, farm_window: str) -> list[Window]:

@@ -39,6 +39,8 @@ class BatchRequest:
     timing: Timing = ANY_TIME
     #: the image store to whose images jobs may be linked; None renders all of them anew
     linked_in: str | None = None
+    #: of the pair, where the submitter's own settings have one (``Settings.given_definition``)
+    definition: str | None = None
     #: how the batch came to be, as JSON
     origin: dict[str, Any] | None = None
     #: of the firing that the batch ends
@@ -85,7 +87,7 @@ def submit(
         num_linked, newest = 0, None
         if request.linked_in is not None:
             newest = newest_image(database)
-            num_linked = link_existing(database, batch_id, request.pair, request.linked_in)
+            num_linked = link_existing(database, batch_id, request.pair, request.linked_in, request.definition)
         submission = Submission(batch_id, num_jobs, num_linked, bad.num, bad.file)
         if before_opening is not None:
             before_opening(submission)

@@ -1,8 +1,9 @@
 """The farm at one moment, as listeners are told of it: one look at the ledger, whatever there is to see."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Row, or_, select
@@ -10,6 +11,8 @@ from sqlalchemy import Row, or_, select
 from farm.database import Transaction, question
 from farm.workers import is_live
 from producer.questions.queries import SUMMARY, BatchSummary
+from producer.questions.twin_batches import firsts
+from schemas.settings import Settings
 from schemas.states import BatchState
 from schemas.tables import Batch, Worker
 
@@ -20,19 +23,22 @@ MAX_WORKERS: Final = 1_000
 
 @dataclass(frozen=True)
 class Moment:
-    """``batches``: those that go on, those of ``known`` that have ended meanwhile, and those that are new."""
+    """``batches``: those that go on, those of ``known`` that have ended meanwhile, and those that are new. ``firsts``:
+    for one that waits for another with the same images, which that is."""
 
     now: datetime
     batches: tuple[BatchSummary, ...]
     workers: Sequence[Row[Any]]
+    firsts: Mapping[int, int] = MappingProxyType({})
 
 
 @question
-def moment(tx: Transaction, known: Collection[int], newest: int | None, lease_seconds: float) -> Moment:
+def moment(tx: Transaction, known: Collection[int], newest: int | None, settings: Settings) -> Moment:
     """``newest``: the highest number of a batch that was seen; None at the first look."""
     left = or_(Batch.num_pending + Batch.num_queued + Batch.num_running > 0, Batch.state == BatchState.STAGING)
     wanted = or_(left, Batch.id.in_(known)) if newest is None else or_(left, Batch.id.in_(known), Batch.id > newest)
     rows = tx.execute(select(*SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(MAX_BATCHES))
     columns = (Worker.id, Worker.host, Worker.device, Worker.pair, Worker.state, Worker.started_at)
-    live = select(*columns).where(is_live(tx, lease_seconds)).order_by(Worker.started_at.desc()).limit(MAX_WORKERS)
-    return Moment(tx.now, tuple(BatchSummary(**row._mapping) for row in rows), tx.execute(live).all())
+    live = select(*columns).where(is_live(tx, settings.lease_seconds)).order_by(Worker.started_at.desc())
+    batches, workers = tuple(BatchSummary(**row._mapping) for row in rows), tx.execute(live.limit(MAX_WORKERS)).all()
+    return Moment(tx.now, batches, workers, firsts(tx, batches, settings.window))
