@@ -47,9 +47,9 @@ def open_batch(tx: Transaction, batch_id: int, fence: str | None = None, linked_
     Raises:
         LeaseLostError: somebody else submits the firing by now; the batch stays as it is.
     """
-    _move(tx, batch_id, (BatchState.STAGING,), BatchState.OPEN, opened_at=tx.now, linked_to=linked_to)
+    _move(tx, batch_id, (BatchState.STAGING,), BatchState.OPEN, opened_at=tx.now)
     if linked_to is not None:
-        join_twins(tx, batch_id)
+        join_twins(tx, batch_id, linked_to)
     if fence is not None:
         firings.end_firing(tx, fence, batch_id)
 

@@ -22,8 +22,10 @@ _BATCHES: Final = 50
 _LEFT: Final = Batch.num_pending + Batch.num_queued + Batch.num_running
 
 
-def join_twins(tx: Transaction, batch_id: int) -> None:
-    """In the transaction that opens the batch: it and the batches that share images with it become one group."""
+def join_twins(tx: Transaction, batch_id: int, linked_to: int) -> None:
+    """In the transaction that opens the batch: it and the batches that share images with it become one group.
+    ``linked_to``: the last image that its jobs have been compared with."""
+    tx.execute(update(Batch).where(Batch.id == batch_id).values(linked_to=linked_to))
     if tx.dialect == "postgresql":  # of two that are opened at once, the second sees the first
         tx.execute(text("SELECT pg_advisory_xact_lock(7155404)"))
     twins = _sharing(tx, _compared(tx, batch_id), _pending_digests(tx, batch_id))

@@ -1,9 +1,8 @@
 """The farm at one moment, as listeners are told of it: one look at the ledger, whatever there is to see."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Row, or_, select
@@ -29,7 +28,7 @@ class Moment:
     now: datetime
     batches: tuple[BatchSummary, ...]
     workers: Sequence[Row[Any]]
-    firsts: Mapping[int, int] = MappingProxyType({})
+    firsts: Mapping[int, int] = field(default_factory=dict)
 
 
 @question
