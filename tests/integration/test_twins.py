@@ -1,15 +1,19 @@
 """Batches that have images in common, by the real dispatcher: each image is rendered once."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
+from typer.testing import CliRunner
 
+import nightshift
 from farm import batches, ledger, packs
 from farm.broker import Broker
 from farm.database import Database
@@ -17,12 +21,16 @@ from farm.image_store import ImageStore
 from farm.retries import Failure
 from farm.twins import note_linked
 from farm.workers import note_fingerprint, note_seen
+from producer import Client
 from producer.dispatching.dispatcher import Dispatcher
 from producer.manifests.manifest import Row
+from producer.questions.following import follow
 from producer.questions.outlook import outlook
+from producer.questions.progress import status_line
 from producer.questions.queries import batch_summary, queued_packs, results
 from producer.questions.twin_batches import newest_image
 from producer.submitting.submit import BatchRequest, submit
+from producer.web.moment import moment
 from schemas.records import ClaimedPack
 from schemas.settings import Settings
 from schemas.spec import JobSpec
@@ -228,3 +236,25 @@ def test_where_no_batches_share_images_a_tick_asks_nothing_about_them(night: Nig
     night.dispatcher.tick()
     assert len(asked) > 5
     assert not [statement for statement in asked if "images" in statement or "linked_to" in statement]
+
+
+def test_whoever_submits_or_looks_is_told_which_batch_goes_first(
+    on_sqlite: Database, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = on_sqlite.engine.url.render_as_string()
+    settings = Settings(home=tmp_path, database_url=url, broker_url=redis_url, pair="tiny")
+    for name in ("home", "database_url", "broker_url", "pair"):
+        monkeypatch.setenv(f"NIGHTSHIFT_{name.upper()}", str(getattr(settings, name)))
+    manifest, said = tmp_path / "cats.txt", "batch 1 has the same images and goes first"
+    manifest.write_text("a cat\n")
+    run = partial(CliRunner().invoke, nightshift.app)
+    assert said not in run(["submit", str(manifest)]).stderr
+    assert f"{said}; each of them is rendered once" in run(["submit", str(manifest)]).stderr
+    assert json.loads(run(["submit", str(manifest), "--json"]).stdout)["waits_for"] == 1
+    assert said in run(["status", "2"]).stdout
+    (seen,) = next(follow(on_sqlite, [2], settings)).sights
+    assert status_line(seen) == said
+    assert moment(on_sqlite, (), None, settings).firsts == {2: 1, 3: 1}
+    with Client(settings) as client:
+        assert client.submit(manifest).waits == said
+        assert client.submit(manifest, again=True).waits is None
