@@ -163,6 +163,8 @@ def test_a_paused_first_one_holds_nobody_up_and_is_linked_when_it_goes_on(night:
     night.render(4)
     second = night.submit(range(10))
     batches.pause_batch(night.database, first)
+    night.dispatcher.tick()
+    assert night.waits(second) is None
     night.render()
     assert states(night.database, second) == {"done": 10}
     batches.resume_batch(night.database, first)
@@ -250,11 +252,11 @@ def test_whoever_submits_or_looks_is_told_which_batch_goes_first(
     run = partial(CliRunner().invoke, nightshift.app)
     assert said not in run(["submit", str(manifest)]).stderr
     assert f"{said}; each of them is rendered once" in run(["submit", str(manifest)]).stderr
-    assert json.loads(run(["submit", str(manifest), "--json"]).stdout)["waits_for"] == 1
+    assert json.loads(run(["submit", str(manifest), "--json"]).stdout)["waits_for"] == 2  # the next one
     assert said in run(["status", "2"]).stdout
     (seen,) = next(follow(on_sqlite, [2], settings)).sights
     assert status_line(seen) == said
-    assert moment(on_sqlite, (), None, settings).firsts == {2: 1, 3: 1}
+    assert moment(on_sqlite, (), None, settings).firsts == {2: 1, 3: 2}
     with Client(settings) as client:
-        assert client.submit(manifest).waits == said
+        assert client.submit(manifest).waits == said.replace("1", "2")
         assert client.submit(manifest, again=True).waits is None
