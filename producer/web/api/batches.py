@@ -12,8 +12,8 @@ from farm import ledger
 from farm.submissions import batches_of
 from producer import changes
 from producer.questions.batch_pages import batches_before
-from producer.questions.outlook import outlook
 from producer.questions.queries import batch_summary
+from producer.web.ahead import shape_of
 from producer.web.api.orders import WHOLE
 from producer.web.api.shapes import BatchPage, BatchShape
 from producer.web.callers import Caller, Farm, Known, Operator, Reader
@@ -123,8 +123,7 @@ def list_batches(
 @router.get("/{batch_id}", response_model=BatchShape, responses=problems(404))
 def show_batch(farm: Farm, _caller: Reader, batch_id: BatchId) -> Any:
     """One batch, with what is ahead of it."""
-    batch = batch_summary(farm.database, batch_id)
-    return BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
+    return shape_of(farm, batch_summary(farm.database, batch_id))
 
 
 @router.post("/{batch_id}/pause", response_model=BatchShape, responses=problems(404, 409))
