@@ -14,6 +14,7 @@ from sqlalchemy import insert, update
 from farm import firings, submissions
 from farm.database import Database, Transaction, transaction
 from farm.discarding import mark_discarded, remove_piece
+from farm.twins import join_twins
 from schemas.errors import NotFoundError
 from schemas.records import BatchDetails
 from schemas.states import BatchState
@@ -47,13 +48,16 @@ def create_batch(tx: Transaction, name: str, pair: str, priority: int, timing: T
 
 
 @transaction
-def open_batch(tx: Transaction, batch_id: int, fence: str | None = None) -> None:
+def open_batch(tx: Transaction, batch_id: int, fence: str | None = None, linked_to: int | None = None) -> None:
     """staging → open: from here on every job of it is accepted. ``fence``: of the firing that this batch ends.
+    ``linked_to``: the last image before its jobs were linked; None where all of them are to be rendered anew.
 
     Raises:
         LeaseLostError: somebody else submits the firing by now; the batch stays as it is.
     """
     _move(tx, batch_id, (BatchState.STAGING,), BatchState.OPEN, opened_at=tx.now)
+    if linked_to is not None:
+        join_twins(tx, batch_id, linked_to)
     if fence is not None:
         firings.end_firing(tx, fence, batch_id)
 

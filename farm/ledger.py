@@ -89,7 +89,8 @@ def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
     first = select(func.min(Result.job_id)).where(Result.image_id.in_(images.values())).group_by(Result.image_id)
     made = {row.image_id: row._mapping for row in tx.execute(select(Result).where(Result.job_id.in_(first)))}
     pending = select(Job.id).where(Job.id.in_(images), Job.batch_id == batch_id, Job.state == JobState.PENDING)
-    job_ids = [job_id for job_id in tx.execute(pending).scalars() if images[job_id] in made]
+    waiting = tx.execute(pending.order_by(Job.id).with_for_update()).scalars()  # who cancels them waits for us
+    job_ids = [job_id for job_id in waiting if images[job_id] in made]
     spent = {"attempt": 0, "render_seconds": 0.0, "finish_seconds": 0.0, "finished_at": tx.now}
     rows = [{**made[images[job_id]], **spent, "job_id": job_id} for job_id in job_ids]
     if rows:

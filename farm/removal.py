@@ -13,7 +13,8 @@ from farm.database import Transaction, question, transaction
 from farm.discarding import IS_DISCARDED
 from schemas.errors import InputError, NotFoundError
 from schemas.states import BatchState, JobState
-from schemas.tables import Batch, Image, Job, Pack, Result, WebhookDelivery
+from schemas.tables import Batch, Image, Job, Pack, Result
+from schemas.web_tables import WebhookDelivery
 
 
 @transaction

@@ -16,7 +16,8 @@ from sqlalchemy import and_, exists, or_, select, update
 from farm.database import Transaction, transaction
 from farm.discarding import IS_DISCARDED
 from schemas.states import BatchState
-from schemas.tables import Batch, WebhookDelivery
+from schemas.tables import Batch
+from schemas.web_tables import WebhookDelivery
 from schemas.webhook import EVENTS, FAILURE_SHARE, FINISHED, MAX_ATTEMPTS, STARTED, wait_seconds
 
 #: A batch that was opened so lately may have ended before anybody looked; older ones that have ended are history.

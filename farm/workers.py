@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
+from sqlalchemy.orm import aliased
 
 from farm.database import Transaction, question, statement, transaction
 from schemas.tables import Result, Worker
@@ -13,17 +14,19 @@ from schemas.tables import Result, Worker
 WorkerState = Literal["loading", "ready", "stopped", "failed"]
 Standing = Literal["live", "silent", "out of service", "drained"]
 _LIVE: Final = ("loading", "ready")
+_OTHER: Final = aliased(Worker)
 
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """One worker process: which pair, on which device of which host."""
+    """One worker process: which pair, on which device of which host. ``definition``: of the pair (``ModelPair``)."""
 
     id: str
     host: str
     process_id: int
     device: str
     pair: str
+    definition: str | None = None
 
 
 @transaction
@@ -73,9 +76,19 @@ def live_workers(tx: Transaction, seen_within_seconds: float) -> dict[str, int]:
 
 
 @question
-def known_fingerprint(tx: Transaction, pair: str) -> str | None:
-    """Of the weights that the last worker of the pair had pinned; None where no worker has said so yet."""
-    said = select(Worker.pair_fingerprint).where(Worker.pair == pair, Worker.pair_fingerprint.is_not(None))
+def known_fingerprint(tx: Transaction, pair: str, definition: str | None = None) -> str | None:
+    """Of the weights that the pair stands for now: what its last worker had pinned that started with the definition of
+    the youngest. None where none of these has said so yet, or ``definition``, of the pair where somebody asks, is
+    another. Workers of before definitions were noted count as long as there is but one definition."""
+    of_pair = Worker.pair == pair
+    last = select(Worker.definition).where(of_pair).order_by(Worker.started_at.desc()).limit(1)
+    youngest = tx.execute(last).scalar_one_or_none()
+    if youngest is not None and definition not in (None, youngest):
+        return None
+    said = select(Worker.pair_fingerprint).where(of_pair, Worker.pair_fingerprint.is_not(None))
+    if youngest is not None:
+        unnoted = and_(Worker.definition.is_(None), ~exists().where(_OTHER.pair == pair, _OTHER.definition != youngest))
+        said = said.where(or_(Worker.definition == youngest, unnoted))
     return tx.execute(said.order_by(Worker.started_at.desc()).limit(1)).scalar_one_or_none()
 
 

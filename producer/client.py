@@ -34,8 +34,10 @@ from producer.manifests.manifest import read_manifest, read_rows
 from producer.manifests.manifest_source import ManifestSource
 from producer.questions.finished_jobs import finished_jobs
 from producer.questions.job_results import JobResult, job_results
+from producer.questions.outlook import goes_first
 from producer.questions.patience import Patient, until_ended
 from producer.questions.queries import BatchSummary, batch_summary, find_batch
+from producer.questions.twin_batches import twins_first
 from producer.submitting.first_tick import first_tick
 from producer.submitting.submit import submit
 from producer.submitting.submit_options import SubmitOptions, batch_request, given_options, read_options
@@ -53,8 +55,8 @@ class AcceptedBatch:
     num_linked: of its jobs, those whose image existed: they are done.
     num_left_out, invalid_file: bad rows that ``skip_invalid`` left out, and where they are listed.
     warnings: what is unusual about its rows, each kind once.
-    waits: why nothing of it begins yet: no farm runs here, or Redis does not answer. None where all is well. The batch
-        is safe all the same: it is not to be submitted again.
+    waits: why nothing of it begins yet: no farm runs here, Redis does not answer, or another batch has the same images
+        and goes first. None where all is well. The batch is safe all the same: it is not to be submitted again.
     """
 
     id: int
@@ -143,9 +145,14 @@ class Client:
     def _begin(self, batch_id: int) -> str | None:
         """One ordinary tick. The batch is accepted by now: no error may take its number away from the caller."""
         try:
-            return first_tick(self._database, self.settings, batch_id)
+            waits = first_tick(self._database, self.settings, batch_id)
+            return waits or self._waits_for_a_twin(batch_id)
         except NightshiftError as error:
             return str(error)
+
+    def _waits_for_a_twin(self, batch_id: int) -> str | None:
+        first = twins_first(self._database, [self.status(batch_id)], self.settings.window).get(batch_id)
+        return None if first is None else goes_first(first)
 
     def status(self, batch: BatchLike) -> BatchSummary:
         """The batch and its counters now. Raises NotFoundError."""

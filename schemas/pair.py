@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.device_options import DeviceOptions
+from schemas.digest import canonical_json, sha256_hex
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Offload = Literal["none", "model", "sequential", "auto"]
@@ -138,6 +139,12 @@ class ModelPair(BaseModel):
     watermark: bool = True
     #: The licence of the weights, which every image's provenance repeats.
     license: str = "unknown"
+
+    @property
+    def definition(self) -> str:
+        """sha256 of what is said of the pair: another one may be of other pixels. Options that a later version adds
+        change none that does not use them."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude_defaults=True)))
 
     @model_validator(mode="after")
     def _stays_on_the_device(self) -> Self:

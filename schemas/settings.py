@@ -171,6 +171,10 @@ class Settings(BaseModel):
             )
         return pairs[wanted]
 
+    def given_definition(self, name: str) -> str | None:
+        """Of a pair that ``nightshift.toml`` defines here; None for any other."""
+        return self.pairs[name].definition if name in self.pairs else None
+
 
 def load_settings() -> Settings:
     """The settings of this process.

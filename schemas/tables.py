@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Double,
     ForeignKey,
@@ -63,6 +64,10 @@ class Batch(Table):
     opened_at: Mapped[datetime | None] = mapped_column(Utc)
     #: how it came to be (``schemas.submit_order.Origin``)
     origin: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    #: the same for open batches that have images in common: they go one after another (``farm.twins``)
+    twin_group: Mapped[int | None]
+    #: the last image that its jobs were compared with; None for a batch whose jobs are linked to none
+    linked_to: Mapped[int | None] = mapped_column(BigInteger)
     num_pending: Mapped[int] = mapped_column(default=0)
     num_queued: Mapped[int] = mapped_column(default=0)
     num_running: Mapped[int] = mapped_column(default=0)
@@ -76,6 +81,7 @@ class Batch(Table):
             " AND num_done >= 0 AND num_failed >= 0 AND num_canceled >= 0",
             name="counters",
         ),
+        _partial("ix_batches_twin_group", "twin_group", where=text("twin_group IS NOT NULL")),
         {"sqlite_autoincrement": True},  # a discarded batch's number never comes again
     )
 
@@ -156,6 +162,8 @@ class Worker(Table):
     process_id: Mapped[int]
     device: Mapped[str] = mapped_column(String(255))
     pair: Mapped[str] = mapped_column(String(63))
+    #: by what the pair was defined where the worker started (``ModelPair.definition``)
+    definition: Mapped[str | None] = mapped_column(String(64))
     pair_fingerprint: Mapped[str | None] = mapped_column(String(64))
     #: loading, ready, stopped, failed
     state: Mapped[str] = mapped_column(String(10))
@@ -278,23 +286,3 @@ class Firing(Table):
         UniqueConstraint("schedule_id", "due_at"),
         _partial("ix_firings_live", "due_at", where=text("state IN ('due', 'submitting')")),
     )  # fmt: skip
-
-
-class WebhookDelivery(Table):
-    """Something that the webhook is told of a batch, once (``farm/webhook_deliveries.py``)."""
-
-    __tablename__ = "webhook_deliveries"
-
-    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True)
-    event: Mapped[str] = mapped_column(String(40), primary_key=True)
-    #: the receiver tells a repetition by it
-    event_id: Mapped[str] = mapped_column(String(32))
-    #: awaited, due, sending, sent, failed, void
-    state: Mapped[str] = mapped_column(String(10))
-    #: as it was when it happened, JSON
-    body: Mapped[str | None] = mapped_column(Text)
-    attempts: Mapped[int] = mapped_column(default=0)
-    #: when it is sent (again); of one in ``sending``, when its sender counts as dead
-    next_at: Mapped[datetime | None] = mapped_column(Utc)
-
-    __table_args__ = (Index("ix_webhook_deliveries_state", "state", "next_at"),)

@@ -1,4 +1,4 @@
-"""The ledger's tables of `nightshift web`: who may ask, and what was handed in over HTTP."""
+"""The ledger's tables of HTTP: who may ask `nightshift web`, what was handed in, and what the webhook is told."""
 
 from datetime import datetime
 from typing import Any
@@ -45,3 +45,23 @@ class SubmissionRow(Table):
     answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     __table_args__ = (Index("uq_submissions_key_sha256", "key_sha256", unique=True),)
+
+
+class WebhookDelivery(Table):
+    """Something that the webhook is told of a batch, once (``farm/webhook_deliveries.py``)."""
+
+    __tablename__ = "webhook_deliveries"
+
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    event: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: the receiver tells a repetition by it
+    event_id: Mapped[str] = mapped_column(String(32))
+    #: awaited, due, sending, sent, failed, void
+    state: Mapped[str] = mapped_column(String(10))
+    #: as it was when it happened, JSON
+    body: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    #: when it is sent (again); of one in ``sending``, when its sender counts as dead
+    next_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    __table_args__ = (Index("ix_webhook_deliveries_state", "state", "next_at"),)

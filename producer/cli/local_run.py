@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from producer.cli.interruption import answered_interrupts
 from producer.cli.session import Session
-from producer.cli.submit import print_exceptions, print_warnings
+from producer.cli.submit import print_exceptions, print_warnings, twin_before
 from producer.local_farm import LocalFarm
 from producer.manifests.counted_advice import CountedAdvice
 from producer.manifests.manifest import ReadOptions
@@ -38,7 +38,7 @@ def run_here(session: Session, manifest: ManifestSource, options: ReadOptions, r
     with LocalFarm(session.database, session.settings, request.pair, shares_workers=True) as farm:
         with answered_interrupts():
             submission = submit_manifest(session.database, manifest, options, request, advised)
-        print_exceptions(submission)
+        print_exceptions(submission, twin_before(session, submission.batch_id))
         print_warnings(advised)
         ended = _follow_to_end(session, farm, submission.batch_id)
     return LocalRun(batch_summary(session.database, submission.batch_id), ended, advised)

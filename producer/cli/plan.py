@@ -84,7 +84,7 @@ def show_plan(
         )  # fmt: skip
         options = replace(read_options(session.settings, order), inputs=Inputs(session.settings, stores=False))
         advised = CountedAdvice(session.settings.model_pair(pair))
-        fingerprint = known_fingerprint(session.database, name)
+        fingerprint = known_fingerprint(session.database, name, session.settings.given_definition(name))
         with ExitStack() as stack:
             existing = None
             if fingerprint is not None and not again:

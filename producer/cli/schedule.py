@@ -36,7 +36,7 @@ from producer.cli.manifest_options import (
     given_order,
 )
 from producer.cli.session import PairOption, Session, open_session
-from producer.cli.submit import print_exceptions, release
+from producer.cli.submit import print_exceptions, release, twin_before
 from producer.cli.timing_options import PriorityOption, WeightOption, WindowOption
 from producer.dispatching.firing import submit_firing
 from producer.dispatching.schedule_check import checked_order
@@ -168,14 +168,15 @@ def run(name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Fire now, beside the times of its cron line: submits its manifest from here, with this moment's date and seed."""
     with open_session() as session:
         submission = _fired(session, find_schedule(session.database, name))
+        first = twin_before(session, submission.batch_id)
         if as_json:
             print_json({"schedule": name, "batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
                         "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,
-                        "invalid_file": submission.invalid_file})  # fmt: skip
+                        "waits_for": first, "invalid_file": submission.invalid_file})  # fmt: skip
         else:
             jobs = so_many(submission.num_jobs, "job")
             print(f"batch {submission.batch_id}: {jobs} accepted (schedule {printable(name)})")
-        print_exceptions(submission)
+        print_exceptions(submission, first)
         release(session, submission.batch_id)
 
 

@@ -32,8 +32,9 @@ from producer.cli.session import PairOption, Session, open_session
 from producer.cli.timing_options import DeadlineOption, NotBeforeOption, PriorityOption, WeightOption, WindowOption
 from producer.dispatching.webhooks import webhook_target
 from producer.manifests.counted_advice import CountedAdvice
-from producer.questions.outlook import outlook
+from producer.questions.outlook import goes_first, outlook
 from producer.questions.queries import batch_summary
+from producer.questions.twin_batches import twins_first
 from producer.submitting.first_tick import first_tick
 from producer.submitting.orders import batch_request, read_options, source_of, submit_manifest
 from producer.submitting.submit import Submission
@@ -83,26 +84,36 @@ def submit(
         gc.freeze()  # what is imported stays: the collector need not look through it every few thousand rows
         with answered_interrupts():
             submission = submit_manifest(session.database, source_of(order), options, request, advised)
+        first = twin_before(session, submission.batch_id)
         if as_json:
             print_json({"batch_id": submission.batch_id, "num_jobs": submission.num_jobs,
                         "num_linked": submission.num_linked, "num_left_out": submission.num_left_out,
-                        "invalid_file": submission.invalid_file,
+                        "waits_for": first, "invalid_file": submission.invalid_file,
                         "warnings": warnings_as_json(advised)})  # fmt: skip
         else:
             jobs, name = so_many(submission.num_jobs, "job"), printable(request.name)
             print(f"batch {submission.batch_id}: {jobs} accepted ({name}, {request.pair})")
-        print_exceptions(submission)
+        print_exceptions(submission, first)
         print_warnings(advised)
         if request.timing.deadline is not None:
             _print_lateness(session, submission.batch_id)
         release(session, submission.batch_id)
 
 
-def print_exceptions(submission: Submission) -> None:
-    """Says on stderr how many jobs need not be rendered, how many bad rows were left out, and where they are listed."""
+def twin_before(session: Session, batch_id: int) -> int | None:
+    """The batch that has the same images and goes before this one."""
+    batch = batch_summary(session.database, batch_id)
+    return twins_first(session.database, [batch], session.settings.window).get(batch_id)
+
+
+def print_exceptions(submission: Submission, first: int | None) -> None:
+    """Says on stderr how many jobs need not be rendered, and which batch renders others; how many bad rows were left
+    out, and where they are listed."""
     if submission.num_linked:
         exist, them = ("image exists", "it") if submission.num_linked == 1 else ("images exist", "them")
         print(f"{submission.num_linked:,} {exist} already (--again renders {them} anew)", file=sys.stderr)
+    if first is not None:
+        print(f"{goes_first(first)}; each of them is rendered once", file=sys.stderr)
     if submission.num_left_out:
         print(
             f"{so_many(submission.num_left_out, 'invalid row')} left out; see {submission.invalid_file}",

@@ -14,7 +14,8 @@ _REFILL_SHARE: Final = 1 / 4
 @dataclass(frozen=True)
 class BatchShare:
     """What the dispatcher knows of an open batch when it decides. ``work``: of its jobs that are queued or running, as
-    ``work_of`` counts it; asked where it decides anything (``is_disputed``)."""
+    ``work_of`` counts it; asked where it decides anything (``is_disputed``). ``twin_group``: the same for batches that
+    have images in common."""
 
     id: int
     pair: str
@@ -23,6 +24,7 @@ class BatchShare:
     num_pending: int
     work: float = 0.0
     window: str | None = None
+    twin_group: int | None = None
 
 
 def packs_wanted(num_workers: int, num_queued: int, packs_per_worker: int) -> int:

@@ -19,6 +19,7 @@ from farm.workers import live_workers
 from producer.questions.outlook import GOES_ON, Outlook, outlook_at, waits
 from producer.questions.queries import BatchSummary, summaries_of
 from producer.questions.rate import batch_rates
+from producer.questions.twin_batches import twins_first
 from schemas.errors import UnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState, PackState
@@ -177,13 +178,15 @@ class _Looks:
         batches = summaries_of(self._database, self._batch_ids)
         workers = live_workers(self._database, self._settings.lease_seconds)
         failures = self._failures.since_last(now, batches)
-        return Moment(tuple(self._sight(batch, workers.get(batch.pair, 0), now) for batch in batches), failures)
+        firsts = twins_first(self._database, batches, self._settings.window)
+        sights = (self._sight(batch, workers.get(batch.pair, 0), now, firsts.get(batch.id)) for batch in batches)
+        return Moment(tuple(sights), failures)
 
-    def _sight(self, batch: BatchSummary, num_workers: int, now: datetime) -> Sight:
+    def _sight(self, batch: BatchSummary, num_workers: int, now: datetime, first: int | None) -> Sight:
         rate, farm_window = self._rates[batch.id], self._settings.window
         num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
-        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, farm_window) is not None)
-        ahead = outlook_at(now, batch, farm_window, rate.expected)
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, farm_window, first) is not None)
+        ahead = outlook_at(now, batch, farm_window, rate.expected, first)
         seconds_left = (ahead.ends - now).total_seconds() if ahead.ends else None
         return Sight(batch, num_workers, self._tended, ahead, rate.per_second, seconds_left)
 

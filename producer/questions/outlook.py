@@ -9,6 +9,7 @@ from farm.database import Database
 from farm.leases import ledger_time
 from producer.questions.queries import BatchSummary
 from producer.questions.rate import images_per_second
+from producer.questions.twin_batches import twins_first
 from schemas.states import BatchState
 from schemas.windows import Window, finishing, next_opening
 
@@ -37,23 +38,35 @@ GOES_ON: Final = Outlook()
 def outlook(database: Database, batch: BatchSummary, farm_window: str) -> Outlook:
     """Of the batch now, by the ledger's clock and the images of the last minutes."""
     per_second = None if batch.ended else images_per_second(database, batch.id)
-    return outlook_at(ledger_time(database), batch, farm_window, per_second)
+    first = twins_first(database, [batch], farm_window).get(batch.id)
+    return outlook_at(ledger_time(database), batch, farm_window, per_second, first)
 
 
-def outlook_at(now: datetime, batch: BatchSummary, farm_window: str, per_second: float | None = None) -> Outlook:
-    """``per_second``: images a second of this batch lately; None where there were none. A canceled batch has nothing
-    ahead but the end of what renders; when a paused one ends nobody knows."""
+def outlook_at(now: datetime, batch: BatchSummary, farm_window: str, per_second: float | None = None,
+               first: int | None = None) -> Outlook:  # fmt: skip
+    """``per_second``: images a second of this batch lately; None where there were none. ``first``: the batch with the
+    same images that goes before it (``twins_first``). A canceled batch has nothing ahead but the end of what renders;
+    when a paused one ends nobody knows."""
     if batch.ended or batch.state == BatchState.CANCELED:
         return GOES_ON
     windows, per_second = _windows(batch, farm_window), None if batch.state == BatchState.PAUSED else per_second
     ends = _ends(batch, windows, now, per_second) if per_second else None
     late = None if batch.deadline is None else _late(batch.deadline, windows, now, per_second, ends)
-    return Outlook(_waits(batch, windows, now), late, ends)
+    return Outlook(_waits(batch, windows, now) or _waits_for(first), late, ends)
 
 
-def waits(now: datetime, batch: BatchSummary, farm_window: str) -> str | None:
-    """Why nothing of the batch may begin at ``now``; None where it may, or has ended."""
-    return None if batch.ended else _waits(batch, _windows(batch, farm_window), now)
+def waits(now: datetime, batch: BatchSummary, farm_window: str, first: int | None = None) -> str | None:
+    """Why nothing of the batch may begin at ``now``; None where it may, or has ended. ``first``: as above."""
+    return None if batch.ended else _waits(batch, _windows(batch, farm_window), now) or _waits_for(first)
+
+
+def _waits_for(first: int | None) -> str | None:
+    return None if first is None else goes_first(first)
+
+
+def goes_first(batch_id: int) -> str:
+    """What is said of a batch that waits for this one (``producer.questions.twin_batches``)."""
+    return f"batch {batch_id} has the same images and goes first"
 
 
 def _windows(batch: BatchSummary, farm_window: str) -> list[Window]:

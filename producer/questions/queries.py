@@ -108,7 +108,7 @@ def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
 @question
 def releasable_batches(tx: Transaction) -> list[BatchShare]:
     """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
-    columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
+    columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window, Batch.twin_group)
     in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
     rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
     return [BatchShare(**row._mapping) for row in rows]

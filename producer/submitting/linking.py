@@ -46,16 +46,17 @@ class StoredImages:
         return list(self._threads.map(self._store.has, uris))
 
 
-def link_existing(database: Database, batch_id: int, pair: str, images_url: str) -> int:
+def link_existing(database: Database, batch_id: int, pair: str, images_url: str, definition: str | None = None) -> int:
     """Before the batch is opened: its jobs whose image lies in this store are done. Returns how many.
 
-    Nothing is linked while no worker has said which weights the pair's name stands for.
+    Nothing is linked while no worker has said which weights the pair's name stands for, or where ``definition``, which
+    the submitter has of the pair, is not that of the workers.
 
     Raises:
         SettingsError: there are images, but this machine lacks the package to look for them in such a store.
         StorageError: the store does not answer.
     """
-    fingerprint = known_fingerprint(database, pair)
+    fingerprint = known_fingerprint(database, pair, definition)
     if fingerprint is None:
         return 0
     num_linked, after = 0, 0

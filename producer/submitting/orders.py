@@ -47,14 +47,16 @@ def batch_request(settings: Settings, order: SubmitOrder) -> BatchRequest:
         PairError: an unknown pair.
         InputError: a name that is none; a window, not_before or deadline that is none.
     """
+    pair = settings.model_pair(order.pair).name
     return BatchRequest(
         name=_batch_name(order),
-        pair=settings.model_pair(order.pair).name,
+        pair=pair,
         priority=order.priority,
         invalid_folder=settings.home / "invalid" if order.skip_invalid else None,
         weight=order.weight,
         timing=Timing.parse(order.window, order.not_before, order.deadline),
         linked_in=None if order.again else settings.images_url,
+        definition=settings.given_definition(pair),
         origin=_origin(settings, order).as_json(),
     )
 

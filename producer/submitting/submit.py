@@ -12,6 +12,7 @@ from typing import Any, Final
 from farm import batches
 from farm.database import Database
 from producer.manifests.manifest import BadRow, Row
+from producer.questions.twin_batches import newest_image
 from producer.submitting.linking import link_existing
 from producer.submitting.stager import Stager
 from schemas.errors import ManifestError, StorageError, UnavailableError
@@ -38,6 +39,8 @@ class BatchRequest:
     timing: Timing = ANY_TIME
     #: the image store to whose images jobs may be linked; None renders all of them anew
     linked_in: str | None = None
+    #: of the pair, where the submitter's own settings have one (``Settings.given_definition``)
+    definition: str | None = None
     #: how the batch came to be, as JSON
     origin: dict[str, Any] | None = None
     #: of the firing that the batch ends
@@ -81,9 +84,10 @@ def submit(
         bad.end()
         if not num_jobs:
             raise ManifestError(no_valid_row(bad.num, bad.first[0]))
-        num_linked = 0
+        num_linked, newest = 0, None
         if request.linked_in is not None:
-            num_linked = link_existing(database, batch_id, request.pair, request.linked_in)
+            newest = newest_image(database)
+            num_linked = link_existing(database, batch_id, request.pair, request.linked_in, request.definition)
         submission = Submission(batch_id, num_jobs, num_linked, bad.num, bad.file)
         if before_opening is not None:
             before_opening(submission)
@@ -91,7 +95,7 @@ def submit(
         bad.remove_file()
         batches.discard_batch(database, batch_id)
         raise
-    _open(database, batch_id, request.fence)
+    _open(database, batch_id, request.fence, newest)
     return submission
 
 
@@ -119,10 +123,10 @@ def _chunks(jobs: Iterator[StagedJob]) -> Iterator[list[StagedJob]]:
         yield chunk
 
 
-def _open(database: Database, batch_id: int, fence: str | None) -> None:
+def _open(database: Database, batch_id: int, fence: str | None, linked_to: int | None) -> None:
     """Not discarded where the ledger does not answer: the commit may have been done, and only its answer lost."""
     try:
-        batches.open_batch(database, batch_id, fence)
+        batches.open_batch(database, batch_id, fence, linked_to)
     except UnavailableError as error:
         raise type(error)(
             f"{error}; batch {batch_id} may have been accepted: `nightshift status {batch_id}` tells"

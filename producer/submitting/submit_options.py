@@ -98,14 +98,16 @@ def batch_request(settings: Settings, manifest: ManifestSource | None, options: 
         InputError: a name, priority, weight, window or time that is none.
     """
     skips, anew = options.get("skip_invalid", False), options.get("again", False)
+    pair = settings.model_pair(options.get("pair")).name
     return BatchRequest(
         name=_name(options.get("name"), manifest),
-        pair=settings.model_pair(options.get("pair")).name,
+        pair=pair,
         priority=_priority(options.get("priority", 5)),
         invalid_folder=settings.home / "invalid" if skips else None,
         weight=_weight(options.get("weight", 1.0)),
         timing=_timing(options),
         linked_in=None if anew else settings.images_url,
+        definition=settings.given_definition(pair),
     )
 
 

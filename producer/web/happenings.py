@@ -69,13 +69,13 @@ class Happenings:
 
     def _batches(self, moment: Moment) -> Iterator[tuple[Key, dict[str, Any]]]:
         for batch in moment.batches:
-            yield ("batch", str(batch.id)), self._batch(batch, moment.now)
+            yield ("batch", str(batch.id)), self._batch(batch, moment.now, moment.firsts.get(batch.id))
 
-    def _batch(self, batch: BatchSummary, now: datetime) -> dict[str, Any]:
+    def _batch(self, batch: BatchSummary, now: datetime, first: int | None) -> dict[str, Any]:
         rate = self._rates.setdefault(batch.id, Rate())
         num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
-        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, self._farm_window) is not None)
-        ahead = outlook_at(now, batch, self._farm_window, rate.expected)
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, self._farm_window, first) is not None)
+        ahead = outlook_at(now, batch, self._farm_window, rate.expected, first)
         shape = BatchShape.of(batch, ahead).model_dump(mode="json")
         return {**shape, "images_per_second": None if batch.ended else rate.per_second}
 

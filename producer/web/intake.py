@@ -144,7 +144,8 @@ class Intake:
         left = num_jobs_left(self._database, token_id)
         if left >= rights.max_pending:
             raise self._too_many(f"{left:,}")
-        may_link = request.linked_in is not None and known_fingerprint(self._database, request.pair) is not None
+        pair = (request.pair, request.definition)
+        may_link = request.linked_in is not None and known_fingerprint(self._database, *pair) is not None
         return None if may_link else rights.max_pending - left
 
     def _within(self, room: int | None, rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:

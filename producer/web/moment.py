@@ -1,7 +1,7 @@
 """The farm at one moment, as listeners are told of it: one look at the ledger, whatever there is to see."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,6 +10,8 @@ from sqlalchemy import Row, Select, func, or_, select
 from farm.database import Transaction, question
 from farm.workers import is_live
 from producer.questions.queries import SUMMARY, BatchSummary
+from producer.questions.twin_batches import firsts
+from schemas.settings import Settings
 from schemas.states import BatchState
 from schemas.tables import Batch, Worker
 
@@ -21,17 +23,19 @@ MAX_WORKERS: Final = 1_000
 @dataclass(frozen=True)
 class Moment:
     """``batches``: the youngest of those that go on, those that are new, and those of ``known`` that the ledger still
-    has, the youngest first. ``newest``: the highest number that a batch had so far. ``gone``: of ``known``."""
+    has, the youngest first. ``newest``: the highest number that a batch had so far. ``gone``: of ``known``. ``firsts``:
+    for one that waits for another with the same images, which that is."""
 
     now: datetime
     batches: tuple[BatchSummary, ...]
     workers: Sequence[Row[Any]]
     newest: int = 0
     gone: frozenset[int] = frozenset()
+    firsts: Mapping[int, int] = field(default_factory=dict)
 
 
 @question
-def moment(tx: Transaction, known: Collection[int], newest: int | None, lease_seconds: float) -> Moment:
+def moment(tx: Transaction, known: Collection[int], newest: int | None, settings: Settings) -> Moment:
     """``known``: the numbers of batches that went on at the last look; ``newest``: of that look, None at the first."""
     if newest is None:
         newest = tx.execute(select(func.max(Batch.id))).scalar_one() or 0
@@ -41,14 +45,15 @@ def moment(tx: Transaction, known: Collection[int], newest: int | None, lease_se
     # They have ended, are gone, or as many younger ones have come that they are no more among them.
     rest = _summaries(tx, select(*SUMMARY).where(Batch.id.in_(others))) if others else []
     columns = (Worker.id, Worker.host, Worker.device, Worker.pair, Worker.state, Worker.started_at)
-    live = select(*columns).where(is_live(tx, lease_seconds)).order_by(Worker.started_at.desc()).limit(MAX_WORKERS)
+    live = select(*columns).where(is_live(tx, settings.lease_seconds)).order_by(Worker.started_at.desc())
     batches = (*young, *rest)
     return Moment(
         tx.now,
         tuple(sorted(batches, key=lambda batch: -batch.id)),
-        tx.execute(live).all(),
+        tx.execute(live.limit(MAX_WORKERS)).all(),
         newest=max([newest, *(batch.id for batch in batches)]),
         gone=frozenset(others - {batch.id for batch in rest}),
+        firsts=firsts(tx, batches, settings.window),
     )
 
 

@@ -142,7 +142,7 @@ class Pulse:
         self.num_looks += 1
         happenings, answers = self._happenings, self._redis.answers()
         try:
-            seen = moment(self._database, happenings.known, happenings.newest, self._settings.lease_seconds)
+            seen = moment(self._database, happenings.known, happenings.newest, self._settings)
         except NightshiftError as error:
             log.warning("%s; it is tried again", error)
             seen = None

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
+from schemas.pair import BUILT_IN_PAIRS
 from schemas.tables import Job, Pack, Result
 from tests.acceptance.conftest import SMALL, Commands, Farm, fresh_home, twelve_small_jobs, wait_until
 from tests.acceptance.front_door import FrontDoor
@@ -86,6 +87,12 @@ def test_the_file_says_how_it_was_made(first_run: FirstRun) -> None:
     assert record["provenance"]["base_steps"] == 4
     assert record["environment"]["license"] == "none (random weights)"
     assert {"torch", "diffusers", "nightshift"} <= record["environment"]["versions"].keys()
+
+
+def test_a_worker_says_by_what_its_pair_is_defined(first_run: FirstRun) -> None:
+    with sqlite3.connect(first_run.commands.home / "ledger.sqlite3") as connection:
+        said = connection.execute("SELECT DISTINCT definition FROM workers").fetchall()
+    assert said == [(BUILT_IN_PAIRS["tiny"].definition,)]
 
 
 def test_the_same_manifest_gives_the_same_files_in_another_farm(first_run: FirstRun, warm_farm: Farm) -> None:

@@ -68,9 +68,9 @@ def open_batch(database: Database, num_jobs: int = 4, priority: int = 5, pair: s
     return batch_id
 
 
-def new_worker(database: Database, pair: str = "tiny") -> str:
+def new_worker(database: Database, pair: str = "tiny", definition: str | None = None) -> str:
     worker_id = uuid.uuid4().hex
-    register_worker(database, WorkerIdentity(worker_id, "host", 1, "cpu", pair))
+    register_worker(database, WorkerIdentity(worker_id, "host", 1, "cpu", pair, definition))
     return worker_id
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from farm import batches, ledger, packs
 from farm.database import Database
 from farm.image_store import ImageStore
-from farm.workers import note_fingerprint
+from farm.workers import known_fingerprint, note_fingerprint
 from producer.questions.queries import results
 from producer.submitting.linking import link_existing
 from schemas.errors import SettingsError
@@ -40,8 +40,8 @@ def new_batch(database: Database, numbers: range, store: ImageStore | None = Non
     return batch_id, num_linked
 
 
-def render_all(database: Database, batch_id: int, store: ImageStore) -> None:
-    worker_id = new_worker(database)
+def render_all(database: Database, batch_id: int, store: ImageStore, definition: str | None = None) -> None:
+    worker_id = new_worker(database, definition=definition)
     note_fingerprint(database, worker_id, FINGERPRINT)
     pack = claimed_pack(database, batch_id, worker_id, 100)
     packs.begin_rendering(database, pack.id, worker_id)
@@ -84,6 +84,46 @@ def test_nothing_is_linked_while_the_weights_of_the_pair_are_unknown_or_others(
     worker_id = new_worker(database)
     note_fingerprint(database, worker_id, "e" * 64)
     assert new_batch(database, range(1, 3), store)[1] == 0
+
+
+def test_a_pair_that_was_changed_is_linked_to_nothing_until_its_weights_are_known(
+    database: Database, store: ImageStore, clock: TestClock
+) -> None:
+    render_all(database, new_batch(database, range(1, 3))[0], store, "a" * 64)
+    clock.advance(1)
+    new_worker(database, definition="a" * 64)  # started again, and loading still
+    assert known_fingerprint(database, "tiny") == FINGERPRINT
+    assert new_batch(database, range(1, 3), store)[1] == 2
+    clock.advance(1)
+    changed = new_worker(database, definition="b" * 64)
+    assert known_fingerprint(database, "tiny") is None
+    assert new_batch(database, range(1, 3), store)[1] == 0
+    note_fingerprint(database, changed, "e" * 64)
+    clock.advance(1)
+    new_worker(database, definition="b" * 64)
+    assert known_fingerprint(database, "tiny") == "e" * 64
+    clock.advance(1)
+    new_worker(database, definition="a" * 64)  # changed back
+    assert new_batch(database, range(1, 3), store)[1] == 2
+
+
+def test_where_a_submitter_defines_the_pair_otherwise_nothing_is_linked(database: Database, store: ImageStore) -> None:
+    render_all(database, new_batch(database, range(1, 3))[0], store, "a" * 64)
+    assert [known_fingerprint(database, "tiny", one) for one in ("a" * 64, "b" * 64)] == [FINGERPRINT, None]
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(1)])
+    assert link_existing(database, batch_id, "tiny", store.url, "b" * 64) == 0
+    assert link_existing(database, batch_id, "tiny", store.url, "a" * 64) == 1
+
+
+def test_workers_of_before_definitions_were_noted_count_until_the_pair_is_changed(
+    database: Database, store: ImageStore, clock: TestClock
+) -> None:
+    render_all(database, new_batch(database, range(1, 3))[0], store)
+    for definition, fingerprint in (("a", FINGERPRINT), ("b", None), ("a", None)):
+        clock.advance(1)
+        new_worker(database, definition=definition * 64)
+        assert known_fingerprint(database, "tiny") == fingerprint
 
 
 def test_an_image_that_is_gone_or_in_another_store_is_rendered_again(

@@ -16,7 +16,7 @@ from farm.recorded_images import recorded_job
 from farm.schema import _config, current_revision, head_revision, upgrade
 from farm.submissions import earlier_request
 from farm.tokens import token_of
-from farm.workers import workers_by_id
+from farm.workers import known_fingerprint, workers_by_id
 from producer.dispatching.schedule_queries import schedules
 from producer.questions.job_results import job_results
 from producer.questions.queries import batch_summaries
@@ -108,6 +108,7 @@ def test_a_ledger_of_the_first_version_is_read_as_it_was_written(old: Database, 
     recorded = recorded_job(old, 1, 1)
     assert (recorded.provenance.base_steps, recorded.environment.options, recorded.sha256) == (32, {}, IMAGE)
     assert workers_by_id(old, [OLD_WORKER])[OLD_WORKER].reading is None
+    assert known_fingerprint(old, "tiny") == known_fingerprint(old, "tiny", "a" * 64) is not None
     ((schedule, last),) = schedules(old)
     assert SubmitOrder.from_json(schedule.order).fields == {"width": "512"}
     assert last is not None

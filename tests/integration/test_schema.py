@@ -74,7 +74,10 @@ def test_the_jobs_of_the_version_before_fewer_entries_go_on(database: Database) 
     with database.begin() as tx:
         config.attributes["connection"] = tx.connection
         command.upgrade(config, "0007")
-    batch_id, worker_id = open_batch(database, 4), new_worker(database)
+        columns = "id, host, process_id, device, pair, state, started_at, seen_at"
+        values = "'w', 'host', 1, 'cpu', 'tiny', 'ready', '2026-11-21 22:00:00', '2026-11-21 22:00:00'"
+        tx.execute(text(f"INSERT INTO workers ({columns}) VALUES ({values})"))
+    batch_id, worker_id = open_batch(database, 4), "w"
     held = claimed_pack(database, batch_id, worker_id, 2)
     with database.begin() as tx:  # as that version wrote them
         tx.execute(text("UPDATE jobs SET state = 'running' WHERE pack_id IS NOT NULL"))

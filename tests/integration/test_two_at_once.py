@@ -18,9 +18,11 @@ from farm.database import Database, Transaction
 from farm.queueing import next_packs, queue_jobs
 from farm.staging import insert_staged
 from farm.webhook_deliveries import note_events
+from producer.questions.twin_batches import in_groups, newest_image
 from schemas.errors import NotFoundError
 from schemas.states import JobState
-from schemas.tables import Batch, Image, Job, WebhookDelivery
+from schemas.tables import Batch, Image, Job, Result
+from schemas.web_tables import WebhookDelivery
 from tests.integration.ledger_farm import (
     ENVIRONMENT,
     LEASE_SECONDS,
@@ -193,3 +195,33 @@ def empty_batch(database: Database) -> int:
     batch_id = batches.create_batch(database, "cats", "tiny", 5)
     batches.open_batch(database, batch_id)
     return batch_id
+
+
+def test_of_two_equal_lists_that_are_opened_at_once_the_second_sees_the_first(
+    database: Database, other: ThreadPoolExecutor
+) -> None:
+    first, second = (batches.create_batch(database, "cats", "tiny", 5) for _ in range(2))
+    for batch_id in (first, second):
+        ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
+    with database.begin() as tx:
+        batches.open_batch.__wrapped__(tx, first, None, 0)
+        future = started(other, database, batches.open_batch, second, None, 0)
+    future.result()
+    assert {one.batch.id for one in in_groups(database, [first])} == {first, second}
+
+
+def test_jobs_that_are_canceled_while_they_are_linked_are_one_of_the_two(
+    database: Database, other: ThreadPoolExecutor
+) -> None:
+    pack = claimed_pack(database, open_batch(database, 1), new_worker(database))
+    ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack))
+    batch_id = open_batch(database, 1)
+    batches.cancel_batch(database, batch_id)
+    (job,) = job_rows(database, batch_id)
+    with database.begin() as tx:
+        ledger.sweep_canceled.__wrapped__(tx, batch_id)
+        future = started(other, database, ledger.link_jobs, batch_id, {job.id: newest_image(database)})
+    assert future.result() == 0
+    assert states(database, batch_id) == {"canceled": 1}
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(Result).where(Result.job_id == job.id)).all() == []

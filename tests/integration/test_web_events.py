@@ -23,7 +23,7 @@ from producer.web.pulse import Listener, Pulse
 from producer.web.server import _Server
 from schemas.errors import RequestError
 from schemas.settings import Settings
-from tests.integration.ledger_farm import LEASE_SECONDS, new_ledger, new_worker, open_batch
+from tests.integration.ledger_farm import new_ledger, new_worker, open_batch
 from tests.integration.web_farm import farm_with_page
 
 QUICK = 0.01
@@ -105,25 +105,25 @@ def test_what_changes_is_told_and_who_comes_later_hears_first_what_is(ledger: Da
     run(follow)
 
 
-def test_what_ended_long_ago_is_no_news_though_nothing_goes_on(ledger: Database) -> None:
+def test_what_ended_long_ago_is_no_news_though_nothing_goes_on(ledger: Database, settings: Settings) -> None:
     ended = open_batch(ledger, 1)
     batches.cancel_batch(ledger, ended)
     sweep_canceled(ledger, ended)
-    first = moment(ledger, (), None, LEASE_SECONDS)
+    first = moment(ledger, (), None, settings)
     assert (first.batches, first.newest) == ((), ended)
-    assert moment(ledger, (), first.newest, LEASE_SECONDS).batches == ()
+    assert moment(ledger, (), first.newest, settings).batches == ()
     new = open_batch(ledger, 1)
-    assert [batch.id for batch in moment(ledger, (), first.newest, LEASE_SECONDS).batches] == [new]
+    assert [batch.id for batch in moment(ledger, (), first.newest, settings).batches] == [new]
 
 
 def test_a_batch_is_gone_when_the_ledger_has_it_no_more_and_not_when_many_younger_ones_come(
-    ledger: Database, monkeypatch: pytest.MonkeyPatch
+    ledger: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producer.web.moment.MAX_BATCHES", 2)
     old, discarded = open_batch(ledger, 1), batches.create_batch(ledger, "cats", "tiny", 5)
     young = [open_batch(ledger, 1) for _ in range(2)]
     batches.discard_batch(ledger, discarded)
-    now = moment(ledger, {old, discarded}, old, LEASE_SECONDS)
+    now = moment(ledger, {old, discarded}, old, settings)
     assert [batch.id for batch in now.batches] == [*reversed(young), old]
     assert now.gone == {discarded}
 

@@ -26,7 +26,8 @@ from producer.dispatching.webhooks import Webhooks, webhook_target
 from schemas.errors import SettingsError
 from schemas.settings import Settings
 from schemas.states import JobState
-from schemas.tables import Job, Pack, Result, WebhookDelivery
+from schemas.tables import Job, Pack, Result
+from schemas.web_tables import WebhookDelivery
 from schemas.webhook import FAILURE_SHARE, FINISHED, MAX_ATTEMPTS, STARTED, WebhookTarget, signature, wait_seconds
 from tests.integration.ledger_farm import (
     ENVIRONMENT,

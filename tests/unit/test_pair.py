@@ -73,3 +73,12 @@ def test_tokens_that_cannot_be_told_apart_are_refused(one: str, other: str) -> N
 def test_an_option_of_another_kind_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         ModelPair.model_validate({"name": "mine", "base": BASE, **fields})
+
+
+def test_a_definition_changes_with_what_is_said_of_the_pair_and_with_nothing_else() -> None:
+    plain = ModelPair.model_validate({"name": "mine", "base": BASE})
+    same = ModelPair.model_validate({"name": "mine", "base": BASE, "vae_tiling": False, "options": {"fp8": "off"}})
+    assert plain.definition == same.definition
+    changes = ({"base": {**BASE, "revision": "abc"}}, {"vae": {"source": "/vae"}}, {"options": {"fp8": "weights"}})
+    changed = {ModelPair.model_validate({"name": "mine", "base": BASE, **change}).definition for change in changes}
+    assert len(changed - {plain.definition}) == 3

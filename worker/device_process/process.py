@@ -92,7 +92,8 @@ def _end_with_thread(thread: threading.ExceptHookArgs) -> None:
 
 def _serve(database: Database, settings: Settings, arguments: argparse.Namespace, timeline: Timeline) -> int:
     worker_id = arguments.worker_id
-    identity = WorkerIdentity(worker_id, socket.gethostname(), os.getpid(), arguments.name, arguments.pair)
+    host, definition = socket.gethostname(), settings.model_pair(arguments.pair).definition
+    identity = WorkerIdentity(worker_id, host, os.getpid(), arguments.name, arguments.pair, definition)
     register_worker(database, identity)
     leave = partial(os.kill, os.getpid(), signal.SIGTERM)  # a process that is still loading ends of it, too
     leases = LeaseKeeper(database, worker_id, settings.lease_seconds, leave, _gpu_reading(arguments))
