@@ -93,13 +93,22 @@ def open_until(windows: Iterable[Window], now: datetime) -> datetime | None:
 
     Without windows it is always open: the end of time.
     """
-    closes = datetime.max.replace(tzinfo=UTC)
+    hours = open_together(windows, now)
+    return hours and hours.closes
+
+
+def open_together(windows: Iterable[Window], now: datetime) -> Hours | None:
+    """The hours about ``now`` in which all of the windows are open; None where one is closed. Without windows: all time.
+
+    Hours that began more than two days ago are said to have begun then.
+    """
+    opens, closes = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     for window in windows:
         hours = window.open_hours(now)
         if hours is None:
             return None
-        closes = min(closes, hours.closes)
-    return closes
+        opens, closes = max(opens, hours.opens), min(closes, hours.closes)
+    return Hours(opens, closes)
 
 
 def next_opening(windows: Iterable[Window], now: datetime) -> datetime | None:
