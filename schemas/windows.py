@@ -94,11 +94,11 @@ def open_until(windows: Iterable[Window], now: datetime) -> datetime | None:
     Without windows it is always open: the end of time.
     """
     hours = open_together(windows, now)
-    return hours and hours.closes
+    return None if hours is None else hours.closes
 
 
 def open_together(windows: Iterable[Window], now: datetime) -> Hours | None:
-    """The hours about ``now`` in which all of the windows are open; None where one is closed. Without windows: all time.
+    """The hours about ``now`` in which all of the windows are open; None where one is closed. Without windows: always.
 
     Hours that began more than two days ago are said to have begun then.
     """

@@ -69,6 +69,13 @@ def next_start(windows: Sequence[Window], now: datetime, pack_seconds: float) ->
     return next_opening(windows, closes)
 
 
+def outlasting_seconds(windows: Iterable[Window], opens: datetime, pack_seconds: float) -> float | None:
+    """What a pack takes, if that is longer than the windows are open about ``opens``: it ends after them. Else None."""
+    hours = open_together(windows, opens)
+    outlasts = hours is not None and hours.closes - hours.opens < timedelta(seconds=pack_seconds)
+    return pack_seconds if outlasts else None
+
+
 def is_disputed(batches: Collection[BatchShare]) -> bool:
     """Whether two have the same priority: then it matters how much of each is under way."""
     return len({batch.priority for batch in batches}) < len(batches)

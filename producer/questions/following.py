@@ -17,6 +17,7 @@ from farm.database import Database, Transaction, question
 from farm.leases import ledger_time
 from farm.workers import live_workers
 from producer.questions.outlook import GOES_ON, Outlook, outlook_at, waits
+from producer.questions.prospect import UNKNOWN, Prospect, Prospects
 from producer.questions.queries import BatchSummary, summaries_of
 from producer.questions.rate import images_per_second
 from schemas.errors import UnavailableError
@@ -169,6 +170,7 @@ class _Looks:
         self._tended = tended
         self._rates = {batch_id: Rate(images_per_second(database, batch_id)) for batch_id in batch_ids}
         self._failures = _Failures(database)
+        self._prospects = Prospects(database, settings)
 
     def look(self) -> Moment:
         """Raises UnavailableError, NotFoundError."""
@@ -176,13 +178,15 @@ class _Looks:
         batches = summaries_of(self._database, self._batch_ids)
         workers = live_workers(self._database, self._settings.lease_seconds)
         failures = self._failures.since_last(now, batches)
-        return Moment(tuple(self._sight(batch, workers.get(batch.pair, 0), now) for batch in batches), failures)
+        known = self._prospects.of(now, batches)
+        sights = (self._sight(one, workers.get(one.pair, 0), now, known.get(one.id, UNKNOWN)) for one in batches)
+        return Moment(tuple(sights), failures)
 
-    def _sight(self, batch: BatchSummary, num_workers: int, now: datetime) -> Sight:
+    def _sight(self, batch: BatchSummary, num_workers: int, now: datetime, prospect: Prospect) -> Sight:
         rate, farm_window = self._rates[batch.id], self._settings.window
         num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
         rate.note(time.monotonic(), num_tried, waits=waits(now, batch, farm_window) is not None)
-        ahead = outlook_at(now, batch, farm_window, rate.expected)
+        ahead = outlook_at(now, batch, farm_window, rate.expected, prospect)
         seconds_left = (ahead.ends - now).total_seconds() if ahead.ends else None
         return Sight(batch, num_workers, self._tended, ahead, rate.per_second, seconds_left)
 

@@ -9,7 +9,8 @@ from sqlalchemy import func, or_, select
 
 from farm.database import Database, Transaction, question
 from farm.workers import Standing, live_workers, seated_workers
-from producer.questions.outlook import Outlook, outlook
+from producer.questions.outlook import Outlook, outlooks
+from producer.questions.prospect import Prospects
 from producer.questions.queries import SUMMARY, BatchSummary, waiting_pairs
 from producer.questions.rate import rendered_per_second
 from schemas.settings import Settings
@@ -94,7 +95,7 @@ def night(database: Database, settings: Settings, now: datetime) -> Night:
         since=since,
         rendered=_rendered(database, since),
         failed=_failed(database, since),
-        batches=tuple((batch, outlook(database, batch, settings.window)) for batch in batches),
+        batches=tuple(outlooks(database, batches, settings.window, Prospects(database, settings))),
         num_more_batches=num_more,
         workers=_workers(database, since, settings.lease_seconds),
         live_workers=live,

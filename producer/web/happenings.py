@@ -14,11 +14,11 @@ redis       nothing               whether Redis does: without it nothing new beg
 
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any, Final
 
 from producer.questions.following import Rate
 from producer.questions.outlook import outlook_at, waits
+from producer.questions.prospect import UNKNOWN
 from producer.questions.queries import BatchSummary
 from producer.web.api.shapes import BatchShape
 from producer.web.moment import Moment
@@ -68,13 +68,14 @@ class Happenings:
 
     def _batches(self, moment: Moment) -> Iterator[tuple[Key, dict[str, Any]]]:
         for batch in moment.batches:
-            yield ("batch", str(batch.id)), self._batch(batch, moment.now)
+            yield ("batch", str(batch.id)), self._batch(batch, moment)
 
-    def _batch(self, batch: BatchSummary, now: datetime) -> dict[str, Any]:
-        rate = self._rates.setdefault(batch.id, Rate())
+    def _batch(self, batch: BatchSummary, moment: Moment) -> dict[str, Any]:
+        rate, now = self._rates.setdefault(batch.id, Rate()), moment.now
         num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
         rate.note(time.monotonic(), num_tried, waits=waits(now, batch, self._farm_window) is not None)
-        ahead = outlook_at(now, batch, self._farm_window, rate.expected)
+        prospect = moment.prospects.get(batch.id, UNKNOWN)
+        ahead = outlook_at(now, batch, self._farm_window, rate.expected, prospect)
         shape = BatchShape.of(batch, ahead).model_dump(mode="json")
         return {**shape, "images_per_second": None if batch.ended else rate.per_second}
 

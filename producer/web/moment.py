@@ -1,7 +1,7 @@
 """The farm at one moment, as listeners are told of it: one look at the ledger, whatever there is to see."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from sqlalchemy import Row, or_, select
 
 from farm.database import Transaction, question
 from farm.workers import is_live
+from producer.questions.prospect import Prospect
 from producer.questions.queries import SUMMARY, BatchSummary
 from schemas.states import BatchState
 from schemas.tables import Batch, Worker
@@ -20,11 +21,13 @@ MAX_WORKERS: Final = 1_000
 
 @dataclass(frozen=True)
 class Moment:
-    """``batches``: those that go on, those of ``known`` that have ended meanwhile, and those that are new."""
+    """``batches``: those that go on, those of ``known`` that have ended meanwhile, and those that are new.
+    ``prospects``: of those batches that have one."""
 
     now: datetime
     batches: tuple[BatchSummary, ...]
     workers: Sequence[Row[Any]]
+    prospects: Mapping[int, Prospect] = field(default_factory=dict)
 
 
 @question

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from producer.questions.pace import MeasuredPack, Pace
 from producer.submitting.disk_need import DiskNeed, disk_need
-from producer.submitting.pace import MeasuredPack, Pace
 from producer.submitting.plan import Known, Plan, hours, pack_groups, plan
 from producer.submitting.plan_text import plan_lines, size_text
 from producer.submitting.survey import RowKind, Survey

@@ -106,7 +106,7 @@ def list_batches(
 def show_batch(farm: Farm, _caller: Reader, batch_id: BatchId) -> Any:
     """One batch, with what is ahead of it."""
     batch = batch_summary(farm.database, batch_id)
-    return BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
+    return BatchShape.of(batch, outlook(farm.database, batch, farm.settings))
 
 
 @router.post("/{batch_id}/pause", response_model=BatchShape, responses=problems(404, 409))

@@ -87,4 +87,4 @@ def unserved(farm: WebFarm, among: Collection[str] | None = None) -> list[str]:
 
 
 def _shape(farm: WebFarm, batch: BatchSummary) -> BatchShape:
-    return BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
+    return BatchShape.of(batch, outlook(farm.database, batch, farm.settings))

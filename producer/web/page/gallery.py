@@ -74,7 +74,7 @@ Looked = Annotated[Look, Depends(_look)]
 def show_batch(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, first: From = 1) -> Any:
     """The batch, and the beginning of what is looked for in it."""
     batch = batch_summary(farm.database, batch_id)
-    shape = BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
+    shape = BatchShape.of(batch, outlook(farm.database, batch, farm.settings))
     tiles = _tiles(farm, batch_id, look, first - 1)
     return page("batch.html", caller, batch=shape, look=look, first=first, schedulers=sorted(SCHEDULERS),
                 states=list(JobState), cancelable=cancelable(farm, caller, [batch_id]),

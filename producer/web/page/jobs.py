@@ -39,7 +39,7 @@ def show_job(farm: Farm, caller: Reader, batch_id: BatchId, number: Number) -> A
     recorded = recorded_job(farm.database, batch_id, number) if job.uri is not None else None
     like, batch = like_jobs(farm.database, job), batch_summary(farm.database, batch_id)
     awaited = job.state not in (JobState.DONE, JobState.FAILED, JobState.CANCELED)
-    waits = outlook(farm.database, batch, farm.settings.window).waits if awaited else None
+    waits = outlook(farm.database, batch, farm.settings).waits if awaited else None
     return page("job.html", caller, job=job, batch=batch, spec=job.spec, fields=flat_fields(job), recorded=recorded,
                 like=like, row=_manifest_row(job),
                 refined=[other for other in like if _differs_by_refiner(job, other)],
