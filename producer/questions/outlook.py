@@ -107,7 +107,7 @@ def _waits(batch: BatchSummary, windows: Sequence[Window], now: datetime, pack_s
 def _ends(batch: BatchSummary, windows: Sequence[Window], begins_at: datetime, per_second: float,
           seconds_before: float = 0.0) -> datetime | None:  # fmt: skip
     left = timedelta(seconds=seconds_before + (batch.num_jobs - batch.num_ended) / per_second)
-    return finishing(windows, begins_at, left)
+    return finishing(windows if batch.num_pending + batch.num_queued else (), begins_at, left)  # what renders goes on
 
 
 def _late_as_it_begins(batch: BatchSummary, windows: Sequence[Window], begins_at: datetime, pack_seconds: float

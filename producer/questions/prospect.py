@@ -1,0 +1,133 @@
+"""What batches have before them, by the pace of their pairs' last packs. Nothing here changes a row."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import select
+
+from farm.database import Database, Transaction, question
+from farm.workers import live_workers
+from producer.dispatching.release import next_start, work_of
+from producer.questions.measured_packs import LastPacks
+from producer.questions.pace import MeasuredPack, Pace, longest_seconds
+from producer.questions.queries import SUMMARY, BatchSummary
+from schemas.settings import Settings
+from schemas.states import BatchState, JobState
+from schemas.tables import Batch, Job
+from schemas.windows import Window
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """Of a batch. ``pack_seconds``: what its next pack takes, as far as is known. ``per_second``: its images a second,
+    if its pair's workers had nothing else; None where nobody knows. ``seconds_before``: what those of a higher priority
+    take before it."""
+
+    pack_seconds: float = 0.0
+    per_second: float | None = None
+    seconds_before: float = 0.0
+
+
+UNKNOWN: Final = Prospect()
+
+
+def windows_of(batch_window: str | None, farm_window: str) -> list[Window]:
+    return [Window.parse(text) for text in (batch_window, farm_window) if text]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An open batch with pending jobs, and the pack key of the next of them."""
+
+    batch: BatchSummary
+    pack_key: str
+
+    @property
+    def work(self) -> float:
+        """As if all that is left were as the next one."""
+        return work_of(self.pack_key, self.batch.num_jobs - self.batch.num_ended)
+
+
+class Prospects:
+    """For who asks again and again: what was measured is remembered. For one thread."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._last_packs = LastPacks(database)
+
+    def of(self, now: datetime, batches: Iterable[BatchSummary]) -> Mapping[int, Prospect]:
+        """Of those that have a window or a deadline, and jobs that wait: of others nothing is asked."""
+        asked = {batch.id: batch for batch in batches if batch.num_pending and (batch.deadline or self._window(batch))}
+        if not asked:
+            return {}
+        waiting = _waiting(self._database, {batch.pair for batch in asked.values()})
+        live = live_workers(self._database, self._settings.lease_seconds)
+        return {
+            one.batch.id: self._prospect(now, one, waiting, live.get(one.batch.pair, 0))
+            for one in waiting if one.batch.id in asked
+        }  # fmt: skip
+
+    def pack_seconds(self, batch_id: int, pair: str, num_pending: int) -> float:
+        """What the next pack of the batch takes, as far as is known."""
+        packs = self._last_packs.of(pair)
+        pack_key = next_pack_key(self._database, batch_id) if packs else None
+        return self._pack_seconds(packs, batch_id, pack_key, num_pending) if pack_key else 0.0
+
+    def _prospect(self, now: datetime, one: _Waiting, waiting: Sequence[_Waiting], num_live: int) -> Prospect:
+        packs = self._last_packs.of(one.batch.pair)
+        pack_seconds = self._pack_seconds(packs, one.batch.id, one.pack_key, one.batch.num_pending)
+        pace = Pace.of(packs, num_live)
+        if one.batch.deadline is None or pace.work_per_second is None or not num_live:
+            return Prospect(pack_seconds)
+        work_per_second = pace.work_per_second * num_live
+        before = sum(other.work for other in waiting if self._is_before(now, other.batch, one.batch))
+        return Prospect(pack_seconds, work_per_second / work_of(one.pack_key, 1), before / work_per_second)
+
+    def _pack_seconds(self, packs: Sequence[MeasuredPack], batch_id: int, pack_key: str, num_pending: int) -> float:
+        return longest_seconds(packs, work_of(pack_key, min(num_pending, self._settings.pack_size)), batch_id)
+
+    def _is_before(self, now: datetime, other: BatchSummary, batch: BatchSummary) -> bool:
+        """It has a higher priority, and may begin no later."""
+        if other.pair != batch.pair or other.priority <= batch.priority:
+            return False
+        starts = [self._begins(now, one) for one in (other, batch)]
+        return starts[0] is not None and (starts[1] is None or starts[0] <= starts[1])
+
+    def _begins(self, now: datetime, batch: BatchSummary) -> datetime | None:
+        windows = windows_of(batch.window, self._settings.window)
+        return next_start(windows, max(now, batch.not_before or now), 0.0)
+
+    def _window(self, batch: BatchSummary) -> str:
+        return batch.window or self._settings.window
+
+
+@question
+def next_pack_key(tx: Transaction, batch_id: int) -> str | None:
+    """Of the pending job that is released next."""
+    return tx.execute(select(_NEXT_KEY).where(Batch.id == batch_id)).scalar_one_or_none()
+
+
+@question
+def _waiting(tx: Transaction, pairs: Collection[str]) -> list[_Waiting]:
+    """The open batches of these pairs that have pending jobs."""
+    open_ones = (Batch.state == BatchState.OPEN, Batch.pair.in_(pairs), Batch.num_pending > 0)
+    rows = tx.execute(select(*SUMMARY, _NEXT_KEY).where(*open_ones)).all()
+    names = BatchSummary.__dataclass_fields__
+    return [
+        _Waiting(BatchSummary(**{name: row._mapping[name] for name in names}), row.pack_key)
+        for row in rows if row.pack_key
+    ]  # fmt: skip
+
+
+_NEXT_KEY: Final = (
+    select(Job.pack_key)
+    .where(Job.batch_id == Batch.id, Job.state == JobState.PENDING)
+    .order_by(Job.isolated, Job.id)
+    .limit(1)
+    .correlate(Batch)
+    .scalar_subquery()
+    .label("pack_key")
+)
