@@ -194,14 +194,11 @@ class Dispatcher:
         if not any(share.window or self._settings.window for share in shares):
             return dict.fromkeys(shares)
         now = ledger_time(self._database)
-        untils = {share: self._start_before(share, now) for share in shares}
+        windows = {share: windows_of(share.window, self._settings.window) for share in shares}
+        num_pending = {one.id: one.num_pending for one in shares if open_until(windows[one], now) is not None}
+        seconds = self._prospects.pack_seconds(pair, num_pending) if num_pending else {}
+        untils = {share: start_before(windows[share], now, seconds.get(share.id, 0.0)) for share in shares}
         return {share: until for share, until in untils.items() if until is not None}
-
-    def _start_before(self, share: BatchShare, now: datetime) -> datetime | None:
-        windows = windows_of(share.window, self._settings.window)
-        if not windows or open_until(windows, now) is None:  # what a pack takes need not be asked
-            return start_before(windows, now, 0.0)
-        return start_before(windows, now, self._prospects.pack_seconds(share.id, share.pair, share.num_pending))
 
     def _release_packs(self, shares: Mapping[BatchShare, datetime | None], wanted: int) -> list[str]:
         turns, untils, pack_ids = Turns(shares), {share.id: until for share, until in shares.items()}, list[str]()

@@ -78,6 +78,5 @@ def _device_seconds(tx: Transaction, pack_ids: Sequence[str]) -> Mapping[str, tu
 def _taken(pack_ids: Sequence[str]) -> Select[*tuple[str | None, int, float]]:
     # The images of a pass carry the same seconds, and two passes never took the same to the last digit.
     seconds = func.sum(Result.render_seconds.distinct()).label("seconds")
-    rendered = (Result.pack_id == Job.pack_id, Result.attempt > 0)
     taken = select(Job.pack_id, func.count().label("num_images"), seconds).join(Result, Result.job_id == Job.id)
-    return taken.where(Job.pack_id.in_(pack_ids), *rendered).group_by(Job.pack_id)
+    return taken.where(Job.pack_id.in_(pack_ids), Result.attempt > 0).group_by(Job.pack_id)

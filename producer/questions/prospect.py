@@ -65,26 +65,28 @@ class Prospects:
             return {}
         waiting = _waiting(self._database, {batch.pair for batch in asked.values()})
         live = live_workers(self._database, self._settings.lease_seconds)
+        packs = {pair: self._last_packs.of(pair) for pair in {batch.pair for batch in asked.values()}}
         return {
-            one.batch.id: self._prospect(now, one, waiting, live.get(one.batch.pair, 0))
+            one.batch.id: self._prospect(
+                one, packs[one.batch.pair], live.get(one.batch.pair, 0),
+                sum(other.work for other in waiting if self._is_before(now, other.batch, one.batch)),
+            )
             for one in waiting if one.batch.id in asked
         }  # fmt: skip
 
-    def pack_seconds(self, batch_id: int, pair: str, num_pending: int) -> float:
-        """What the next pack of the batch takes, as far as is known."""
+    def pack_seconds(self, pair: str, num_pending: Mapping[int, int]) -> dict[int, float]:
+        """batch → what its next pack takes; without those of which that is not known. ``num_pending``: jobs of each."""
         packs = self._last_packs.of(pair)
-        pack_key = next_pack_key(self._database, batch_id) if packs else None
-        return self._pack_seconds(packs, batch_id, pack_key, num_pending) if pack_key else 0.0
+        keys = _next_pack_keys(self._database, num_pending) if packs else {}
+        return {one: self._pack_seconds(packs, one, key, num_pending[one]) for one, key in keys.items()}
 
-    def _prospect(self, now: datetime, one: _Waiting, waiting: Sequence[_Waiting], num_live: int) -> Prospect:
-        packs = self._last_packs.of(one.batch.pair)
+    def _prospect(self, one: _Waiting, packs: Sequence[MeasuredPack], num_live: int, work_before: float) -> Prospect:
         pack_seconds = self._pack_seconds(packs, one.batch.id, one.pack_key, one.batch.num_pending)
         pace = Pace.of(packs, num_live)
         if one.batch.deadline is None or pace.work_per_second is None or not num_live:
             return Prospect(pack_seconds)
         work_per_second = pace.work_per_second * num_live
-        before = sum(other.work for other in waiting if self._is_before(now, other.batch, one.batch))
-        return Prospect(pack_seconds, work_per_second / work_of(one.pack_key, 1), before / work_per_second)
+        return Prospect(pack_seconds, work_per_second / work_of(one.pack_key, 1), work_before / work_per_second)
 
     def _pack_seconds(self, packs: Sequence[MeasuredPack], batch_id: int, pack_key: str, num_pending: int) -> float:
         return longest_seconds(packs, work_of(pack_key, min(num_pending, self._settings.pack_size)), batch_id)
@@ -105,9 +107,10 @@ class Prospects:
 
 
 @question
-def next_pack_key(tx: Transaction, batch_id: int) -> str | None:
-    """Of the pending job that is released next."""
-    return tx.execute(select(_NEXT_KEY).where(Batch.id == batch_id)).scalar_one_or_none()
+def _next_pack_keys(tx: Transaction, batch_ids: Collection[int]) -> dict[int, str]:
+    """batch → that of its pending job that is released next."""
+    rows = tx.execute(select(Batch.id, _NEXT_KEY).where(Batch.id.in_(batch_ids)))
+    return {row.id: row.pack_key for row in rows if row.pack_key}
 
 
 @question

@@ -156,7 +156,7 @@ def test_what_a_pack_takes_is_asked_of_postgresql_as_of_sqlite(postgres_url: str
         assert LastPacks(database).of("tiny") == [measured]
         prospects = Prospects(database, Settings(window="00:00-24:00 UTC"))
         known = prospects.of(ledger_time(database), [batch_summary(database, batch_id)])
-        assert known[batch_id].pack_seconds == prospects.pack_seconds(batch_id, "tiny", 2) == 8.0
+        assert known[batch_id].pack_seconds == prospects.pack_seconds("tiny", {batch_id: 2})[batch_id] == 8.0
 
 
 def test_a_pack_is_claimed_begun_and_finished_in_a_round_trip_each(postgres_url: str) -> None:
