@@ -76,7 +76,10 @@ def _device_seconds(tx: Transaction, pack_ids: Sequence[str]) -> Mapping[str, tu
 
 
 def _taken(pack_ids: Sequence[str]) -> Select[*tuple[str | None, int, float]]:
+    # By themselves: joined at once, a server might go through all jobs in the order of their results.
+    jobs = select(Job.id, Job.pack_id).where(Job.pack_id.in_(pack_ids)).cte("ours")
+    ours = jobs.prefix_with("MATERIALIZED", dialect="postgresql").c
     # The images of a pass carry the same seconds, and two passes never took the same to the last digit.
     seconds = func.sum(Result.render_seconds.distinct()).label("seconds")
-    taken = select(Job.pack_id, func.count().label("num_images"), seconds).join(Result, Result.job_id == Job.id)
-    return taken.where(Job.pack_id.in_(pack_ids), Result.attempt > 0).group_by(Job.pack_id)
+    taken = select(ours.pack_id, func.count().label("num_images"), seconds).join(Result, Result.job_id == ours.id)
+    return taken.where(Result.attempt > 0).group_by(ours.pack_id)

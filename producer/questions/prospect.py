@@ -1,8 +1,10 @@
 """What batches have before them, by the pace of their pairs' last packs. Nothing here changes a row."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import select
@@ -33,8 +35,10 @@ class Prospect:
 UNKNOWN: Final = Prospect()
 
 
-def windows_of(batch_window: str | None, farm_window: str) -> list[Window]:
-    return [Window.parse(text) for text in (batch_window, farm_window) if text]
+@lru_cache(maxsize=256)
+def windows_of(batch_window: str | None, farm_window: str) -> tuple[Window, ...]:
+    """That of a batch and that of the farm, where they have one."""
+    return tuple(Window.parse(text) for text in (batch_window, farm_window) if text)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,28 @@ class _Waiting:
         return work_of(self.pack_key, self.batch.num_jobs - self.batch.num_ended)
 
 
+class _WorkBefore:
+    """What batches of a pair wait for: the work of those that have a higher priority, and may begin no later."""
+
+    def __init__(self) -> None:
+        self._work = defaultdict[tuple[str, int, datetime], float](float)
+        self._begins: dict[int, datetime] = {}
+
+    def note(self, one: _Waiting, begins: datetime | None) -> None:
+        if begins is not None:
+            self._begins[one.batch.id] = begins
+            self._work[one.batch.pair, one.batch.priority, begins] += one.work
+
+    def of(self, one: _Waiting) -> float:
+        if one.batch.id not in self._begins:
+            return 0.0
+        return sum(
+            work
+            for (pair, priority, begins), work in self._work.items()
+            if pair == one.batch.pair and priority > one.batch.priority and begins <= self._begins[one.batch.id]
+        )
+
+
 class Prospects:
     """For who asks again and again: what was measured is remembered. For one thread."""
 
@@ -63,16 +89,16 @@ class Prospects:
         asked = {batch.id: batch for batch in batches if batch.num_pending and (batch.deadline or self._window(batch))}
         if not asked:
             return {}
-        waiting = _waiting(self._database, {batch.pair for batch in asked.values()})
-        live = live_workers(self._database, self._settings.lease_seconds)
-        packs = {pair: self._last_packs.of(pair) for pair in {batch.pair for batch in asked.values()}}
+        pairs = {batch.pair for batch in asked.values()}
+        waiting = _waiting(self._database, pairs)
+        live, before = live_workers(self._database, self._settings.lease_seconds), self._before(now, waiting)
+        packs = {pair: self._last_packs.of(pair) for pair in pairs}
+        paces = {pair: Pace.of(packs[pair], live.get(pair, 0)) for pair in pairs}
         return {
-            one.batch.id: self._prospect(
-                one, packs[one.batch.pair], live.get(one.batch.pair, 0),
-                sum(other.work for other in waiting if self._is_before(now, other.batch, one.batch)),
-            )
-            for one in waiting if one.batch.id in asked
-        }  # fmt: skip
+            one.batch.id: self._prospect(one, packs[one.batch.pair], paces[one.batch.pair], before)
+            for one in waiting
+            if one.batch.id in asked
+        }
 
     def pack_seconds(self, pair: str, num_pending: Mapping[int, int]) -> dict[int, float]:
         """batch → what its next pack takes; without those of which that is not known. ``num_pending``: jobs of each."""
@@ -80,27 +106,25 @@ class Prospects:
         keys = _next_pack_keys(self._database, num_pending) if packs else {}
         return {one: self._pack_seconds(packs, one, key, num_pending[one]) for one, key in keys.items()}
 
-    def _prospect(self, one: _Waiting, packs: Sequence[MeasuredPack], num_live: int, work_before: float) -> Prospect:
+    def _prospect(self, one: _Waiting, packs: Sequence[MeasuredPack], pace: Pace, before: "_WorkBefore") -> Prospect:
         pack_seconds = self._pack_seconds(packs, one.batch.id, one.pack_key, one.batch.num_pending)
-        pace = Pace.of(packs, num_live)
-        if one.batch.deadline is None or pace.work_per_second is None or not num_live:
+        if one.batch.deadline is None or pace.work_per_second is None or not pace.num_live:
             return Prospect(pack_seconds)
-        work_per_second = pace.work_per_second * num_live
-        return Prospect(pack_seconds, work_per_second / work_of(one.pack_key, 1), work_before / work_per_second)
+        work_per_second = pace.work_per_second * pace.num_live
+        return Prospect(pack_seconds, work_per_second / work_of(one.pack_key, 1), before.of(one) / work_per_second)
 
     def _pack_seconds(self, packs: Sequence[MeasuredPack], batch_id: int, pack_key: str, num_pending: int) -> float:
         return longest_seconds(packs, work_of(pack_key, min(num_pending, self._settings.pack_size)), batch_id)
 
-    def _is_before(self, now: datetime, other: BatchSummary, batch: BatchSummary) -> bool:
-        """It has a higher priority, and may begin no later."""
-        if other.pair != batch.pair or other.priority <= batch.priority:
-            return False
-        starts = [self._begins(now, one) for one in (other, batch)]
-        return starts[0] is not None and (starts[1] is None or starts[0] <= starts[1])
-
-    def _begins(self, now: datetime, batch: BatchSummary) -> datetime | None:
-        windows = windows_of(batch.window, self._settings.window)
-        return next_start(windows, max(now, batch.not_before or now), 0.0)
+    def _before(self, now: datetime, waiting: Sequence[_Waiting]) -> "_WorkBefore":
+        begins = dict[tuple[str | None, datetime], datetime | None]()  # of many batches it is the same
+        before = _WorkBefore()
+        for one in waiting:
+            key = (one.batch.window, max(now, one.batch.not_before or now))
+            if key not in begins:
+                begins[key] = next_start(windows_of(one.batch.window, self._settings.window), key[1], 0.0)
+            before.note(one, begins[key])
+        return before
 
     def _window(self, batch: BatchSummary) -> str:
         return batch.window or self._settings.window
