@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from itertools import takewhile
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
@@ -136,6 +137,12 @@ def open_spans(windows: Iterable[Window], now: datetime) -> Iterator[Hours]:
         assert closes is not None, "they are open by then"
         yield Hours(opens, closes)
         now = closes
+
+
+def open_time(windows: Iterable[Window], since: datetime, now: datetime) -> timedelta:
+    """For how long all of the windows have been open together; hours more than a year after ``since`` do not count."""
+    passed = takewhile(lambda hours: hours.opens < now, open_spans(windows, since))
+    return sum((min(hours.closes, now) - hours.opens for hours in passed), timedelta())
 
 
 def finishing(windows: Iterable[Window], now: datetime, work: timedelta) -> datetime | None:

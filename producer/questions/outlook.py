@@ -1,6 +1,6 @@
 """Why nothing of a batch begins just now, and whether it will be late."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +10,7 @@ from farm.leases import ledger_time
 from producer.dispatching.release import next_start, outlasting_seconds
 from producer.questions.prospect import UNKNOWN, Prospect, Prospects, windows_of
 from producer.questions.queries import BatchSummary
-from producer.questions.rate import images_per_second
+from producer.questions.rate import batch_rates
 from schemas.settings import Settings
 from schemas.states import BatchState
 from schemas.windows import Window, finishing, next_opening
@@ -43,18 +43,18 @@ def outlook(database: Database, batch: BatchSummary, settings: Settings) -> Outl
     return ahead
 
 
-def outlooks(database: Database, batches: Sequence[BatchSummary], farm_window: str, prospects: Prospects
-             ) -> list[tuple[BatchSummary, Outlook]]:  # fmt: skip
-    """Each batch with what is ahead of it."""
+def outlooks(database: Database, batches: Sequence[BatchSummary], farm_window: str, prospects: Prospects,
+             rates: Mapping[int, float] | None = None) -> list[tuple[BatchSummary, Outlook]]:  # fmt: skip
+    """Each batch with what is ahead of it. ``rates``: ``batch_rates``, where they are known already."""
     if not batches:
         return []
     now = ledger_time(database)
     known = prospects.of(now, batches)
-    found = []
-    for batch in batches:
-        per_second = None if batch.ended else images_per_second(database, batch.id)
-        found.append((batch, outlook_at(now, batch, farm_window, per_second, known.get(batch.id, UNKNOWN))))
-    return found
+    rates = batch_rates(database) if rates is None else rates
+    return [
+        (batch, outlook_at(now, batch, farm_window, rates.get(batch.id), known.get(batch.id, UNKNOWN)))
+        for batch in batches
+    ]
 
 
 def outlook_at(now: datetime, batch: BatchSummary, farm_window: str, per_second: float | None = None,
