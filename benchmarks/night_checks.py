@@ -39,7 +39,7 @@ class Course:
 def ledger_checks(database: Database, course: Course, num_jobs: int) -> list[Check]:
     night, other = (select(Batch.id).where(Batch.name == name).scalar_subquery() for name in ("night", "other"))
     of_night, of_other = Pack.batch_id == night, Pack.batch_id == other
-    paused = or_(*(_within(Pack.claimed_at, hours) for hours in course.pauses))
+    paused = or_(*(_within(Pack.rendering_at, hours) for hours in course.pauses))
     since, until = course.preferred
     preferred = Pack.released_at.between(since + _TICK, until)
     done = Job.state == "done"
@@ -49,7 +49,7 @@ def ledger_checks(database: Database, course: Course, num_jobs: int) -> list[Che
         ("its images, each another file", _results(Image.uri, night), num_jobs),
         ("of them done after the second closing",
          _results(Result.job_id, night).where(Result.finished_at >= course.openings[2].opens), "> 0"),
-        *((f"packs begun in opening {number}", _count(Pack).where(_within(Pack.claimed_at, hours)), "> 0")
+        *((f"packs begun in opening {number}", _count(Pack).where(_within(Pack.rendering_at, hours)), "> 0")
           for number, hours in enumerate(course.openings, 1)),
         ("packs begun while the window was closed", _count(Pack).where(_outside(course.openings)), 0),
         ("packs of the night begun while it was paused", _count(Pack).where(of_night, paused), 0),
@@ -61,7 +61,7 @@ def ledger_checks(database: Database, course: Course, num_jobs: int) -> list[Che
         ("its jobs that are neither done nor canceled",
          _count(Job).where(Job.batch_id == other, Job.state.not_in(("done", "canceled"))), 0),
         ("its packs begun after it was canceled",
-         _count(Pack).where(of_other, Pack.claimed_at > course.canceled_at), 0),
+         _count(Pack).where(of_other, Pack.rendering_at > course.canceled_at), 0),
     ]  # fmt: skip
     with database.begin(read_only=True) as tx:
         return [Check(question, tx.execute(statement).scalar_one(), wanted) for question, statement, wanted in asked]
@@ -105,4 +105,6 @@ def _within(column: object, hours: Hours) -> ColumnElement[bool]:
 
 
 def _outside(openings: list[Hours]) -> ColumnElement[bool]:
-    return and_(Pack.claimed_at.is_not(None), ~or_(false(), *(_within(Pack.claimed_at, hours) for hours in openings)))
+    return and_(
+        Pack.rendering_at.is_not(None), ~or_(false(), *(_within(Pack.rendering_at, hours) for hours in openings))
+    )

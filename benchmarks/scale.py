@@ -33,6 +33,7 @@ from producer.questions.batch_pages import batches_before
 from producer.questions.batch_throughput import throughput
 from producer.questions.job_pages import job_of, jobs_after
 from producer.questions.job_results import job_results
+from producer.questions.measured_packs import LastPacks
 from producer.questions.night import night
 from producer.questions.rate import batch_rates, images_per_second
 from schemas.settings import Settings
@@ -239,7 +240,7 @@ def _asked_by_a_tick(database: Database) -> None:
     queries.releasable_batches(database)
     queries.work_under_way(database, "sdxl")
     chores.chores(database, 60.0)
-    queries.pack_seconds(database, "sdxl")
+    LastPacks(database).of("sdxl")
     ledger.return_queued(database)
     ledger.expire_leases(database, 3)
 

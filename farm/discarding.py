@@ -13,8 +13,8 @@ from sqlalchemy import and_, delete, select, update
 from farm.database import Transaction, transaction
 from farm.moves import count
 from schemas.states import BatchState, JobState
-from schemas.tables import Batch, Job, Result, WebhookDelivery
-from schemas.web_tables import SubmissionRow
+from schemas.tables import Batch, Job, Result
+from schemas.web_tables import SubmissionRow, WebhookDelivery
 
 #: removed in one transaction: some hundredths of a second
 PIECE: Final = 2_000

@@ -107,7 +107,7 @@ def release_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int
     """pending → queued: the oldest pending jobs of an open batch, but for those whose next try has to wait, in packs
     whose jobs share a pack key. Isolated jobs come last, each in a pack of its own.
 
-    ``start_before``: they are not claimed any later.
+    ``start_before``: they are neither claimed nor begun any later.
     """
     made = next_packs(tx, batch_id, num_packs, pack_size)
     return queue_jobs(tx, batch_id, made, start_before) if made else []

@@ -40,8 +40,10 @@ def note_published(tx: Transaction, pack_ids: Sequence[str]) -> None:
 
 @statement
 def begin_rendering(tx: Transaction, pack_id: str, worker_id: str) -> bool:
-    """Notes that the attempt begins. False where the worker has lost the pack, or its batch was canceled or paused."""
-    noted = update(Pack).where(held(pack_id, worker_id), BATCH_IS_OPEN).values(rendering_at=tx.from_now())
+    """Notes that the attempt begins. False where the worker has lost the pack, its batch was canceled or paused, or it
+    would no longer end in its hours: a worker claims one ahead, so the claim was long before."""
+    in_time = or_(Pack.start_before.is_(None), Pack.start_before > tx.from_now())
+    noted = update(Pack).where(held(pack_id, worker_id), BATCH_IS_OPEN, in_time).values(rendering_at=tx.from_now())
     return bool(tx.execute(noted).rowcount)
 
 

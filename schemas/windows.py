@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from itertools import takewhile
 from typing import Final, Self
 from zoneinfo import ZoneInfo
@@ -80,13 +81,18 @@ class Window:
         a week count as opened then."""
         return max(hours.opens for hours in self._around(now, first=-_WEEK) if hours.opens <= now)
 
-    def _around(self, now: datetime, first: int = -2) -> Iterator[Hours]:
+    def _around(self, now: datetime, first: int = -2) -> tuple[Hours, ...]:
         """The hours of the days about ``now``, in order, those that touch made one."""
-        today = now.astimezone(self.zone).date()
-        days = [today + timedelta(days=n) for n in range(first, _WEEK + 1)]
-        return _joined(
-            span.hours(day, self.zone) for day in days for span in self.spans if day.weekday() in span.weekdays
-        )
+        return _hours_about(self, now.astimezone(self.zone).date(), first)
+
+
+@lru_cache(maxsize=256)
+def _hours_about(window: Window, today: date, first: int) -> tuple[Hours, ...]:
+    """Remembered: of a thousand batches that are looked at each second most have the same window."""
+    days = [today + timedelta(days=n) for n in range(first, _WEEK + 1)]
+    return tuple(
+        _joined(span.hours(day, window.zone) for day in days for span in window.spans if day.weekday() in span.weekdays)
+    )
 
 
 def open_until(windows: Iterable[Window], now: datetime) -> datetime | None:
@@ -94,13 +100,22 @@ def open_until(windows: Iterable[Window], now: datetime) -> datetime | None:
 
     Without windows it is always open: the end of time.
     """
-    closes = datetime.max.replace(tzinfo=UTC)
+    hours = open_together(windows, now)
+    return None if hours is None else hours.closes
+
+
+def open_together(windows: Iterable[Window], now: datetime) -> Hours | None:
+    """The hours about ``now`` in which all of the windows are open; None where one is closed. Without windows: always.
+
+    Hours that began more than two days ago are said to have begun then.
+    """
+    opens, closes = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     for window in windows:
         hours = window.open_hours(now)
         if hours is None:
             return None
-        closes = min(closes, hours.closes)
-    return closes
+        opens, closes = max(opens, hours.opens), min(closes, hours.closes)
+    return Hours(opens, closes)
 
 
 def next_opening(windows: Iterable[Window], now: datetime) -> datetime | None:

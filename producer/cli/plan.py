@@ -34,11 +34,12 @@ from producer.cli.timing_options import DeadlineOption, NotBeforeOption, WindowO
 from producer.manifests.counted_advice import CountedAdvice
 from producer.manifests.inputs import Inputs
 from producer.manifests.manifest import read_manifest
+from producer.questions.measured_packs import LastPacks
+from producer.questions.pace import Pace
 from producer.submitting.disk_need import disk_need
 from producer.submitting.linking import StoredImages
 from producer.submitting.measurements import jobs_before, mean_file_bytes, recent_packs
 from producer.submitting.orders import read_options, source_of
-from producer.submitting.pace import Pace
 from producer.submitting.plan import Known, Plan, plan
 from producer.submitting.plan_text import plan_lines
 from producer.submitting.submit import no_valid_row, refusal
@@ -112,6 +113,7 @@ def _known(session: Session, pair: str, timing: Timing) -> Known:
         num_before=jobs_before(session.database, pair),
         windows=[Window.parse(text) for text in (timing.window, settings.window) if text],
         timing=timing,
+        last_packs=LastPacks(session.database).of(pair),
     )
 
 

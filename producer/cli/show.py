@@ -37,7 +37,7 @@ def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
         print_json(batch_as_json(session, summary))
         return
     print(_sentence(summary))
-    ahead = outlook(session.database, summary, session.settings.window)
+    ahead = outlook(session.database, summary, session.settings)
     for sentence in filter(None, (ahead.waits, ahead.late)):
         print(f"  {sentence}")
     for reason, num in failures(session.database, summary.id, _SHOWN_FAILURES):
@@ -45,7 +45,7 @@ def show_batch(session: Session, summary: BatchSummary, as_json: bool) -> None:
 
 
 def batch_as_json(session: Session, summary: BatchSummary) -> dict[str, Any]:
-    ahead = outlook(session.database, summary, session.settings.window)
+    ahead = outlook(session.database, summary, session.settings)
     reasons = failures(session.database, summary.id, _SHOWN_FAILURES)
     named = [{"reason": reason, "num_jobs": num} for reason, num in reasons]
     return {**summary.as_json(), **ahead.as_json(), "failures": named}

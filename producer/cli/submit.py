@@ -128,10 +128,10 @@ def print_warnings(advised: CountedAdvice) -> None:
 
 
 def _print_lateness(session: Session, batch_id: int) -> None:
-    """Says on stderr that its deadline has passed already: the batch is rendered all the same."""
+    """Says on stderr that it cannot keep its deadline: the batch is rendered all the same."""
     batch = batch_summary(session.database, batch_id)
-    if late := outlook(session.database, batch, session.settings.window).late:
-        print(f"warning: batch {batch_id} is {late}", file=sys.stderr)
+    if late := outlook(session.database, batch, session.settings).late:
+        print(f"warning: batch {batch_id} {late if late.startswith('will') else f'is {late}'}", file=sys.stderr)
 
 
 def warnings_as_json(advised: CountedAdvice) -> list[dict[str, object]]:

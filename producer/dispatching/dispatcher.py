@@ -26,12 +26,13 @@ from producer.dispatching.steadiness import Steadiness
 from producer.dispatching.twins import look_at_twins
 from producer.dispatching.webhooks import Webhooks
 from producer.questions import queries
-from producer.questions.outlook import outlook
+from producer.questions.outlook import outlooks
+from producer.questions.prospect import Prospects, windows_of
 from schemas.errors import BrokerRefusedError, UnavailableError
 from schemas.pair import queue_name
 from schemas.printable import printable
 from schemas.settings import Settings
-from schemas.windows import Window
+from schemas.windows import open_until
 
 log = logging.getLogger("nightshift.dispatcher")
 
@@ -75,6 +76,7 @@ class Dispatcher:
         self._firings = firings
         self._holder = uuid.uuid4().hex
         self._said_late: set[int] = set()
+        self._prospects = Prospects(database, settings)
         self._webhooks = Webhooks(database, settings)
         self._steadiness = Steadiness(settings.lease_seconds, settings.tick_seconds)
 
@@ -149,10 +151,11 @@ class Dispatcher:
         return sum(ledger.sweep_canceled(self._database, batch_id) for batch_id in canceled)
 
     def _say_what_will_be_late(self) -> None:
-        for batch in chores.batches_with_deadline(self._database):
-            late = outlook(self._database, batch, self._settings.window).late
-            if late is not None and batch.id not in self._said_late:
-                log.warning("batch %d (%s) %s", batch.id, printable(batch.name), late)
+        with_deadline = chores.batches_with_deadline(self._database)
+        unsaid = [batch for batch in with_deadline if batch.id not in self._said_late]
+        for batch, ahead in outlooks(self._database, unsaid, self._settings.window, self._prospects):
+            if ahead.late is not None:
+                log.warning("batch %d (%s) %s", batch.id, printable(batch.name), ahead.late)
                 self._said_late.add(batch.id)
 
     def _expire(self) -> int:
@@ -195,12 +198,12 @@ class Dispatcher:
             shares = [replace(share, work=work.get(share.id, 0.0)) for share in shares]
         if not any(share.window or self._settings.window for share in shares):
             return dict.fromkeys(shares)
-        now, seconds = ledger_time(self._database), queries.pack_seconds(self._database, pair)
-        untils = {share: start_before(self._windows(share), now, seconds) for share in shares}
+        now = ledger_time(self._database)
+        windows = {share: windows_of(share.window, self._settings.window) for share in shares}
+        num_pending = {one.id: one.num_pending for one in shares if open_until(windows[one], now) is not None}
+        seconds = self._prospects.pack_seconds(pair, num_pending) if num_pending else {}
+        untils = {share: start_before(windows[share], now, seconds.get(share.id, 0.0)) for share in shares}
         return {share: until for share, until in untils.items() if until is not None}
-
-    def _windows(self, share: BatchShare) -> list[Window]:
-        return [Window.parse(text) for text in (share.window, self._settings.window) if text]
 
     def _release_packs(self, shares: Mapping[BatchShare, datetime | None], wanted: int) -> list[str]:
         turns, untils, pack_ids = Turns(shares), {share.id: until for share, until in shares.items()}, list[str]()

@@ -1,14 +1,16 @@
 """How many packs a queue should hold, and of which batches: pure policy."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from schemas.windows import Window, open_until
+from schemas.windows import Window, next_opening, open_together, open_until
 
 #: of a full queue, which is then filled up
 _REFILL_SHARE: Final = 1 / 4
+#: of the hours in which windows are open: in it a pack begins whatever it takes
+_OPENING_SHARE: Final = 1 / 10
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,34 @@ def work_of(pack_key: str, num_jobs: int) -> float:
 def start_before(windows: Iterable[Window], now: datetime, pack_seconds: float) -> datetime | None:
     """Until when a pack may begin so that it ends before the first window closes; None where now is too late.
 
+    In the first tenth of the hours it may whatever it takes: one that takes longer than they are would else never be
+    rendered, and where that was measured wrongly nothing would ever measure it again. It ends after them.
+
     ``pack_seconds``: what a pack takes, as measured; 0 where nothing is known.
     """
-    closes = open_until(windows, now)
-    if closes is None or closes - now <= timedelta(seconds=pack_seconds):
+    hours = open_together(windows, now)
+    if hours is None:
         return None
-    return closes - timedelta(seconds=pack_seconds)
+    opening = hours.opens + (hours.closes - hours.opens) * _OPENING_SHARE
+    latest = max(hours.closes - timedelta(seconds=pack_seconds), opening)
+    return latest if now < latest else None
+
+
+def next_start(windows: Sequence[Window], now: datetime, pack_seconds: float) -> datetime | None:
+    """When, from ``now`` on, a pack may begin; None where the windows are never open together."""
+    opens = next_opening(windows, now)
+    if opens is None or start_before(windows, opens, pack_seconds) is not None:
+        return opens
+    closes = open_until(windows, opens)
+    assert closes is not None, "they are open by then"
+    return next_opening(windows, closes)
+
+
+def outlasting_seconds(windows: Iterable[Window], opens: datetime, pack_seconds: float) -> float | None:
+    """What a pack takes, if that is longer than the windows are open about ``opens``: it ends after them. Else None."""
+    hours = open_together(windows, opens)
+    outlasts = hours is not None and hours.closes - hours.opens < timedelta(seconds=pack_seconds)
+    return pack_seconds if outlasts else None
 
 
 def is_disputed(batches: Collection[BatchShare]) -> bool:

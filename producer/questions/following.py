@@ -17,9 +17,9 @@ from farm.database import Database, Transaction, question
 from farm.leases import ledger_time
 from farm.workers import live_workers
 from producer.questions.outlook import GOES_ON, Outlook, outlook_at, waits
+from producer.questions.prospect import UNKNOWN, Prospect, Prospects
 from producer.questions.queries import BatchSummary, summaries_of
 from producer.questions.rate import batch_rates
-from producer.questions.twin_batches import twins_first
 from schemas.errors import UnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState, PackState
@@ -171,6 +171,7 @@ class _Looks:
         rates = batch_rates(database)
         self._rates = {batch_id: Rate(rates.get(batch_id)) for batch_id in batch_ids}
         self._failures = _Failures(database)
+        self._prospects = Prospects(database, settings)
 
     def look(self) -> Moment:
         """Raises UnavailableError, NotFoundError."""
@@ -178,15 +179,15 @@ class _Looks:
         batches = summaries_of(self._database, self._batch_ids)
         workers = live_workers(self._database, self._settings.lease_seconds)
         failures = self._failures.since_last(now, batches)
-        firsts = twins_first(self._database, batches, self._settings.window)
-        sights = (self._sight(batch, workers.get(batch.pair, 0), now, firsts.get(batch.id)) for batch in batches)
+        known = self._prospects.of(now, batches)
+        sights = (self._sight(one, workers.get(one.pair, 0), now, known.get(one.id, UNKNOWN)) for one in batches)
         return Moment(tuple(sights), failures)
 
-    def _sight(self, batch: BatchSummary, num_workers: int, now: datetime, first: int | None) -> Sight:
+    def _sight(self, batch: BatchSummary, num_workers: int, now: datetime, prospect: Prospect) -> Sight:
         rate, farm_window = self._rates[batch.id], self._settings.window
         num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
-        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, farm_window, first) is not None)
-        ahead = outlook_at(now, batch, farm_window, rate.expected, first)
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, farm_window, prospect) is not None)
+        ahead = outlook_at(now, batch, farm_window, rate.expected, prospect)
         seconds_left = (ahead.ends - now).total_seconds() if ahead.ends else None
         return Sight(batch, num_workers, self._tended, ahead, rate.per_second, seconds_left)
 

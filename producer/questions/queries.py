@@ -18,7 +18,6 @@ from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, Image, Job, Pack, Result, Worker
 
 _PAGE: Final = 500
-_LAST_PACKS: Final = 50
 _LIVE: Final = (PackState.QUEUED, PackState.RUNNING)
 
 
@@ -134,16 +133,6 @@ def work_under_way(tx: Transaction, pair: str) -> Mapping[int, float]:
     for row in rows:
         work[row.batch_id] += work_of(row.pack_key, row.num_jobs)
     return work
-
-
-@question
-def pack_seconds(tx: Transaction, pair: str) -> float:
-    """What the longest of the pair's last packs took from its beginning to its end; 0.0 where there was none."""
-    # The end is there in any case; said, it is what the index holds that has them in their order.
-    finished = (Pack.pair == pair, Pack.state == PackState.FINISHED, Pack.rendering_at.is_not(None),
-                Pack.ended_at.is_not(None))  # fmt: skip
-    last = select(Pack.rendering_at, Pack.ended_at).where(*finished).order_by(Pack.ended_at.desc()).limit(_LAST_PACKS)
-    return max(((row.ended_at - row.rendering_at).total_seconds() for row in tx.execute(last)), default=0.0)
 
 
 @question

@@ -74,7 +74,8 @@ def jobs_of(tx: Transaction, batch_id: int, images: Mapping[str, int]) -> dict[i
     return {row.id: images[row.spec_digest] for row in rows if row.state == JobState.PENDING}
 
 
-def firsts(tx: Transaction, batches: Iterable[BatchSummary], farm_window: str) -> dict[int, int]:
+@question
+def twins_first(tx: Transaction, batches: Iterable[BatchSummary], farm_window: str) -> dict[int, int]:
     """batch → the one with the same images that goes before it, of those batches that wait for one."""
     ids = {batch.id for batch in batches if batch.state == BatchState.OPEN and batch.num_pending > 0}
     its_group = select(Batch.twin_group).where(Batch.id.in_(ids), Batch.twin_group.is_not(None))
@@ -84,10 +85,6 @@ def firsts(tx: Transaction, batches: Iterable[BatchSummary], farm_window: str) -
         groups[one.group].append(one.twin(in_time=_is_in_time(one.batch, tx.now, farm_window)))
     found = {one.batch.id: goes_before(one.batch.id, groups[one.group]) for one in members if one.batch.id in ids}
     return {batch_id: first for batch_id, first in found.items() if first is not None}
-
-
-#: asked by itself
-twins_first = question(firsts)
 
 
 def _is_in_time(batch: BatchSummary, now: datetime, farm_window: str) -> bool:

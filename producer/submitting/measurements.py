@@ -2,37 +2,38 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
-from farm.database import Transaction, question
+from farm.database import Database, Transaction, question
 from farm.workers import is_live
-from producer.dispatching.release import work_of
-from producer.submitting.pace import MeasuredPack
+from producer.questions.measured_packs import COLUMNS, measured, not_too_many
+from producer.questions.pace import MeasuredPack
 from schemas.states import BatchState, PackState
 from schemas.tables import Batch, Image, Pack, Worker
 
 #: A worker that lives was as fast yesterday as it is now; its first packs of long ago may have been of another kind.
 _RECENT: Final = timedelta(days=1)
 _LAST_PACKS: Final = 1_000
+_MOST_JOBS: Final = 20_000
 _LAST_IMAGES: Final = 10_000
 
 #: width, height and format of a file
 FileKind = tuple[int, int, str]
 
 
-@question
-def recent_packs(tx: Transaction, pair: str, seen_within_seconds: float) -> list[MeasuredPack]:
+def recent_packs(database: Database, pair: str, seen_within_seconds: float) -> list[MeasuredPack]:
     """The last packs that live workers of the pair have finished, the youngest first."""
-    finished = (Pack.pair == pair, Pack.state == PackState.FINISHED, Pack.rendering_at.is_not(None))
+    return measured(database, not_too_many(_recent(database, pair, seen_within_seconds), _MOST_JOBS))
+
+
+@question
+def _recent(tx: Transaction, pair: str, seen_within_seconds: float) -> Sequence[Row[Any]]:
+    finished = (Pack.pair == pair, Pack.state == PackState.FINISHED)
     recent = (Pack.ended_at > tx.now - _RECENT, is_live(tx, seen_within_seconds))
-    columns = select(Pack.worker_id, Pack.pack_key, Pack.num_jobs, Pack.rendering_at, Pack.ended_at)
-    packs = columns.join(Worker, Worker.id == Pack.worker_id).where(*finished, *recent)
-    rows = tx.execute(packs.order_by(Pack.ended_at.desc()).limit(_LAST_PACKS))
-    return [
-        MeasuredPack(row.worker_id, work_of(row.pack_key, row.num_jobs), row.rendering_at, row.ended_at) for row in rows
-    ]
+    packs = select(*COLUMNS).join(Worker, Worker.id == Pack.worker_id).where(*finished, *recent)
+    return tx.execute(packs.order_by(Pack.ended_at.desc()).limit(_LAST_PACKS)).all()
 
 
 @question

@@ -4,18 +4,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice, takewhile
-from typing import Final
+from itertools import takewhile
 
-from producer.dispatching.release import work_of
+from producer.dispatching.release import next_start, outlasting_seconds, work_of
+from producer.questions.pace import MeasuredPack, Pace, longest_seconds
 from producer.submitting.disk_need import DiskNeed
-from producer.submitting.pace import Pace
 from producer.submitting.survey import RowKind, Survey
 from schemas.timing import Timing
 from schemas.windows import Window, finishing, open_spans
-
-#: Windows come again every week: what is not open so long in two weeks never is.
-_SPANS_OF_TWO_WEEKS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,7 @@ class Hours:
     """When a batch would be rendered.
 
     begins: when its first pack may; None where no time would ever do, and ``never`` says why.
+    outlasting_seconds: what its longest pack takes, where its hours are shorter: that ends after them. Else None.
     ends: None where the time it takes is not known, or it would take more than a year.
     num_spans: how often its window must open for it; None where it has none, or ``ends`` is not known.
     spare: between its end and its deadline; negative where that is missed. Where its end is not known: between its
@@ -47,6 +44,7 @@ class Hours:
     num_spans: int | None = None
     spare: timedelta | None = None
     never: str | None = None
+    outlasting_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Known:
-    """What a plan is judged by. ``windows``: of the batch, then of the farm."""
+    """What a plan is judged by. ``windows``: of the batch, then of the farm. ``last_packs``: of the pair, by which the
+    dispatcher judges whether another ends in its hours."""
 
     now: datetime
     pack_size: int
@@ -84,6 +83,7 @@ class Known:
     num_before: int
     windows: Sequence[Window]
     timing: Timing
+    last_packs: Sequence[MeasuredPack] = ()
 
 
 def plan(pair: str, found: Survey, known: Known, disk: DiskNeed) -> Plan:
@@ -116,18 +116,16 @@ def pack_groups(to_render: Mapping[RowKind, int], pack_size: int) -> tuple[PackG
 def hours(known: Known, seconds: float | None, pack_seconds: float) -> Hours:
     """``seconds``: what all of it takes; None where nobody knows. ``pack_seconds``: what its longest pack takes."""
     begins_at = max(known.now, known.timing.not_before or known.now)
-    spans = list(islice(open_spans(known.windows, begins_at), _SPANS_OF_TWO_WEEKS))
-    if not spans:
-        return Hours(None, never="its window and the farm's are never open together")
-    begins = next((span.opens for span in spans if span.closes - span.opens > timedelta(seconds=pack_seconds)), None)
+    begins = next_start(known.windows, begins_at, pack_seconds)
     if begins is None:
-        return Hours(None, never="no pack would begin: the hours are shorter than a pack takes")
-    deadline = known.timing.deadline
+        return Hours(None, never="its window and the farm's are never open together")
+    deadline, outlasting = known.timing.deadline, outlasting_seconds(known.windows, begins, pack_seconds)
     if seconds is None:
-        return Hours(begins, spare=deadline - begins if deadline and deadline <= begins else None)
+        spare = deadline - begins if deadline and deadline <= begins else None
+        return Hours(begins, spare=spare, outlasting_seconds=outlasting)
     ends = finishing(known.windows, begins, timedelta(seconds=seconds))
     spare = deadline - ends if deadline and ends else None
-    return Hours(begins, ends, _num_spans(known.windows, begins, ends), spare)
+    return Hours(begins, ends, _num_spans(known.windows, begins, ends), spare, outlasting_seconds=outlasting)
 
 
 def _num_spans(windows: Sequence[Window], begins: datetime, ends: datetime | None) -> int | None:
@@ -138,7 +136,5 @@ def _num_spans(windows: Sequence[Window], begins: datetime, ends: datetime | Non
 
 
 def _longest_pack_seconds(groups: Sequence[PackGroup], known: Known) -> float:
-    if known.pace.work_per_second is None:
-        return 0.0
     work = (work_of(group.pack_key, min(group.num_jobs, known.pack_size)) for group in groups)
-    return max(work, default=0.0) / known.pace.work_per_second
+    return longest_seconds(known.last_packs, max(work, default=0.0))

@@ -67,6 +67,8 @@ def _hours(plan: Plan, timing: Timing, windows: Sequence[Window]) -> Iterator[tu
         yield "begins", f"never: {hours.never}"
         return
     yield "begins", local_time(hours.begins, windows)
+    if hours.outlasting_seconds is not None:
+        yield "", f"a pack takes about {duration(hours.outlasting_seconds)}, longer than its hours: it ends after"
     if hours.ends is not None:
         yield "ends", f"about {local_time(hours.ends, windows)}{_window(hours.num_spans)}"
     elif plan.seconds is not None:

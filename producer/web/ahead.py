@@ -6,8 +6,8 @@ All that look at a moment share the rates: one question to the ledger, however m
 from collections.abc import Sequence
 from typing import Final
 
-from farm.leases import ledger_time
-from producer.questions.outlook import GOES_ON, outlook_at
+from producer.questions.outlook import GOES_ON, outlooks
+from producer.questions.prospect import Prospects
 from producer.questions.queries import BatchSummary
 from producer.questions.rate import batch_rates
 from producer.web.api.shapes import BatchShape
@@ -21,8 +21,9 @@ def shapes_of(farm: WebFarm, batches: Sequence[BatchSummary]) -> list[BatchShape
     if all(batch.ended for batch in batches):
         return [BatchShape.of(batch, GOES_ON) for batch in batches]
     rates = farm.shared.get(_SHARED, lambda: batch_rates(farm.database))
-    now, window = ledger_time(farm.database), farm.settings.window
-    return [BatchShape.of(batch, outlook_at(now, batch, window, rates.get(batch.id))) for batch in batches]
+    prospects = Prospects(farm.database, farm.settings)
+    found = outlooks(farm.database, batches, farm.settings.window, prospects, rates)
+    return [BatchShape.of(batch, ahead) for batch, ahead in found]
 
 
 def shape_of(farm: WebFarm, batch: BatchSummary) -> BatchShape:

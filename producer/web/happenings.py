@@ -14,11 +14,11 @@ redis       nothing               whether Redis does: without it nothing new beg
 
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Final
 
 from producer.questions.following import Rate
 from producer.questions.outlook import outlook_at, waits
+from producer.questions.prospect import UNKNOWN
 from producer.questions.queries import BatchSummary
 from producer.web.api.shapes import BatchShape
 from producer.web.moment import MAX_BATCHES, Moment
@@ -69,13 +69,14 @@ class Happenings:
 
     def _batches(self, moment: Moment) -> Iterator[tuple[Key, dict[str, Any]]]:
         for batch in moment.batches:
-            yield ("batch", str(batch.id)), self._batch(batch, moment.now, moment.firsts.get(batch.id))
+            yield ("batch", str(batch.id)), self._batch(batch, moment)
 
-    def _batch(self, batch: BatchSummary, now: datetime, first: int | None) -> dict[str, Any]:
-        rate = self._rates.setdefault(batch.id, Rate())
+    def _batch(self, batch: BatchSummary, moment: Moment) -> dict[str, Any]:
+        rate, now = self._rates.setdefault(batch.id, Rate()), moment.now
         num_tried = batch.num_done + batch.num_failed  # canceled ones are no images
-        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, self._farm_window, first) is not None)
-        ahead = outlook_at(now, batch, self._farm_window, rate.expected, first)
+        prospect = moment.prospects.get(batch.id, UNKNOWN)
+        rate.note(time.monotonic(), num_tried, waits=waits(now, batch, self._farm_window, prospect) is not None)
+        ahead = outlook_at(now, batch, self._farm_window, rate.expected, prospect)
         shape = BatchShape.of(batch, ahead).model_dump(mode="json")
         return {**shape, "images_per_second": None if batch.ended else rate.per_second}
 

@@ -9,9 +9,8 @@ from sqlalchemy import Row, Select, func, or_, select
 
 from farm.database import Transaction, question
 from farm.workers import is_live
+from producer.questions.prospect import Prospect
 from producer.questions.queries import SUMMARY, BatchSummary
-from producer.questions.twin_batches import firsts
-from schemas.settings import Settings
 from schemas.states import BatchState
 from schemas.tables import Batch, Worker
 
@@ -23,19 +22,19 @@ MAX_WORKERS: Final = 1_000
 @dataclass(frozen=True)
 class Moment:
     """``batches``: the youngest of those that go on, those that are new, and those of ``known`` that the ledger still
-    has, the youngest first. ``newest``: the highest number that a batch had so far. ``gone``: of ``known``. ``firsts``:
-    for one that waits for another with the same images, which that is."""
+    has, the youngest first. ``newest``: the highest number that a batch had so far. ``gone``: of ``known``.
+    ``prospects``: of those batches that have one."""
 
     now: datetime
     batches: tuple[BatchSummary, ...]
     workers: Sequence[Row[Any]]
     newest: int = 0
     gone: frozenset[int] = frozenset()
-    firsts: Mapping[int, int] = field(default_factory=dict)
+    prospects: Mapping[int, Prospect] = field(default_factory=dict)
 
 
 @question
-def moment(tx: Transaction, known: Collection[int], newest: int | None, settings: Settings) -> Moment:
+def moment(tx: Transaction, known: Collection[int], newest: int | None, lease_seconds: float) -> Moment:
     """``known``: the numbers of batches that went on at the last look; ``newest``: of that look, None at the first."""
     if newest is None:
         newest = tx.execute(select(func.max(Batch.id))).scalar_one() or 0
@@ -45,7 +44,7 @@ def moment(tx: Transaction, known: Collection[int], newest: int | None, settings
     # They have ended, are gone, or as many younger ones have come that they are no more among them.
     rest = _summaries(tx, select(*SUMMARY).where(Batch.id.in_(others))) if others else []
     columns = (Worker.id, Worker.host, Worker.device, Worker.pair, Worker.state, Worker.started_at)
-    live = select(*columns).where(is_live(tx, settings.lease_seconds)).order_by(Worker.started_at.desc())
+    live = select(*columns).where(is_live(tx, lease_seconds)).order_by(Worker.started_at.desc())
     batches = (*young, *rest)
     return Moment(
         tx.now,
@@ -53,7 +52,6 @@ def moment(tx: Transaction, known: Collection[int], newest: int | None, settings
         tx.execute(live.limit(MAX_WORKERS)).all(),
         newest=max([newest, *(batch.id for batch in batches)]),
         gone=frozenset(others - {batch.id for batch in rest}),
-        firsts=firsts(tx, batches, settings.window),
     )
 
 

@@ -8,10 +8,12 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from threading import Condition, Thread
 from typing import Final
 
 from farm.database import Database
+from producer.questions.prospect import Prospects
 from producer.web.happenings import Happenings, News
 from producer.web.moment import moment
 from producer.web.redis_watch import RedisWatch
@@ -67,6 +69,7 @@ class Pulse:
         self._settings = settings
         self._look_seconds = look_seconds
         self._redis = RedisWatch(settings)
+        self._prospects = Prospects(database, settings)
         self._listeners: set[Listener] = set()
         self._changed = Condition()
         self._closed = False
@@ -142,7 +145,8 @@ class Pulse:
         self.num_looks += 1
         happenings, answers = self._happenings, self._redis.answers()
         try:
-            seen = moment(self._database, happenings.known, happenings.newest, self._settings)
+            seen = moment(self._database, happenings.known, happenings.newest, self._settings.lease_seconds)
+            seen = replace(seen, prospects=self._prospects.of(seen.now, seen.batches))
         except NightshiftError as error:
             log.warning("%s; it is tried again", error)
             seen = None

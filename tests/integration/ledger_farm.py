@@ -89,7 +89,8 @@ def claimed_pack(database: Database, batch_id: int, worker_id: str, size: int = 
     return pack
 
 
-def images_of(pack: ClaimedPack, mark: str = "") -> list[FinishedImage]:
+def images_of(pack: ClaimedPack, mark: str = "", seconds: float = 1.0) -> list[FinishedImage]:
+    """``seconds``: of the forward pass that they come from."""
     return [
         FinishedImage(
             job_id=job.id,
@@ -98,7 +99,7 @@ def images_of(pack: ClaimedPack, mark: str = "") -> list[FinishedImage]:
             pair_fingerprint="f" * 64,
             provenance={},
             attempt=job.attempts + 1,
-            render_seconds=1.0,
+            render_seconds=seconds,
             finish_seconds=0.1,
         )
         for job in pack.jobs

@@ -38,19 +38,19 @@ def render_pack(
     database: Database, store: ImageStore, batch_id: int, worker_id: str, size: int = 8,
     clock: TestClock | None = None, seconds: float = 0.0,
 ) -> None:  # fmt: skip
-    """``seconds``: what it takes by the ledger's clock."""
+    """``seconds``: what it takes, by the ledger's clock and on the device."""
     pack = claimed_pack(database, batch_id, worker_id, size)
     packs.begin_rendering(database, pack.id, worker_id)
     if clock is not None:
         clock.advance(seconds)
-    ledger.finish_jobs(database, pack, ENVIRONMENT, [finished(store, job.id, job.spec) for job in pack.jobs])
+    ledger.finish_jobs(database, pack, ENVIRONMENT, [finished(store, job.id, job.spec, seconds) for job in pack.jobs])
     note_seen(database, worker_id)
 
 
-def finished(store: ImageStore, job_id: int, spec: str) -> FinishedImage:
+def finished(store: ImageStore, job_id: int, spec: str, seconds: float = 1.0) -> FinishedImage:
     content = picture(job_id)
     sha256 = hashlib.sha256(content).hexdigest()
     image = StoredImage(store.put(content, sha256, "png"), sha256, "b" * 64, len(content), 64, 64, "png")
     digest = JobSpec.from_json(spec).digest
     provenance = PROVENANCE.model_dump(mode="json")
-    return FinishedImage(job_id, image, digest, ENVIRONMENT.pair_fingerprint, provenance, 1, 1.0, 0.1)
+    return FinishedImage(job_id, image, digest, ENVIRONMENT.pair_fingerprint, provenance, 1, seconds, 0.1)

@@ -18,6 +18,7 @@ from producer import changes
 from producer.dispatching.chores import batches_to_sweep
 from producer.dispatching.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
 from producer.questions import queries
+from producer.questions.outlook import outlook
 from schemas.errors import BrokerRefusedError, BrokerUnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState
@@ -327,10 +328,12 @@ def begun_in_four_days(
         dispatcher.tick()
         for pack_id in queries.queued_packs(database, "tiny"):
             claimed = ledger.claim_pack(database, pack_id, worker_id, 3600)
-            if claimed is not None and packs.begin_rendering(database, pack_id, worker_id):
+            if claimed is not None and packs.begin_rendering(database, claimed.id, worker_id):
                 begun.append(clock.now)
                 clock.advance(pack_seconds)
-                ledger.finish_jobs(database, claimed, ENVIRONMENT, images_of(claimed))
+                ledger.finish_jobs(database, claimed, ENVIRONMENT, images_of(claimed, seconds=pack_seconds))
+            elif claimed is not None:
+                ledger.give_back_pack(database, claimed)
         clock.advance(1800)
     return begun
 
@@ -356,6 +359,74 @@ def test_packs_begin_in_the_nights_alone_and_end_before_the_morning(
     assert all(moment.astimezone(berlin).time() <= time(5) for moment in last if moment.astimezone(berlin).hour == 5)
     assert len({(moment - timedelta(hours=12)).date() for moment in begun}) == 3
     assert left[JobState.PENDING] + left[JobState.DONE] == 199
+
+
+def windowed_batch(database: Database, window: str, num_jobs: int = 12) -> int:
+    batch_id = batches.create_batch(database, "cats", "tiny", 5, timing=Timing.parse(window, None, None))
+    ledger.stage_jobs(database, batch_id, [staged(n) for n in range(1, num_jobs + 1)])
+    batches.open_batch(database, batch_id)
+    return batch_id
+
+
+def rendered_pack(
+    database: Database, clock: TestClock, batch_id: int, worker_id: str, seconds: float, stored_after: float = 0.0
+) -> None:
+    """``stored_after``: what its images waited for a place in the store."""
+    pack = claimed_pack(database, batch_id, worker_id, 2)
+    assert packs.begin_rendering(database, pack.id, worker_id)
+    clock.advance(seconds + stored_after)
+    ledger.finish_jobs(database, pack, ENVIRONMENT, images_of(pack, seconds=seconds))
+
+
+def test_a_night_in_which_the_store_was_full_closes_none_after_it(
+    database: Database, broker: Broker, tmp_path: Path, clock: TestClock
+) -> None:
+    batch_id, worker_id = windowed_batch(database, "22:00-06:00 UTC"), new_worker(database)  # it is 22:00 UTC
+    for stored_after in (0.0, 0.0, 9.5 * 3600):
+        rendered_pack(database, clock, batch_id, worker_id, 30.0, stored_after)
+    clock.now = datetime(2026, 11, 22, 23, 0, tzinfo=UTC)
+    settings = night_settings(tmp_path)
+    assert Dispatcher(database, broker, settings).tick().num_released == 2
+    assert outlook(database, queries.batch_summary(database, batch_id), settings).waits is None
+
+
+def test_a_pack_that_takes_longer_than_its_window_begins_at_its_opening_alone_and_that_is_said(
+    database: Database, broker: Broker, tmp_path: Path, clock: TestClock
+) -> None:
+    """Else nothing of it would ever be rendered, in silence, and what was measured would never be measured again."""
+    batch_id, settings = windowed_batch(database, "22:00-06:00 UTC"), night_settings(tmp_path)
+    dispatcher, worker_id = Dispatcher(database, broker, settings), new_worker(database)
+    rendered_pack(database, clock, batch_id, worker_id, 9.5 * 3600)
+
+    def said() -> str | None:
+        return outlook(database, queries.batch_summary(database, batch_id), settings).waits
+
+    opens = "its window opens Sun 2026-11-22 22:00 UTC; a pack takes about 9:30:00 and ends after it closes"
+    assert (dispatcher.tick().num_released, said()) == (0, opens)
+    clock.now = datetime(2026, 11, 22, 23, 0, tzinfo=UTC)
+    assert dispatcher.tick().num_released == 0
+    assert said() == (
+        "no more begins before its window closes, for a pack takes about 9:30:00;"
+        " it opens again Mon 2026-11-23 22:00 UTC"
+    )
+    clock.now = datetime(2026, 11, 23, 22, 30, tzinfo=UTC)
+    assert (dispatcher.tick().num_released, said()) == (2, None)
+    clock.advance(1200)
+    assert ledger.return_queued(database) == 2, "nobody began them in the first tenth of the night"
+
+
+def test_a_pack_of_larger_images_is_given_more_time_than_those_that_were_measured(
+    database: Database, broker: Broker, tmp_path: Path, clock: TestClock
+) -> None:
+    """By its megapixels × steps."""
+    small = windowed_batch(database, "22:00-06:00 UTC", 2)
+    rendered_pack(database, clock, small, new_worker(database), 600.0)
+    open_batch(database, 2, width=2048, height=2048)  # 40 minutes
+    dispatcher = Dispatcher(database, broker, night_settings(tmp_path, window="22:00-06:00 UTC"))
+    clock.now = datetime(2026, 11, 22, 5, 25, tzinfo=UTC)
+    assert dispatcher.tick().num_released == 0
+    clock.now = datetime(2026, 11, 22, 5, 15, tzinfo=UTC)
+    assert dispatcher.tick().num_released == 1
 
 
 def test_the_farms_window_holds_for_every_batch(
@@ -396,6 +467,34 @@ def test_a_batch_that_will_be_late_is_said_once_before_it_is(
     assert [record.message for record in caplog.records if "late" in record.message] == [
         next(record.message for record in caplog.records if "batch 1 (cats) will be late" in record.message)
     ]
+
+
+def test_a_batch_that_is_kept_behind_others_is_known_to_be_late_before_anything_of_it_is_rendered(
+    dispatcher: Dispatcher, database: Database, clock: TestClock, settings: Settings
+) -> None:
+    """By the pace of its pair's last packs: here an image in five minutes."""
+    worker_id = new_worker(database)
+    first = open_batch(database, 14, priority=9)
+    rendered_pack(database, clock, first, worker_id, 600.0)
+    note_seen(database, worker_id)
+    due = Timing(deadline=clock.now + timedelta(minutes=69))
+    behind = batches.create_batch(database, "dogs", "tiny", 5, timing=due)
+    ledger.stage_jobs(database, behind, [staged(n) for n in (1, 2)])
+    batches.open_batch(database, behind)
+
+    def late() -> str | None:
+        return outlook(database, queries.batch_summary(database, behind), settings).late
+
+    said = late()
+    assert said is not None
+    assert said.startswith("will be late: after those of a higher priority, at the 0.0033 images/s of its pair's last")
+    batches.reprioritise(database, first, 1, None)
+    assert late() is None
+    clock.advance(3605)
+    note_seen(database, worker_id)
+    said = late()
+    assert said is not None
+    assert said.startswith("will be late: at the 0.0033 images/s of its pair's last packs it ends about")
 
 
 def test_a_paused_batch_takes_back_what_waits_in_redis(dispatcher: Dispatcher, database: Database) -> None:

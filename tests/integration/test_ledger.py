@@ -404,6 +404,32 @@ def test_a_pack_is_not_claimed_after_its_window(database: Database, clock: TestC
     assert ledger.claim_pack(database, released.id, new_worker(database), LEASE_SECONDS) is None
 
 
+def test_a_pack_that_was_claimed_ahead_does_not_begin_once_its_hours_are_over(
+    database: Database, clock: TestClock
+) -> None:
+    """It goes back without an attempt, and is not claimed again."""
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    released = release_pack(database, batch_id, 8, clock.now + timedelta(seconds=10))
+    assert released is not None
+    pack = ledger.claim_pack(database, released.id, worker_id, LEASE_SECONDS)
+    assert pack is not None
+    clock.advance(10)
+    assert not packs.begin_rendering(database, pack.id, worker_id)
+    assert ledger.give_back_pack(database, pack) == 1
+    (job,) = job_rows(database, batch_id)
+    assert (job.state, job.attempts) == ("pending", 0)
+    assert ledger.claim_pack(database, released.id, worker_id, LEASE_SECONDS) is None
+
+
+def test_a_pack_begins_until_the_last_moment(database: Database, clock: TestClock) -> None:
+    batch_id, worker_id = open_batch(database, 1), new_worker(database)
+    released = release_pack(database, batch_id, 8, clock.now + timedelta(seconds=10))
+    assert released is not None
+    assert ledger.claim_pack(database, released.id, worker_id, LEASE_SECONDS) is not None
+    clock.advance(9)
+    assert packs.begin_rendering(database, released.id, worker_id)
+
+
 def test_equal_files_of_two_batches_share_one_image_row(database: Database) -> None:
     worker_id = new_worker(database)
     first, second = (claimed_pack(database, open_batch(database, 1), worker_id) for _ in range(2))

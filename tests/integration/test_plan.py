@@ -196,3 +196,13 @@ def test_a_window_and_a_deadline_are_judged(
     begins, ends = (datetime.fromisoformat(hours[name]) for name in ("begins", "ends"))
     assert (ends - begins).total_seconds() == pytest.approx(12.0)
     assert planned(manifest, "--not-before", "2199-12-31T22:00Z")["hours"]["begins"] == "2199-12-31T22:00:00+00:00"
+
+
+def test_submit_says_that_a_deadline_comes_before_the_window_does(
+    database: Database, settings: Settings, manifest: Path
+) -> None:
+    """As `plan` says it."""
+    never = ["--window", "mon 00:00-00:01 UTC", "--not-before", "2199-12-31T22:00Z", "--deadline", "2199-12-31T23:00Z"]
+    assert "missed, for nothing begins before it" in command("plan", manifest, *never).stdout
+    said = command("submit", manifest, *never).stderr
+    assert "warning: batch 1 will be late: nothing of it begins before Mon 2200-01-06 00:00 UTC, its deadline" in said

@@ -12,8 +12,13 @@ from farm import database as farm_database
 from farm import ledger, packs
 from farm.claims import claim
 from farm.database import Database, Transaction, question, transaction
+from farm.leases import ledger_time
 from farm.schema import upgrade
-from producer.questions import queries
+from producer.dispatching.release import work_of
+from producer.questions.measured_packs import LastPacks
+from producer.questions.pace import MeasuredPack
+from producer.questions.prospect import Prospects
+from producer.questions.queries import batch_summary
 from producer.web.app import web_app
 from producer.web.farm import NUM_THREADS, WebFarm
 from schemas.errors import DatabaseUnavailableError
@@ -134,12 +139,24 @@ def test_a_tick_asks_for_the_last_packs_and_reads_no_others(postgres_url: str) -
     with closing(new_ledger(postgres_url)) as database:
         asked = list[tuple[str, Any]]()
         event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
-        assert queries.pack_seconds(database, "tiny") == 0.0
+        assert LastPacks(database).of("tiny") == []
         (statement, values), *_ = asked
         with database.begin(read_only=True) as tx:
             plan = tx.connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
         assert any("ix_packs_ended" in step for step in plan), plan
         assert not any("Sort" in step for step in plan), plan
+
+
+def test_what_a_pack_takes_is_asked_of_postgresql_as_of_sqlite(postgres_url: str) -> None:
+    with closing(new_ledger(postgres_url)) as database:
+        worker_id, batch_id = new_worker(database), open_batch(database, 4)
+        first = claimed_pack(database, batch_id, worker_id, 2)
+        ledger.finish_jobs(database, first, ENVIRONMENT, images_of(first, seconds=8.0))
+        measured = MeasuredPack(batch_id, worker_id, work_of(first.pack_key, 2), 8.0)
+        assert LastPacks(database).of("tiny") == [measured]
+        prospects = Prospects(database, Settings(window="00:00-24:00 UTC"))
+        known = prospects.of(ledger_time(database), [batch_summary(database, batch_id)])
+        assert known[batch_id].pack_seconds == prospects.pack_seconds("tiny", {batch_id: 2})[batch_id] == 8.0
 
 
 def test_a_pack_is_claimed_begun_and_finished_in_a_round_trip_each(postgres_url: str) -> None:

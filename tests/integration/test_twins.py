@@ -27,6 +27,7 @@ from producer.manifests.manifest import Row
 from producer.questions.following import follow
 from producer.questions.outlook import outlook
 from producer.questions.progress import status_line
+from producer.questions.prospect import Prospects
 from producer.questions.queries import batch_summary, queued_packs, results
 from producer.questions.twin_batches import newest_image
 from producer.submitting.submit import BatchRequest, submit
@@ -256,7 +257,9 @@ def test_whoever_submits_or_looks_is_told_which_batch_goes_first(
     assert said in run(["status", "2"]).stdout
     (seen,) = next(follow(on_sqlite, [2], settings)).sights
     assert status_line(seen) == said
-    assert moment(on_sqlite, (), None, settings).firsts == {2: 1, 3: 2}
+    seen_by_pages = moment(on_sqlite, (), None, settings.lease_seconds)
+    prospects = Prospects(on_sqlite, settings).of(seen_by_pages.now, seen_by_pages.batches)
+    assert {batch: prospect.waits_for for batch, prospect in prospects.items()} == {2: 1, 3: 2}
     with Client(settings) as client:
         assert client.submit(manifest).waits == said.replace("1", "2")
         assert client.submit(manifest, again=True).waits is None

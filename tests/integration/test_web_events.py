@@ -109,11 +109,11 @@ def test_what_ended_long_ago_is_no_news_though_nothing_goes_on(ledger: Database,
     ended = open_batch(ledger, 1)
     batches.cancel_batch(ledger, ended)
     sweep_canceled(ledger, ended)
-    first = moment(ledger, (), None, settings)
+    first = moment(ledger, (), None, settings.lease_seconds)
     assert (first.batches, first.newest) == ((), ended)
-    assert moment(ledger, (), first.newest, settings).batches == ()
+    assert moment(ledger, (), first.newest, settings.lease_seconds).batches == ()
     new = open_batch(ledger, 1)
-    assert [batch.id for batch in moment(ledger, (), first.newest, settings).batches] == [new]
+    assert [batch.id for batch in moment(ledger, (), first.newest, settings.lease_seconds).batches] == [new]
 
 
 def test_a_batch_is_gone_when_the_ledger_has_it_no_more_and_not_when_many_younger_ones_come(
@@ -123,7 +123,7 @@ def test_a_batch_is_gone_when_the_ledger_has_it_no_more_and_not_when_many_younge
     old, discarded = open_batch(ledger, 1), batches.create_batch(ledger, "cats", "tiny", 5)
     young = [open_batch(ledger, 1) for _ in range(2)]
     batches.discard_batch(ledger, discarded)
-    now = moment(ledger, {old, discarded}, old, settings)
+    now = moment(ledger, {old, discarded}, old, settings.lease_seconds)
     assert [batch.id for batch in now.batches] == [*reversed(young), old]
     assert now.gone == {discarded}
 

@@ -426,6 +426,30 @@ def test_a_suspect_has_the_worker_to_itself_and_its_try_begins_before_it_is_prep
     assert states(bench.database, batch) == {"done": 3}
 
 
+def test_a_pack_that_was_claimed_ahead_goes_back_where_its_hours_are_over_when_its_turn_comes(
+    bench: Bench, evaluations: Evaluations
+) -> None:
+    (_, first), (batch, ahead) = bench.release(1), bench.release(1)
+    waits = Thread(target=bench.run, args=(ahead,))
+
+    def interfere(_: int) -> None:
+        if not waits.ident:
+            waits.start()
+            while bench.pack(ahead).state != "running":
+                waits.join(0.01)
+            with bench.database.begin() as tx:
+                tx.execute(update(Pack).where(Pack.id == ahead).values(start_before=tx.now))
+
+    evaluations.interfere = interfere
+    bench.run(first)
+    waits.join()
+    assert bench.pack(first).state == "finished"
+    assert (bench.pack(ahead).state, bench.pack(ahead).rendering_at) == ("returned", None)
+    assert [(job.state, job.attempts, job.isolated) for job in job_rows(bench.database, batch)] == [
+        ("pending", 0, False)
+    ]
+
+
 def test_a_suspect_that_waits_for_the_others_goes_back_when_the_worker_stops(
     bench: Bench, evaluations: Evaluations
 ) -> None:

@@ -1,10 +1,12 @@
 """What is said of a batch that waits, or will be late. Time is given."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from producer.questions.outlook import outlook_at
+from producer.questions.outlook import local_time, outlook_at
+from producer.questions.prospect import Prospect
 from producer.questions.queries import BatchSummary
 from schemas.errors import InputError
 from schemas.timing import Timing, instant
@@ -73,6 +75,58 @@ def test_the_hours_in_which_it_may_not_be_rendered_are_counted() -> None:
     late = outlook_at(NOON, due, "", 200 / 3600).late
     assert late is not None
     assert "it ends about Tue 2026-11-24 00:00 UTC" in late
+
+
+def test_a_batch_that_may_not_begin_before_its_deadline_will_be_late_whatever_the_rate() -> None:
+    nights, due = "22:00-06:00 UTC", NOON + timedelta(hours=8)
+    shut = (
+        "will be late: nothing of it begins before Sat 2026-11-21 22:00 UTC, its deadline is Sat 2026-11-21 20:00 UTC"
+    )
+    assert outlook_at(NOON, batch(window=nights, deadline=due), "").late == shut
+    assert outlook_at(NOON, batch(window=nights, deadline=due), "", 100.0).late == shut
+    assert outlook_at(NOON, batch("paused", window=nights, deadline=due), "").late == shut
+    assert outlook_at(NOON, batch(window=nights, deadline=NOON + timedelta(hours=10)), "").late is not None
+    assert outlook_at(NOON, batch(window=nights, deadline=NOON + timedelta(hours=10, minutes=1)), "").late is None
+    begun = outlook_at(NOON, batch(num_done=3, window=nights, deadline=due), "").late
+    assert begun == shut.replace("nothing of it", "no more of it")
+    later = batch(not_before=NOON + timedelta(days=1), deadline=due)
+    assert "nothing of it begins before" in str(outlook_at(NOON, later, "").late)
+    never = batch(window="mon 10:00-11:00 UTC", deadline=due)
+    assert "nothing of it ever begins" in str(outlook_at(NOON, never, "tue 10:00-11:00 UTC").late)
+
+
+def test_what_renders_already_when_a_window_closes_may_still_be_in_time() -> None:
+    last = replace(batch(num_done=3592, window="22:00-06:00 UTC", deadline=NOON + timedelta(hours=1)), num_pending=0)
+    assert outlook_at(NOON, replace(last, num_running=8), "", 0.01).late is None
+    assert outlook_at(NOON, replace(last, num_queued=8), "").late is not None
+
+
+def test_without_a_rate_of_its_own_a_batch_is_judged_by_the_pace_of_its_pair() -> None:
+    due = batch(deadline=NOON + timedelta(hours=1))
+    assert outlook_at(NOON, due, "", None, Prospect(per_second=1.0)).late is None
+    assert outlook_at(NOON, due, "", None, Prospect(per_second=0.5)).late == (
+        "will be late: at the 0.5 images/s of its pair's last packs it ends about "
+        f"{local_time(NOON + timedelta(hours=2), [])}, its deadline is {local_time(NOON + timedelta(hours=1), [])}"
+    )
+    behind = outlook_at(NOON, due, "", None, Prospect(per_second=2.0, seconds_before=3000)).late
+    assert behind is not None
+    assert behind.startswith(
+        "will be late: after those of a higher priority, at the 2 images/s of its pair's last packs"
+    )
+    assert outlook_at(NOON, due, "", 1.0, Prospect(per_second=0.5)).late is None, "its own rate is better"
+    assert outlook_at(NOON, batch("paused", deadline=due.deadline), "", None, Prospect(per_second=0.5)).late is None
+
+
+def test_a_batch_whose_packs_would_not_end_in_its_hours_says_so() -> None:
+    night, half_past = batch(window="22:00-06:00 UTC"), NOON + timedelta(hours=17, minutes=30)
+    assert outlook_at(half_past, night, "", None, Prospect(1_700)).waits is None
+    assert outlook_at(half_past, night, "", None, Prospect(1_800)).waits == (
+        "no more begins before its window closes, for a pack takes about 0:30:00;"
+        " it opens again Sun 2026-11-22 22:00 UTC"
+    )
+    assert outlook_at(NOON, night, "", None, Prospect(36_000)).waits == (
+        "its window opens Sat 2026-11-21 22:00 UTC; a pack takes about 10:00:00 and ends after it closes"
+    )
 
 
 @pytest.mark.parametrize(

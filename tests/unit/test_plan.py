@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from producer.questions.pace import MeasuredPack, Pace, longest_seconds
 from producer.submitting.disk_need import DiskNeed, disk_need
-from producer.submitting.pace import MeasuredPack, Pace
 from producer.submitting.plan import Known, Plan, hours, pack_groups, plan
 from producer.submitting.plan_text import plan_lines, size_text
 from producer.submitting.survey import RowKind, Survey
@@ -36,8 +36,8 @@ def survey(**kinds: int) -> Survey:
     return found
 
 
-def packed(worker: str, began: float, ended: float, work: float = 10.0) -> MeasuredPack:
-    return MeasuredPack(worker, work, NOON + timedelta(seconds=began), NOON + timedelta(seconds=ended))
+def packed(worker: str, seconds: float, work: float = 10.0, batch_id: int = 1) -> MeasuredPack:
+    return MeasuredPack(batch_id, worker, work, seconds)
 
 
 # --- packs -----------------------------------------------------------------------------------------------------------
@@ -54,17 +54,26 @@ def test_jobs_of_one_key_share_packs_wherever_they_stand_and_whatever_their_form
 # --- pace ------------------------------------------------------------------------------------------------------------
 
 
-def test_time_in_which_a_worker_had_nothing_to_do_does_not_count() -> None:
-    assert Pace.of([packed("a", 0, 10), packed("a", 1_000, 1_010)], 1).work_per_second == 1.0
+def test_the_pace_is_that_of_all_packs_of_a_worker() -> None:
+    assert Pace.of([packed("a", 10), packed("a", 10, work=30.0)], 1).work_per_second == 2.0
 
 
-def test_time_in_which_two_packs_of_a_worker_overlap_counts_once() -> None:
-    assert Pace.of([packed("a", 5, 20), packed("a", 0, 10)], 1).work_per_second == 1.0
-    assert Pace.of([packed("a", 0, 20), packed("a", 5, 10)], 1).work_per_second == 1.0
+def test_a_pack_in_whose_middle_a_device_was_stopped_for_hours_says_nothing_of_its_pace() -> None:
+    packs = [packed("a", 10)] * 4
+    assert Pace.of([*packs, packed("a", 36_000)], 1).work_per_second == 1.0
+    assert longest_seconds([*packs, packed("a", 36_000)], 20.0) == 20.0
+
+
+def test_a_pack_takes_as_long_as_nearly_all_and_no_less_than_those_of_its_batch() -> None:
+    packs = [packed("a", seconds, batch_id=2) for seconds in (10, 11, 12, 13)]
+    assert longest_seconds(packs, 10.0) == 12.0
+    assert longest_seconds(packs, 5.0) == 6.0
+    assert longest_seconds(packs, 5.0, batch_id=2) == 12.0
+    assert longest_seconds([], 5.0) == 0.0
 
 
 def test_a_live_worker_that_was_not_measured_counts_as_the_others() -> None:
-    pace = Pace.of([packed("a", 0, 10), packed("b", 0, 5)], 3)
+    pace = Pace.of([packed("a", 10), packed("b", 5)], 3)
     assert (pace.num_live, pace.num_measured, pace.work_per_second) == (3, 2, 1.5)
     assert pace.seconds(450.0, num_packs=100) == 100.0
 
@@ -101,11 +110,23 @@ def test_the_farms_window_counts_as_well() -> None:
     assert (never.begins, never.never) == (None, "its window and the farm's are never open together")
 
 
-def test_hours_shorter_than_a_pack_never_see_one_begin() -> None:
-    never = hours(known(NIGHTS), 60.0, 8 * 3_600.0)
-    assert never.never == "no pack would begin: the hours are shorter than a pack takes"
+def test_a_pack_that_takes_longer_than_its_hours_begins_as_they_do_and_that_is_said() -> None:
+    opens = NOON + timedelta(hours=10)
+    long = hours(known(NIGHTS), 60.0, 9.5 * 3_600)
+    assert (long.begins, long.outlasting_seconds) == (opens, 9.5 * 3_600)
+    assert hours(known(NIGHTS), 60.0, 8 * 3_600.0).outlasting_seconds is None
+    late = replace(known(NIGHTS), now=opens + timedelta(hours=1))
+    assert hours(late, 60.0, 9.5 * 3_600).begins == opens + timedelta(days=1)
+    slow = replace(known(NIGHTS), last_packs=[packed("a", 9.5 * 3_600, work=80.0)])
+    assert "          a pack takes about 9:30:00, longer than its hours: it ends after" in shown(
+        plan("sdxl", survey(small=8), slow, DiskNeed(1, 1, 1, None))
+    )
+
+
+def test_it_begins_in_the_next_hours_where_a_pack_would_not_end_in_these() -> None:
     almost_over = replace(known(NIGHTS), now=NOON + timedelta(hours=17, minutes=59))
     assert hours(almost_over, 60.0, 120.0).begins == NOON + timedelta(hours=34)
+    assert hours(almost_over, 60.0, 59.0).begins == almost_over.now
 
 
 def test_a_deadline_is_kept_or_missed_by_so_much() -> None:

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from farm.retries import Failure, Verdict, verdict
-from producer.dispatching.release import BatchShare, Turns, is_disputed, packs_wanted, start_before, work_of
+from producer.dispatching.release import (
+    BatchShare,
+    Turns,
+    is_disputed,
+    next_start,
+    packs_wanted,
+    start_before,
+    work_of,
+)
 from producer.questions.following import Rate
 from producer.questions.progress import duration
 from schemas.errors import DeviceLostError, DeviceMemoryError, InvalidImageError, RenderError, SpecError
@@ -145,6 +153,25 @@ def test_no_pack_begins_that_would_not_end_before_the_window_does(
     now = datetime(2026, 11, 21, hour, minute, tzinfo=UTC)
     latest = start_before([Window.parse("00:00-06:00, 22:00-04:00 UTC")], now, seconds)
     assert latest == (None if until is None else now + timedelta(minutes=until))
+
+
+@pytest.mark.parametrize(("hour", "minute", "until"), [(22, 0, 48), (22, 47, 1), (22, 48, None), (5, 0, None)])
+@pytest.mark.parametrize("hours", [7.5, 8, 9.5, 100])
+def test_in_the_first_tenth_of_its_hours_a_pack_begins_whatever_it_takes(
+    hour: int, minute: int, until: int | None, hours: float
+) -> None:
+    now = datetime(2026, 11, 21, hour, minute, tzinfo=UTC)
+    latest = start_before([Window.parse("22:00-06:00 UTC")], now, hours * 3600)
+    assert latest == (None if until is None else now + timedelta(minutes=until))
+
+
+def test_of_two_windows_the_tenth_is_of_the_hours_that_they_share() -> None:
+    windows = [Window.parse("22:00-06:00 UTC"), Window.parse("01:00-09:00 UTC")]
+    begun = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
+    assert start_before(windows, begun, 36_000) == begun + timedelta(minutes=30)
+    assert next_start(windows, begun, 36_000) == begun
+    assert next_start(windows, begun + timedelta(minutes=30), 36_000) == begun + timedelta(days=1)
+    assert next_start([Window.parse("mon 10:00-11:00 UTC"), Window.parse("tue 10:00-11:00 UTC")], begun, 1) is None
 
 
 def test_without_a_window_a_pack_may_begin_at_any_time() -> None:

@@ -164,7 +164,7 @@ class PackRunner:
         if self.stopping.gently.is_set():
             raise DrainedError("the worker is stopping")
         if not self._insist_until_stopping(lambda: packs.begin_rendering(self._database, pack.id, pack.worker_id)):
-            raise LeaseLostError(f"pack {pack.id} was taken back or canceled before it began")
+            raise LeaseLostError(f"pack {pack.id} may not begin: taken back, canceled, paused, or its hours are over")
 
     def _take(self, pack: ClaimedPack, outcome: PassOutcome, times: PackTimes) -> None:
         """Finishes and records the images of one forward pass while the device goes on."""

@@ -33,7 +33,7 @@ class PrometheusMetrics(WorkerMetrics):
         self._images = counter("images_total", "images that were recorded").labels(**self._of)
         self._failed = counter("failed_tries_total", "tries of jobs that ended with an error", "code")
         self._given_back = counter("jobs_given_back_total", "jobs that wait again, no try counted").labels(**self._of)
-        self._lost = counter("leases_lost_total", "packs in hand that were taken back or canceled").labels(**self._of)
+        self._lost = counter("leases_lost_total", "packs that were taken back or did not begin").labels(**self._of)
         self._seconds = Histogram("nightshift_pack_seconds", "how long packs were in each stage", ("pair", "stage"),
                                   buckets=_BUCKETS, registry=registry)  # fmt: skip
 
