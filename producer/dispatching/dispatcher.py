@@ -174,7 +174,7 @@ class Dispatcher:
             num_queued = waiting[pair].num_packs if pair in waiting else 0
             wanted = packs_wanted(workers.get(pair, 0), num_queued, self._settings.queued_packs_per_worker)
             pack_ids = self._release_packs(self._in_time(pair, shares), wanted) if wanted else []
-            if pack_ids and queries.order_has_changed(self._database, shares):
+            if pack_ids and queries.order_has_changed(self._database, pair, shares):
                 ledger.return_queued(self._database, pair)  # nobody has been told of them
                 continue
             num_released += len(pack_ids)

@@ -109,17 +109,24 @@ def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
 def releasable_batches(tx: Transaction) -> list[BatchShare]:
     """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
     columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
-    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
-    rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
+    rows = tx.execute(select(*columns).where(*_releasable(tx))).all()
     return [BatchShare(**row._mapping) for row in rows]
 
 
 @question
-def order_has_changed(tx: Transaction, shares: Sequence[BatchShare]) -> bool:
-    """Whether somebody has put one of these batches before or behind others since."""
-    rows = tx.execute(select(Batch.id, Batch.priority, Batch.weight).where(Batch.id.in_([one.id for one in shares])))
-    known = {(one.id, one.priority, one.weight) for one in shares}
+def order_has_changed(tx: Transaction, pair: str, shares: Sequence[BatchShare]) -> bool:
+    """Whether somebody has put one of these batches of the pair before or behind others since, or opened another that
+    goes before one of them."""
+    known = {(one.id, one.priority, one.weight) for one in shares if one.pair == pair}
+    ids = [batch_id for batch_id, *_ in known]
+    opened = and_(*_releasable(tx), Batch.pair == pair, Batch.priority > min(priority for _, priority, _ in known))
+    rows = tx.execute(select(Batch.id, Batch.priority, Batch.weight).where(or_(Batch.id.in_(ids), opened)))
     return any(tuple(row) not in known for row in rows)
+
+
+def _releasable(tx: Transaction) -> tuple[ColumnElement[bool], ...]:
+    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
+    return Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time
 
 
 @question

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from farm import batches
+from farm import batches, ledger, packs
 from farm.database import Database
 from producer.manifests.manifest import BadRow, Row
 from producer.submitting.linking import link_existing
@@ -91,7 +91,7 @@ def submit(
         bad.remove_file()
         batches.discard_batch(database, batch_id)
         raise
-    _open(database, batch_id, request.fence)
+    _open(database, batch_id, request)
     return submission
 
 
@@ -119,10 +119,13 @@ def _chunks(jobs: Iterator[StagedJob]) -> Iterator[list[StagedJob]]:
         yield chunk
 
 
-def _open(database: Database, batch_id: int, fence: str | None) -> None:
-    """Not discarded where the ledger does not answer: the commit may have been done, and only its answer lost."""
+def _open(database: Database, batch_id: int, request: BatchRequest) -> None:
+    """What waits for a device goes back for a batch of higher priority. Not discarded where the ledger does not answer:
+    the commit may have been done, and only its answer lost."""
     try:
-        batches.open_batch(database, batch_id, fence)
+        batches.open_batch(database, batch_id, request.fence)
+        if packs.wait_before(database, batch_id):
+            ledger.return_queued(database, request.pair, request.priority)
     except UnavailableError as error:
         raise type(error)(
             f"{error}; batch {batch_id} may have been accepted: `nightshift status {batch_id}` tells"

@@ -154,7 +154,7 @@ def test_images_failures_and_busy_hours_are_counted_by_device(database: Database
     assert (reason.number, reason.prompt, reason.traceback) == (13, "cat 13", TRACEBACK)
     (environment,) = report.environments
     assert (environment.content["pair"], environment.num) == ("tiny", 12)
-    assert [(kind.content, kind.num) for kind in report.pack_keys] == [("1024x1024/40/EulerDiscreteScheduler", 16)]
+    assert [(kind.content, kind.num) for kind in report.shapes] == [("1024x1024/40/EulerDiscreteScheduler", 16)]
 
 
 def test_a_device_with_two_workers_is_busy_once(database: Database, clock: TestClock) -> None:
