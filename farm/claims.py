@@ -27,8 +27,8 @@ def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, p
     A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
     place of another, the oldest is claimed for it, as the other has lost its message. The other had been released by
     then: where all that had been are gone, a message stands for nothing, since packs that went back have others now,
-    with messages of their own. A pack that has waited for ``odd_seconds`` goes before everything. One whose row is locked is
-    passed over; but rather than none the very one is waited for: it may only be noted as published.
+    with messages of their own. A pack that has waited for ``odd_seconds`` goes before everything. One whose row is
+    locked is passed over; but rather than none the very one is waited for: it may only be noted as published.
     """
     check_move(JobState.QUEUED, JobState.RUNNING)
     now = tx.given_now

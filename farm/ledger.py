@@ -103,7 +103,7 @@ def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
 def release_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int,
                   start_before: datetime | None = None) -> list[ReleasedPack]:  # fmt: skip
     """pending → queued: the oldest pending jobs of an open batch, but for those whose next try has to wait, in packs
-    whose jobs share a pack key, or at least its shape (``packing``). Isolated jobs come last, each in a pack of its own.
+    whose jobs share a pack key, or its shape (``packing``). Isolated jobs come last, each in a pack of its own.
 
     ``start_before``: they are not claimed any later.
     """

@@ -58,13 +58,15 @@ def joined(packs: Iterable[PackOfJobs], pack_size: int) -> list[PackOfJobs]:
     made: list[PackOfJobs] = []
     open_packs: dict[str, PackOfJobs] = {}
     for pack in packs:
+        if not pack.takes_more(pack_size):
+            made.append(pack)
+            continue
         shape = shape_of(pack.pack_key)
-        before = open_packs.get(shape) if pack.takes_more(pack_size) else None
+        before = open_packs.get(shape)
         if before is not None and len(before.ids) + len(pack.ids) <= pack_size:
             before.ids += pack.ids
             continue
-        pack = PackOfJobs(pack.pack_key, pack.is_isolated, [*pack.ids])
-        made.append(pack)
-        if pack.takes_more(pack_size) and (before is None or len(pack.ids) < len(before.ids)):
-            open_packs[shape] = pack
+        made.append(PackOfJobs(pack.pack_key, pack.is_isolated, [*pack.ids]))
+        if before is None or len(pack.ids) < len(before.ids):
+            open_packs[shape] = made[-1]
     return made

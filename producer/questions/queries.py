@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, unio
 
 from farm.database import Database, Transaction, question
 from farm.job_states import STATE
+from farm.packs import may_be_released
 from producer.dispatching.release import BatchShare, work_of
 from schemas.column_types import Utc
 from schemas.errors import NotFoundError
@@ -109,7 +110,7 @@ def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
 def releasable_batches(tx: Transaction) -> list[BatchShare]:
     """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
     columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
-    rows = tx.execute(select(*columns).where(*_releasable(tx))).all()
+    rows = tx.execute(select(*columns).where(may_be_released(tx))).all()
     return [BatchShare(**row._mapping) for row in rows]
 
 
@@ -119,14 +120,10 @@ def order_has_changed(tx: Transaction, pair: str, shares: Sequence[BatchShare]) 
     goes before one of them."""
     known = {(one.id, one.priority, one.weight) for one in shares if one.pair == pair}
     ids = [batch_id for batch_id, *_ in known]
-    opened = and_(*_releasable(tx), Batch.pair == pair, Batch.priority > min(priority for _, priority, _ in known))
+    before_one = Batch.priority > min(priority for _, priority, _ in known)
+    opened = and_(may_be_released(tx), Batch.pair == pair, before_one)
     rows = tx.execute(select(Batch.id, Batch.priority, Batch.weight).where(or_(Batch.id.in_(ids), opened)))
     return any(tuple(row) not in known for row in rows)
-
-
-def _releasable(tx: Transaction) -> tuple[ColumnElement[bool], ...]:
-    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
-    return Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time
 
 
 @question

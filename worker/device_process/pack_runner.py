@@ -71,9 +71,7 @@ class PackRunner:
         self._leases = leases
         self._max_attempts = settings.max_attempts
         self._device_lost = device_lost
-        self._claimer = Claimer(
-            database, leases.worker_id, settings.lease_seconds, settings.queued_packs_per_worker
-        )
+        self._claimer = Claimer(database, leases.worker_id, settings.lease_seconds, settings.queued_packs_per_worker)
         self._finishers = ThreadPoolExecutor(_NUM_FINISHERS, "finisher")
 
     def close(self) -> None:
