@@ -27,6 +27,7 @@ from farm.database import Database
 from farm.leases import ledger_time
 from farm.schema import upgrade
 from producer.dispatching import chores
+from producer.dispatching.shares import releasable_batches
 from producer.questions import queries
 from producer.questions.job_pages import job_of, jobs_after
 from producer.questions.job_results import job_results
@@ -224,7 +225,7 @@ def _answers(made: Ledger) -> dict[str, float]:
 
 def _asked_by_a_tick(database: Database) -> None:
     queries.waiting(database, 5.0)
-    queries.releasable_batches(database)
+    releasable_batches(database)
     queries.work_under_way(database, "sdxl")
     chores.chores(database, 60.0)
     queries.pack_seconds(database, "sdxl")

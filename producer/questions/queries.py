@@ -10,8 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, unio
 
 from farm.database import Database, Transaction, question
 from farm.job_states import STATE
-from farm.packs import may_be_released
-from producer.dispatching.release import BatchShare, work_of
+from producer.dispatching.release import work_of
 from schemas.column_types import Utc
 from schemas.errors import NotFoundError
 from schemas.fields import text_flaw
@@ -104,26 +103,6 @@ def queued_packs(tx: Transaction, pair: str, old_seconds: float = 0.0) -> Sequen
 def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
     """Whoever could claim the pack was told so long ago, or should have been."""
     return func.coalesce(Pack.published_at, Pack.released_at, type_=Utc) <= tx.from_now(-seconds)
-
-
-@question
-def releasable_batches(tx: Transaction) -> list[BatchShare]:
-    """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
-    columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window)
-    rows = tx.execute(select(*columns).where(may_be_released(tx))).all()
-    return [BatchShare(**row._mapping) for row in rows]
-
-
-@question
-def order_has_changed(tx: Transaction, pair: str, shares: Sequence[BatchShare]) -> bool:
-    """Whether somebody has put one of these batches of the pair before or behind others since, or opened another that
-    goes before one of them."""
-    known = {(one.id, one.priority, one.weight) for one in shares if one.pair == pair}
-    ids = [batch_id for batch_id, *_ in known]
-    before_one = Batch.priority > min(priority for _, priority, _ in known)
-    opened = and_(may_be_released(tx), Batch.pair == pair, before_one)
-    rows = tx.execute(select(Batch.id, Batch.priority, Batch.weight).where(or_(Batch.id.in_(ids), opened)))
-    return any(tuple(row) not in known for row in rows)
 
 
 @question
