@@ -2,9 +2,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --no-compile -c constraints.txt
+# uv takes a quarter of pip's time, which is two minutes. Of pip's settings it knows nothing: what it cannot find, pip may.
+PIP := $(BIN)/pip install --quiet --no-compile -c constraints.txt
+UV := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python $(addprefix --find-links ,$(PIP_FIND_LINKS)) -c constraints.txt
+INSTALL := install() { $(UV) "$$@" || { echo "uv cannot; pip tries"; $(PIP) "$$@"; }; }; install
 # Newer than pyproject.toml and constraints.txt: the environment is as they say, and `make setup` has nothing to do.
 READY := .venv/.ready
+UNREAD := /(tests|testing|networkx|pip|mypy|mypyc|setuptools|moto)/|/transformers/models/|/sympy/(physics|stats|plotting)/
 
 .PHONY: setup demo screenshots test chaos test-browser test-gpu check bench bench-gpu night clean
 
@@ -13,7 +17,7 @@ setup: $(READY)
 # torchao lies apart, for the one test that wants it: diffusers imports it wherever it is installed, for seconds.
 # The tests' invisible-watermark asks for opencv-python, which needs a display library (libGL) that servers do not have.
 # The headless build is the same module without windows. Both write the folder cv2, so both go before the headless comes.
-# pip compiles on one core, and longer than it installs: compileall has all of them. Templates do not compile, and may.
+# compileall has all cores, for what somebody reads: the rest is half of it all. Templates do not compile, and may.
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no $(PYTHON) here; Nightshift needs Python 3.11, 3.12 or 3.13." >&2; exit 1; }
@@ -24,11 +28,12 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(PYTHON) has no venv module; on Debian and Ubuntu it is the package python3-venv." >&2; exit 1; }
 	@echo "Installing into .venv, which takes a few minutes the first time"
 	@$(PYTHON) -m venv .venv
+	@$(PIP) uv
 	@$(INSTALL) -e '.[worker,embedded,export,http,parquet,postgres,s3,web,zstd,dev]'
 	@$(BIN)/pip uninstall -qq --yes opencv-python opencv-python-headless
 	@$(INSTALL) --no-deps opencv-python-headless
 	@$(INSTALL) --no-deps --target .venv/fp8 --upgrade torchao
-	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib .venv/fp8 || true
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '$(UNREAD)' .venv/lib .venv/fp8 || true
 	@touch $@
 
 demo: setup
