@@ -11,9 +11,12 @@ from schemas.tables import Batch
 
 
 @question
-def batches_before(tx: Transaction, before: int | None, states: Sequence[BatchState], limit: int) -> list[BatchSummary]:
-    """Those with a lower number than ``before``, in one of these states; where none is named, in any."""
-    page = select(*SUMMARY).order_by(Batch.id.desc()).limit(limit)
+def batches_before(
+    tx: Transaction, before: int | None, states: Sequence[BatchState], limit: int, first: int = 1
+) -> list[BatchSummary]:
+    """Those from ``first`` on with a lower number than ``before``, in one of these states; where none is named, in
+    any."""
+    page = select(*SUMMARY).where(Batch.id >= first).order_by(Batch.id.desc()).limit(limit)
     page = page if before is None else page.where(Batch.id < before)
     page = page.where(Batch.state.in_(states)) if states else page
     return [BatchSummary(**row._mapping) for row in tx.execute(page)]

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from farm.tokens import token_of
 from producer.web.farm import WebFarm, farm_of
 from producer.web.origins import is_from_this_machine
+from producer.web.rates import Rates
 from schemas.errors import RequestError
 from schemas.token import Scope, TokenRights, token_sha256
 
@@ -50,19 +51,31 @@ def shown_token(request: Request) -> str | None:
 
 def caller_of(request: Request, farm: Annotated[WebFarm, Depends(farm_of)]) -> Caller:
     """Raises RequestError: 401 without a valid token where one is needed, 429 for who asks too often."""
+    return _counted(request, farm, farm.rates)
+
+
+def viewer_of(request: Request, farm: Annotated[WebFarm, Depends(farm_of)]) -> Caller:
+    """Whoever may read, for what an open page asks for by itself, picture after picture: that is counted apart, so that
+    who looks at it can go on. Raises RequestError as the others do."""
+    return _having(Scope.READ, _counted(request, farm, farm.viewing_rates))
+
+
+def check_rate(rates: Rates, asker: str) -> None:
+    """Raises RequestError for who asks too often."""
+    if wait := rates.wait_seconds(asker):
+        raise RequestError(429, "rate", f"more than {rates.per_minute:,} requests a minute", wait)
+
+
+def _counted(request: Request, farm: WebFarm, rates: Rates) -> Caller:
+    """A token that is none is counted by the address, among few: it may be guessed at."""
     found = _known(request, farm, peer_of(request))
     if found is LOCAL:
         return found
-    check_rate(farm, f"token {found.token_id}" if found else f"address {peer_of(request)}")
     if found is None:
+        check_rate(farm.rates, f"address {peer_of(request)}")
         raise RequestError(401, "token", "this needs a valid token: Authorization: Bearer nst_…")
+    check_rate(rates, f"token {found.token_id}")
     return found
-
-
-def check_rate(farm: WebFarm, asker: str) -> None:
-    """Raises RequestError for who asks too often."""
-    if wait := farm.rates.wait_seconds(asker):
-        raise RequestError(429, "rate", f"more than {farm.settings.web_requests_per_minute} requests a minute", wait)
 
 
 def peer_of(request: Request) -> str | None:
@@ -83,15 +96,20 @@ def caller_with(scope: Scope) -> Callable[[Caller], Caller]:
     """For routes: whoever may do this. Raises RequestError: 403 for a token without the scope."""
 
     def checked(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
-        if scope not in caller.rights.scopes:
-            raise RequestError(403, "scope", f"this token is not for that: it lacks the scope {scope}")
-        return caller
+        return _having(scope, caller)
 
     return checked
 
 
+def _having(scope: Scope, caller: Caller) -> Caller:
+    if scope not in caller.rights.scopes:
+        raise RequestError(403, "scope", f"this token is not for that: it lacks the scope {scope}")
+    return caller
+
+
 Known = Annotated[Caller, Depends(caller_of)]
 Reader = Annotated[Caller, Depends(caller_with(Scope.READ))]
+Viewer = Annotated[Caller, Depends(viewer_of)]
 Submitter = Annotated[Caller, Depends(caller_with(Scope.SUBMIT))]
 Operator = Annotated[Caller, Depends(caller_with(Scope.OPERATE))]
 Farm = Annotated[WebFarm, Depends(farm_of)]

@@ -20,6 +20,8 @@ from schemas.settings import Settings
 NUM_THREADS: Final = 12
 #: each thread has its connection, and so does what looks for events: who shows a page waits for nobody who submits
 _NUM_CONNECTIONS: Final = NUM_THREADS + 1
+#: so many open pages of one token may each ask for as many pictures as a program may send requests
+_VIEWING: Final = 50
 #: requests that write jobs into the ledger at a time: each holds a thread, and SQLite has one writer anyway
 _SUBMITTING: Final = 4
 #: manifests that lie in the temporary folder at a time
@@ -34,6 +36,8 @@ class WebFarm:
     database: Database
     hosts: Hosts
     rates: Rates
+    #: of pictures, and of what an open page asks for by itself
+    viewing_rates: Rates
     pulse: Pulse
     shared: SharedAnswers
     submitting: BoundedSemaphore
@@ -56,9 +60,10 @@ class WebFarm:
             database.close()
             raise
         rates = Rates(settings.web_requests_per_minute, time.monotonic)
+        viewing_rates = Rates(_VIEWING * settings.web_requests_per_minute, time.monotonic)
         pulse, shared = Pulse(database, settings), SharedAnswers(time.monotonic)
         submitting, uploading = BoundedSemaphore(_SUBMITTING), BoundedSemaphore(_UPLOADING)
-        return cls(settings, database, hosts, rates, pulse, shared, submitting, uploading, metrics)
+        return cls(settings, database, hosts, rates, viewing_rates, pulse, shared, submitting, uploading, metrics)
 
     def close(self) -> None:
         """Ends every stream of events."""

@@ -7,13 +7,13 @@ batch       its number            ``BatchShape``, and how fast it goes; also whe
 removed     its number            it is gone: discarded, or removed with its jobs
 worker      its id                a live worker
 left        its id                it is live no more
-ledger      nothing               whether the ledger answers; said when that changes
-redis       nothing               whether Redis does: without it nothing new begins
+ledger      nothing               whether the ledger answers; said first, and when that changes
+redis       nothing               whether Redis does: without it nothing new begins; said so, too
 ==========  ====================  =====================================================================
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from producer.questions.following import Rate
 from producer.questions.outlook import outlook_at, waits
 from producer.questions.queries import BatchSummary
 from producer.web.api.shapes import BatchShape
-from producer.web.moment import Moment
+from producer.web.moment import MAX_BATCHES, Moment
 
 #: (event, key)
 Key = tuple[str, str]
@@ -34,10 +34,11 @@ _DRIFTING: Final = frozenset({"ends", "images_per_second"})
 
 
 class Happenings:
-    """``present``: what somebody who begins to listen is told first. For one thread."""
+    """``present``: what somebody who begins to listen is told first; nothing before the first look, so that whoever has
+    heard of the ledger misses nothing that happens from then on. For one thread."""
 
     def __init__(self, farm_window: str) -> None:
-        self.present: News = {LEDGER: {"answers": True}, REDIS: {"answers": True}}
+        self.present: News = {}
         self.known: set[int] = set()
         self.newest: int | None = None
         self._farm_window = farm_window
@@ -51,15 +52,15 @@ class Happenings:
         """What is new."""
         servers: News = {LEDGER: {"answers": True}, REDIS: {"answers": redis_answers}}
         now = {**servers, **dict(self._batches(moment)), **dict(_workers(moment))}
-        gone: News = {(_ENDS[event], key): {"id": content["id"]} for (event, key), content in self.present.items()
-                      if event in _ENDS and (event, key) not in now}  # fmt: skip
+        removed: News = {("removed", str(batch_id)): {"id": batch_id} for batch_id in moment.gone}
+        left: News = {("left", key): {"id": key} for event, key in self.present
+                      if event == "worker" and (event, key) not in now}  # fmt: skip
         news = self._told(now)
-        ended = [key for key, content in now.items() if key[0] == "batch" and content["ended"]]
-        self.present = {key: content for key, content in now.items() if key not in ended}
-        self.known = {batch.id for batch in moment.batches if not batch.ended}
-        self.newest = max([self.newest or 0, *(batch.id for batch in moment.batches)])
+        going_on = [batch.id for batch in moment.batches if not batch.ended]
+        self.known, self.newest = set(going_on[:MAX_BATCHES]), moment.newest
+        self.present = {key: content for key, content in now.items() if key[0] != "batch" or int(key[1]) in self.known}
         self._rates = {batch_id: rate for batch_id, rate in self._rates.items() if batch_id in self.known}
-        return news | gone
+        return news | removed | left
 
     def _told(self, now: News) -> News:
         news = {key: content for key, content in now.items() if _fixed(content) != _fixed(self.present.get(key))}
@@ -77,9 +78,6 @@ class Happenings:
         ahead = outlook_at(now, batch, self._farm_window, rate.expected)
         shape = BatchShape.of(batch, ahead).model_dump(mode="json")
         return {**shape, "images_per_second": None if batch.ended else rate.per_second}
-
-
-_ENDS: Final[Mapping[str, str]] = {"batch": "removed", "worker": "left"}
 
 
 def _workers(moment: Moment) -> Iterator[tuple[Key, dict[str, Any]]]:

@@ -13,6 +13,7 @@ class Rates:
     """``per_minute`` requests of each asker, as many at once. ``clock``: seconds that never go back. For any thread."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+        self.per_minute: Final = per_minute
         self._most = float(per_minute)
         self._per_second = per_minute / 60
         self._clock = clock

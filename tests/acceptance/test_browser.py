@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
-from farm import ledger
+from farm import batches, ledger
 from farm.database import Database
 from farm.retries import Failure
 from tests.acceptance.browser import chromium, watched_page
@@ -93,6 +93,11 @@ def test_a_batch_is_followed_and_canceled_while_the_page_is_open(page: Page, war
     expect(page.locator(".state").first).to_have_text(re.compile("canceled|ended"))
 
 
+def fail_one(database: Database, batch_id: int) -> None:
+    pack = claimed_pack(database, batch_id, new_worker(database), 1)
+    ledger.fail_jobs(database, pack, [job.id for job in pack.jobs], Failure("render", "is black", retryable=False), 3)
+
+
 def test_who_waits_for_a_job_sees_its_end_before_that_of_its_batch(page: Page, warm_farm: Farm, manifest: Path) -> None:
     later = ("--not-before", "2099-01-01T00:00Z")
     batch_id = warm_farm.answer("submit", "--again", *later, manifest, *SMALL)["batch_id"]
@@ -101,18 +106,83 @@ def test_who_waits_for_a_job_sees_its_end_before_that_of_its_batch(page: Page, w
     page.goto(f"/batches/{batch_id}/jobs/1")
     expect(page.locator("[data-awaits]")).to_contain_text("This job is pending: begins")
     with closing(Database(warm_farm.environment["NIGHTSHIFT_DATABASE_URL"])) as database:
-        pack = claimed_pack(database, batch_id, new_worker(database), 1)
-        ledger.fail_jobs(
-            database, pack, [job.id for job in pack.jobs], Failure("render", "is black", retryable=False), 3
-        )
+        fail_one(database, batch_id)
     expect(page.locator(".notice.bad")).to_contain_text("is black")
     expect(batch.locator("[data-news]")).to_contain_text("1 more job has ended.")
+
+
+def test_what_ended_before_a_page_began_to_listen_is_shown(page: Page, warm_farm: Farm, manifest: Path) -> None:
+    """After it was written, while a phone was locked, between two streams."""
+    later = ("--not-before", "2099-01-01T00:00Z")
+    batch_id = warm_farm.answer("submit", "--again", *later, manifest, *SMALL)["batch_id"]
+    streams: list[Route] = []
+    page.context.route("**/api/v1/events", lambda stream: streams.append(stream))  # noqa: PLW0108  no method of a list
+    overview = page.context.new_page()
+    overview.goto("/")
+    page.goto(f"/batches/{batch_id}/jobs/1")
+    expect(page.locator("[data-awaits]")).to_be_visible()
+    with closing(Database(warm_farm.environment["NIGHTSHIFT_DATABASE_URL"])) as database:
+        fail_one(database, batch_id)
+        missed = batches.create_batch(database, "missed", "tiny", 5)
+        batches.open_batch(database, missed)
+        batches.cancel_batch(database, batch_id)
+        ledger.sweep_canceled(database, batch_id)
+    for stream in streams:
+        stream.continue_()
+    expect(page.locator(".notice.bad")).to_contain_text("is black")
+    expect(overview.locator(f'[data-batch="{batch_id}"]')).to_contain_text("1 failed")
+    expect(overview.locator(f'[data-batch="{batch_id}"] .state')).to_have_text("ended")
+    expect(overview.locator(f'[data-batch="{missed}"] .state')).to_have_text("ended")
+
+
+def see(tab: Page, *, hidden: bool) -> None:
+    """As a browser says it: without a screen none of its tabs is hidden."""
+    tab.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_eight_tabs_of_one_browser_all_open_for_those_that_nobody_sees_do_not_listen(page: Page) -> None:
+    """It opens six connections to one server, and each stream keeps one."""
+    for tab in (page, *(page.context.new_page() for _ in range(7))):
+        tab.goto("/devices")
+        see(tab, hidden=True)
+    with page.expect_request("**/api/v1/events"):
+        see(page, hidden=False)
+
+
+def test_a_picture_that_did_not_come_is_asked_for_again(page: Page) -> None:
+    answers = iter([{"content_type": "image/png", "body": ""}])
+
+    def answer(route: Route) -> None:
+        route.fulfill(**torn) if (torn := next(answers, None)) else route.continue_()  # type: ignore[arg-type]
+
+    page.route("**/icon.svg?picture", answer)
+    page.goto("/login")
+    page.evaluate("""() => {
+        const picture = new Image();
+        picture.id = "picture";
+        picture.src = "/static/icon.svg?picture";
+        document.body.append(picture);
+    }""")
+    page.wait_for_function("() => document.getElementById('picture').naturalWidth > 0")
 
 
 def test_a_gallery_goes_on_as_it_is_scrolled(page: Page, warm_farm: Farm, tmp_path: Path) -> None:
     manifest = tmp_path / "many.txt"
     manifest.write_text("\n".join(f"cat {number}" for number in range(150)))
     batch_id = warm_farm.answer("submit", "--not-before", "2099-01-01T00:00Z", manifest)["batch_id"]
+    refused = iter([{"status": 429, "headers": {"Retry-After": "1"}}])
+
+    def answer(route: Route) -> None:
+        route.fulfill(**refusal) if (refusal := next(refused, None)) else route.continue_()  # type: ignore[arg-type]
+
+    page = page.context.new_page()  # it may have errors: what was refused is told as one
+    page.route("**/tiles?*", answer)
     page.goto(f"/batches/{batch_id}")
     tiles = page.locator(".tile")
     assert tiles.count() >= 60
@@ -125,6 +195,32 @@ def test_a_gallery_goes_on_as_it_is_scrolled(page: Page, warm_farm: Farm, tmp_pa
     page.get_by_label("Prompt has").fill("cat 14")
     page.get_by_role("button", name="Filter").click()
     expect(tiles).to_have_count(11)
+
+
+def test_a_gallery_in_which_nothing_is_found_goes_on_when_it_is_told_to(
+    page: Page, warm_farm: Farm, tmp_path: Path
+) -> None:
+    """Each part may be one of hundreds."""
+    manifest = tmp_path / "some.txt"
+    manifest.write_text("\n".join(f"dog {number}" for number in range(61)))
+    batch_id = warm_farm.answer("submit", "--not-before", "2099-01-01T00:00Z", manifest)["batch_id"]
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        path = f"/batches/{batch_id}/tiles?from={20_000 * len(asked)}"
+        route.fulfill(body=f'<p><a data-more="{path}" href="/nowhere">Look further {len(asked)}</a></p>')
+
+    page.route("**/tiles?*", answer)
+    page.goto(f"/batches/{batch_id}")
+    page.get_by_role("link", name="More").scroll_into_view_if_needed()
+    further = page.get_by_role("link", name="Look further 1")
+    expect(further).to_be_visible()
+    page.wait_for_timeout(300)
+    assert len(asked) == 1
+    further.click()
+    expect(page.get_by_role("link", name="Look further 2")).to_be_focused()
+    assert len(asked) == 2
 
 
 def test_a_page_that_was_sent_away_listens_again_and_says_that_redis_is_silent(browser: Browser, url: str) -> None:

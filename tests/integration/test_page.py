@@ -271,12 +271,25 @@ def test_a_grid_lays_jobs_out_by_the_fields_that_vary(page: TestClient) -> None:
     assert re.findall(r"/jobs/(\d+)/thumbnail", text) == ["1", "3", "2", "4"]
 
 
-def test_a_thumbnail_is_a_picture_and_stays_in_the_browser(page: TestClient) -> None:
+def test_a_thumbnail_is_a_picture(page: TestClient) -> None:
     answer = page.get("/batches/1/jobs/1/thumbnail")
     assert answer.headers["content-type"] == "image/webp"
     assert answer.content.startswith(b"RIFF")
-    assert "immutable" in answer.headers["cache-control"]
     assert page.get("/batches/2/jobs/1/thumbnail").status_code == 404
+
+
+def test_every_picture_has_a_version_in_its_url_and_stays_in_the_browser(page: TestClient) -> None:
+    for path in ("/batches/1", "/batches/1/jobs/1", "/batches/1/grid?job=1", "/compare?left=1/1&right=1/3"):
+        pictures = {image["src"] or "" for image in Found(page.get(path).text).all("img")}
+        assert len(pictures) > 1
+        assert {page.get(url).headers["cache-control"] for url in pictures} == {"private, max-age=86400, immutable"}
+
+
+def test_a_small_picture_without_a_version_is_asked_after_each_time(page: TestClient) -> None:
+    answer = page.get("/batches/1/jobs/1/thumbnail")
+    assert answer.headers["cache-control"] == "private, no-cache"
+    again = page.get("/batches/1/jobs/1/thumbnail", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 def test_devices_are_shown_with_what_they_said_last(page: TestClient, farm: FarmWithPage) -> None:

@@ -96,18 +96,50 @@ def test_a_token_never_reaches_beyond_its_ceiling(farm: FarmWithPage) -> None:
         assert client.get(f"/api/v1/batches/{made}").json()["priority"] == 3
 
 
-def test_a_token_that_asks_too_often_waits_and_others_do_not(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with farm_with_page(tmp_path_factory.mktemp("rates"), web_requests_per_minute=2) as farm:
-        with farm.client(farm.token()) as client:
-            statuses = [client.get("/api/v1/caller").status_code for _ in range(3)]
-            assert statuses == [200, 200, 429]
-            assert 1 <= int(client.get("/api/v1/caller").headers["retry-after"]) <= 30
-        with farm.client(farm.token()) as client:
-            assert client.get("/api/v1/caller").status_code == 200
-        with farm.client("nst_guessed") as client:
-            assert [client.get("/api/v1/caller").status_code for _ in range(3)] == [401, 401, 429]
-        with farm.client(peer=HERE) as client:
-            assert {client.get("/api/v1/caller").status_code for _ in range(5)} == {200}
+@pytest.fixture(scope="module")
+def rationed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarmWithPage]:
+    """Two requests a minute, and four pictures."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("producer.web.farm._VIEWING", 2)
+        with farm_with_page(tmp_path_factory.mktemp("rates"), web_requests_per_minute=2) as farm:
+            yield farm
+
+
+def test_a_token_that_asks_too_often_waits_and_others_do_not(rationed: FarmWithPage) -> None:
+    with rationed.client(rationed.token()) as client:
+        statuses = [client.get("/api/v1/caller").status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        assert 1 <= int(client.get("/api/v1/caller").headers["retry-after"]) <= 30
+    with rationed.client(rationed.token()) as client:
+        assert client.get("/api/v1/caller").status_code == 200
+    with rationed.client("nst_guessed") as client:
+        assert [client.get("/api/v1/caller").status_code for _ in range(3)] == [401, 401, 429]
+    with rationed.client(peer=HERE) as client:
+        assert {client.get("/api/v1/caller").status_code for _ in range(5)} == {200}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/batches/1/jobs/1/thumbnail", 404),
+        ("/api/v1/batches/1/jobs/1/image", 404),
+        ("/batches/1/card", 404),
+        ("/devices/table", 200),
+    ],
+)
+def test_what_an_open_page_asks_for_is_counted_apart_and_bounded_too(
+    rationed: FarmWithPage, path: str, status: int
+) -> None:
+    """A part of a gallery has sixty pictures, and fifty who look at one may have one token."""
+    with rationed.client(rationed.token(Scope.READ)) as client:
+        assert [client.get(path).status_code for _ in range(5)] == [*[status] * 4, 429]
+        assert 1 <= int(client.get(path).headers["retry-after"]) <= 15
+        assert client.get("/api/v1/caller").status_code == 200
+    with rationed.client(rationed.token(Scope.SUBMIT)) as client:
+        assert client.get(path).status_code == 403
+    with rationed.client("nst_guessed", peer=f"192.0.2.{len(path)}") as client:
+        statuses = [client.get(path, follow_redirects=False).status_code for _ in range(3)]
+        assert statuses in ([401, 401, 429], [303, 303, 429])
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------

@@ -88,6 +88,12 @@ def test_a_batch_that_comes_between_two_pages_moves_no_page(client: TestClient, 
     assert [batch["id"] for batch in first["items"] + second["items"]] == made[::-1]
 
 
+def test_batches_are_listed_from_one_number_to_another(client: TestClient, database: Database) -> None:
+    made = [open_batch(database, 1) for _ in range(4)]
+    found = list(pages(client, "/api/v1/batches", limit=1, **{"from": made[1], "to": made[2]}))
+    assert [[batch["id"] for batch in page] for page in found] == [[made[2]], [made[1]]]
+
+
 def test_batches_are_listed_by_state(client: TestClient, database: Database) -> None:
     paused = open_batch(database, 1)
     client.post(f"/api/v1/batches/{paused}/pause")
@@ -176,7 +182,7 @@ def test_a_job_says_what_became_of_it(client: TestClient, mixed: int) -> None:
     done = client.get(f"/api/v1/batches/{mixed}/jobs/1").json()
     assert done["spec"] == {"prompt": "cat 1", "seed": "1"}
     assert done["meta"] == {"row": "x"}
-    assert done["image"]["url"] == f"/api/v1/batches/{mixed}/jobs/1/image"
+    assert done["image"]["url"] == f"/api/v1/batches/{mixed}/jobs/1/image?v=" + done["image"]["sha256"][:12]
     failed = client.get(f"/api/v1/batches/{mixed}/jobs/4").json()
     assert (failed["error_code"], failed["error"], failed["image"]) == ("render", HOSTILE, None)
     assert client.get(f"/api/v1/batches/{mixed}/jobs/99").status_code == 404
@@ -230,6 +236,14 @@ def test_an_image_comes_with_its_kind_and_its_hash(client: TestClient, mixed: in
     assert answer.headers["x-content-type-options"] == "nosniff"
     again = client.get(job["image"]["url"], headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_an_image_is_kept_by_browsers_under_a_url_with_its_version_alone(client: TestClient, mixed: int) -> None:
+    """Its number may come again, of another picture: from a backup, or of another farm at this address."""
+    url = client.get(f"/api/v1/batches/{mixed}/jobs/1").json()["image"]["url"]
+    path = url.partition("?")[0]
+    kept = {asked: client.get(asked).headers["cache-control"] for asked in (url, path, f"{path}?v=000000000000")}
+    assert list(kept.values()) == ["private, max-age=86400, immutable", "private, no-cache", "private, no-cache"]
 
 
 def test_a_part_of_an_image_is_that_part(client: TestClient, mixed: int) -> None:

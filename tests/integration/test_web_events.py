@@ -14,14 +14,16 @@ import pytest
 
 from farm import batches
 from farm.database import Database
+from farm.ledger import sweep_canceled
 from producer.web import pulse
 from producer.web.api.events import written
 from producer.web.happenings import News
+from producer.web.moment import moment
 from producer.web.pulse import Listener, Pulse
 from producer.web.server import _Server
 from schemas.errors import RequestError
 from schemas.settings import Settings
-from tests.integration.ledger_farm import new_ledger, new_worker, open_batch
+from tests.integration.ledger_farm import LEASE_SECONDS, new_ledger, new_worker, open_batch
 from tests.integration.web_farm import farm_with_page
 
 QUICK = 0.01
@@ -103,6 +105,29 @@ def test_what_changes_is_told_and_who_comes_later_hears_first_what_is(ledger: Da
     run(follow)
 
 
+def test_what_ended_long_ago_is_no_news_though_nothing_goes_on(ledger: Database) -> None:
+    ended = open_batch(ledger, 1)
+    batches.cancel_batch(ledger, ended)
+    sweep_canceled(ledger, ended)
+    first = moment(ledger, (), None, LEASE_SECONDS)
+    assert (first.batches, first.newest) == ((), ended)
+    assert moment(ledger, (), first.newest, LEASE_SECONDS).batches == ()
+    new = open_batch(ledger, 1)
+    assert [batch.id for batch in moment(ledger, (), first.newest, LEASE_SECONDS).batches] == [new]
+
+
+def test_a_batch_is_gone_when_the_ledger_has_it_no_more_and_not_when_many_younger_ones_come(
+    ledger: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.web.moment.MAX_BATCHES", 2)
+    old, discarded = open_batch(ledger, 1), batches.create_batch(ledger, "cats", "tiny", 5)
+    young = [open_batch(ledger, 1) for _ in range(2)]
+    batches.discard_batch(ledger, discarded)
+    now = moment(ledger, {old, discarded}, old, LEASE_SECONDS)
+    assert [batch.id for batch in now.batches] == [*reversed(young), old]
+    assert now.gone == {discarded}
+
+
 def test_a_slow_listener_gets_the_last_of_what_changed() -> None:
     async def be_slow() -> None:
         listener, key = Listener({}), ("batch", "3")
@@ -117,7 +142,7 @@ def test_a_slow_listener_gets_the_last_of_what_changed() -> None:
 
 def test_listening_ends_with_the_process_and_nobody_begins_then(ledger: Database, settings: Settings) -> None:
     async def end() -> None:
-        pulse = Pulse(ledger, settings, QUICK)
+        pulse = Pulse(ledger, settings, look_seconds=3600.0)  # a second look may find that no Redis answers
         with pulse.listener() as listener:
             await told(listener, ("ledger", ""))
             await asyncio.to_thread(pulse.close)

@@ -1,6 +1,6 @@
 """What the web page decides without a server: whom it believes, how often, where pages begin, what is new."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -229,12 +229,30 @@ def batch(number: int, num_pending: int = 2, **counters: Any) -> BatchSummary:
     return BatchSummary(number, "cats", "tiny", "open", 5, 1.0, None, None, None, NOW, **given)
 
 
+def moment(*batches: BatchSummary, gone: Collection[int] = ()) -> Moment:
+    return Moment(NOW, batches, [], max((batch.id for batch in batches), default=3), frozenset(gone))
+
+
 def seen(happenings: Happenings, *batches: BatchSummary) -> list[tuple[str, str]]:
-    return list(happenings.seen(Moment(NOW, batches, []), redis_answers=True))
+    return list(happenings.seen(moment(*batches), redis_answers=True))
 
 
-def test_a_batch_is_told_when_it_comes_when_it_changes_when_it_ends_and_no_more() -> None:
+@pytest.fixture
+def happenings() -> Happenings:
+    """After the first look, at which there was no batch."""
+    begun = Happenings("")
+    seen(begun)
+    return begun
+
+
+def test_what_is_there_is_told_first_of_all_and_not_before_somebody_looked() -> None:
     happenings = Happenings("")
+    assert happenings.present == {}
+    assert seen(happenings, batch(3)) == [("ledger", ""), ("redis", ""), ("batch", "3")]
+    assert list(happenings.present) == [("ledger", ""), ("redis", ""), ("batch", "3")]
+
+
+def test_a_batch_is_told_when_it_comes_when_it_changes_when_it_ends_and_no_more(happenings: Happenings) -> None:
     assert seen(happenings, batch(3)) == [("batch", "3")]
     assert seen(happenings, batch(3)) == []
     assert seen(happenings, batch(3, 1, num_done=1)) == [("batch", "3")]
@@ -245,20 +263,25 @@ def test_a_batch_is_told_when_it_comes_when_it_changes_when_it_ends_and_no_more(
     assert seen(happenings) == []
 
 
-def test_a_redis_that_falls_silent_is_told_once_and_when_it_answers_again() -> None:
-    happenings = Happenings("")
+def test_a_redis_that_falls_silent_is_told_once_and_when_it_answers_again(happenings: Happenings) -> None:
     for redis_answers, news in ((True, []), (False, [("redis", "")]), (False, []), (True, [("redis", "")])):
-        assert list(happenings.seen(Moment(NOW, (), []), redis_answers=redis_answers)) == news
+        assert list(happenings.seen(moment(), redis_answers=redis_answers)) == news
 
 
-def test_a_batch_that_is_gone_is_told_so() -> None:
-    happenings = Happenings("")
+def test_a_batch_that_is_gone_is_told_so(happenings: Happenings) -> None:
     seen(happenings, batch(3))
-    assert happenings.seen(Moment(NOW, (), []), redis_answers=True) == {("removed", "3"): {"id": 3}}
+    assert happenings.seen(moment(gone=[3]), redis_answers=True) == {("removed", "3"): {"id": 3}}
 
 
-def test_a_ledger_that_falls_silent_is_told_once_and_when_it_answers_again() -> None:
-    happenings = Happenings("")
+def test_only_the_youngest_batches_are_followed(happenings: Happenings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.web.happenings.MAX_BATCHES", 1)
+    seen(happenings, batch(3))
+    assert seen(happenings, batch(4), batch(3)) == [("batch", "4")]
+    assert happenings.known == {4}
+    assert ("batch", "3") not in happenings.present
+
+
+def test_a_ledger_that_falls_silent_is_told_once_and_when_it_answers_again(happenings: Happenings) -> None:
     assert happenings.silence() == {("ledger", ""): {"answers": False}}
     assert happenings.silence() == {}
     assert seen(happenings) == [("ledger", "")]

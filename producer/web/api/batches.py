@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm import ledger
@@ -67,6 +68,21 @@ class Retried(BaseModel):
     num_retried: int
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Batches by their numbers, both ends among them."""
+
+    first: int
+    last: int
+
+
+def _stretch(
+    first: Annotated[int, Query(alias="from", ge=1, le=_MAX_ID, description="None with a lower number.")] = 1,
+    last: Annotated[int, Query(alias="to", ge=1, le=_MAX_ID, description="None with a higher number.")] = _MAX_ID,
+) -> Stretch:
+    return Stretch(first, last)
+
+
 @contextmanager
 def conflicts() -> Iterator[None]:
     """It is there, so what is not found is a state that it is not in. Raises RequestError."""
@@ -89,17 +105,19 @@ def cancelable(farm: WebFarm, caller: Caller, batch_ids: Collection[int]) -> Col
 def list_batches(
     farm: Farm,
     _caller: Reader,
+    stretch: Annotated[Stretch, Depends(_stretch)],
     state: Annotated[list[BatchState], Query(description="Only these; all where none is named.")] = [],  # noqa: B006
     limit: Limit = 100,
     cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
 ) -> Any:
     """The batches, the youngest first."""
-    states = sorted(set(state))
-    before = after_cursor(cursor_text, "batches", states)
-    found = batches_before(farm.database, before, states, limit + 1)
+    states, asked = sorted(set(state)), astuple(stretch)
+    after = after_cursor(cursor_text, "batches", states, *asked)
+    before = stretch.last + 1 if after is None else after
+    found = batches_before(farm.database, before, states, limit + 1, stretch.first)
     page, more = found[:limit], len(found) > limit
     items = [BatchShape.of(batch) for batch in page]
-    return BatchPage(items=items, next=cursor(page[-1].id, "batches", states) if more else None)
+    return BatchPage(items=items, next=cursor(page[-1].id, "batches", states, *asked) if more else None)
 
 
 @router.get("/{batch_id}", response_model=BatchShape, responses=problems(404))

@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import StreamingResponse
 
 from producer.questions.job_pages import job_of
 from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
-from producer.web.callers import Farm, Reader
+from producer.web.callers import Farm, viewer_of
 from producer.web.image_stream import MEDIA_TYPES, Span, blocks, media_type_of, opened_image, wanted_span
+from producer.web.picture_urls import IfNoneMatch, Version, caching, has_it
 from producer.web.problems import problem_response, problems
 from schemas.errors import NotFoundError
 
@@ -18,29 +19,27 @@ router = APIRouter(
     responses=problems(400, 401, 403, 404, 416, 421, 422, 429, 503),
 )  # fmt: skip
 
-#: a job that is done keeps its image for ever
-_CACHE: Final = "private, max-age=86400, immutable"
 _BYTES: Final = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
 
 
-@router.get("/image", response_class=StreamingResponse,
+@router.get("/image", response_class=StreamingResponse, dependencies=[Depends(viewer_of)],
             responses={200: {"content": _BYTES, "description": "The file, with all its metadata."},
                        206: {"content": _BYTES, "description": "The part of it that `Range` asks for."},
                        304: {"description": "It is the file that `If-None-Match` names."}})  # fmt: skip
 def show_image(
     farm: Farm,
-    _caller: Reader,
     batch_id: BatchId,
     number: Number,
-    if_none_match: Annotated[str | None, Header()] = None,
+    version: Version = None,
+    if_none_match: IfNoneMatch = None,
     range_header: Annotated[str | None, Header(alias="Range")] = None,
 ) -> Any:
     """The image of a job that is done. Its ETag is its sha256."""
     job = job_of(farm.database, batch_id, number)
     if job.uri is None or job.sha256 is None or job.size_bytes is None:
         raise NotFoundError(f"job {job.name} is {job.state} and has no image")
-    headers = {"ETag": f'"{job.sha256}"', "Cache-Control": _CACHE, "Accept-Ranges": "bytes"}
-    if if_none_match is not None and _names(if_none_match, job.sha256):
+    headers = caching(job.sha256, version) | {"Accept-Ranges": "bytes"}
+    if has_it(if_none_match, job.sha256):
         return Response(status_code=304, headers=headers)
     span, size = wanted_span(range_header, job.size_bytes), job.size_bytes
     if span is None:
@@ -50,11 +49,6 @@ def show_image(
     kind = media_type_of(job.uri, job.sha256)
     return StreamingResponse(blocks(opened_image(job), span), 200 if span == Span(0, size) else 206,
                              headers | _told(span, size), kind)  # fmt: skip
-
-
-def _names(if_none_match: str, sha256: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return "*" in tags or f'"{sha256}"' in tags
 
 
 def _told(span: Span, size: int) -> dict[str, str]:

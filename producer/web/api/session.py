@@ -47,7 +47,7 @@ def show_caller(caller: Known) -> Any:
 @router.post("/session", response_model=CallerShape, responses=problems(401))
 def log_in(request: Request, response: Response, farm: Farm, login: Login) -> Any:
     """Gives the browser a cookie in the token's place; it ends with the token, or after thirty days."""
-    check_rate(farm, f"address {peer_of(request)}")
+    check_rate(farm.rates, f"address {peer_of(request)}")
     record = token_of(farm.database, token_sha256(login.token))
     if record is None:
         raise RequestError(401, "token", "this is no valid token; `nightshift token new` makes one")

@@ -10,6 +10,7 @@ from farm.recorded_images import Recorded
 from producer.questions.job_results import JobResult
 from producer.questions.outlook import GOES_ON, Outlook
 from producer.questions.queries import BatchSummary
+from producer.web.picture_urls import image_url
 from producer.web.problems import Wrong
 from schemas.states import BatchState, JobState
 from schemas.token import Scope
@@ -62,7 +63,7 @@ class BatchPage(Shape):
 
 
 class ImageShape(Shape):
-    """The image of a job that is done. ``url``: where its bytes are, below this server."""
+    """The image of a job that is done. ``url``: where its bytes are, below this server; another one for other bytes."""
 
     url: str
     sha256: str
@@ -96,12 +97,7 @@ def _image(job: JobResult) -> ImageShape | None:
     if job.uri is None:
         return None
     names = ("sha256", "width", "height", "size_bytes", "finished_at")
-    return ImageShape(url=image_url(job.batch_id, job.number), **{name: getattr(job, name) for name in names})
-
-
-def image_url(batch_id: int, number: int) -> str:
-    """Where the bytes of a job's image are."""
-    return f"/api/v1/batches/{batch_id}/jobs/{number}/image"
+    return ImageShape(url=image_url(job), **{name: getattr(job, name) for name in names})
 
 
 class JobPage(Shape):

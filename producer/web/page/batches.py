@@ -12,7 +12,7 @@ from producer.questions.queries import BatchSummary, batch_summary, waiting_pair
 from producer.web.api import batches as api
 from producer.web.api.batches import BatchId, cancelable
 from producer.web.api.shapes import BatchShape
-from producer.web.callers import Farm, Known, Operator, Reader
+from producer.web.callers import Farm, Known, Operator, Reader, Viewer
 from producer.web.farm import WebFarm
 from producer.web.page.forms import Fields, lead_to
 from producer.web.page.templating import page
@@ -35,7 +35,7 @@ def show_batches(farm: Farm, caller: Reader, before: Annotated[int | None, Query
 
 
 @router.get("/batches/{batch_id}/card")
-def show_card(farm: Farm, caller: Reader, batch_id: BatchId) -> Any:
+def show_card(farm: Farm, caller: Viewer, batch_id: BatchId) -> Any:
     """One batch as it stands among the others: for a page that hears of a new one."""
     shape = _shape(farm, batch_summary(farm.database, batch_id))
     return page("_card.html", caller, batch=shape, cancelable=cancelable(farm, caller, [batch_id]))

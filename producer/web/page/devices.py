@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from farm import draining
 from producer.questions.device_figures import device_figures
-from producer.web.callers import Farm, Operator, Reader
+from producer.web.callers import Farm, Operator, Reader, Viewer
 from producer.web.farm import WebFarm
 from producer.web.page.batches import unserved
 from producer.web.page.forms import Fields, lead_to
@@ -26,7 +26,7 @@ def show_devices(farm: Farm, caller: Reader) -> Any:
 
 
 @router.get("/devices/table")
-def show_table(farm: Farm, caller: Reader) -> Any:
+def show_table(farm: Farm, caller: Viewer) -> Any:
     """The part of the page that changes: every open one asks for it at the same events."""
     return page("_devices.html", caller, **farm.shared.get(_SHARED, lambda: _told_of(farm)))
 

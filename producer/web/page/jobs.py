@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
 from farm.recorded_images import recorded_job
@@ -16,18 +16,17 @@ from producer.questions.outlook import outlook
 from producer.questions.queries import batch_summary
 from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
-from producer.web.callers import Farm, Reader
+from producer.web.callers import Farm, Reader, viewer_of
 from producer.web.farm import WebFarm
 from producer.web.page.batches import unserved
 from producer.web.page.templating import page
+from producer.web.picture_urls import IfNoneMatch, Version, caching, has_it
 from schemas.errors import NotFoundError, RequestError
 from schemas.printable import json_printable
 from schemas.states import JobState
 
 router = APIRouter(include_in_schema=False)
 
-#: what a job's number shows stays the same for ever once it is done
-_CACHE: Final = "private, max-age=86400, immutable"
 _JOB: Final = re.compile(r"([1-9]\d{0,8})/([1-9]\d{0,14})")
 JobName = Annotated[str, Query(max_length=40)]
 
@@ -47,14 +46,19 @@ def show_job(farm: Farm, caller: Reader, batch_id: BatchId, number: Number) -> A
                 unserved=unserved(farm, [batch.pair] if awaited else []))  # fmt: skip
 
 
-@router.get("/batches/{batch_id}/jobs/{number}/thumbnail")
-def show_thumbnail(farm: Farm, _caller: Reader, batch_id: BatchId, number: Number) -> Any:
+@router.get("/batches/{batch_id}/jobs/{number}/thumbnail", dependencies=[Depends(viewer_of)])
+def show_thumbnail(
+    farm: Farm, batch_id: BatchId, number: Number, version: Version = None, if_none_match: IfNoneMatch = None
+) -> Any:
     """The image, small."""
     job = job_of(farm.database, batch_id, number)
     if job.uri is None or job.sha256 is None:
         raise NotFoundError(f"job {job.name} is {job.state} and has no image")
+    headers = caching(job.sha256, version)
+    if has_it(if_none_match, job.sha256):
+        return Response(status_code=304, headers=headers)
     content = thumbnail(farm.settings.images_url, job.uri, job.sha256)
-    return Response(content, media_type="image/webp", headers={"Cache-Control": _CACHE})
+    return Response(content, media_type="image/webp", headers=headers)
 
 
 @router.get("/compare")

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from producer.reports.markup import as_html, cut
 from producer.web.callers import LOCAL, Caller
+from producer.web.picture_urls import image_url, thumbnail_url
 
 _FOLDER: Final = Path(__file__).parent.parent / "templates"
 _TITLE_CHARACTERS: Final = 90
@@ -56,7 +57,7 @@ _ENVIRONMENT: Final = Environment(
 )
 _ENVIRONMENT.filters |= {"plain": _plain, "lines": _lines, "short": _short}
 _ENVIRONMENT.filters |= {"count": _count, "rate": _rate, "iso": _iso, "clock": _clock}
-_ENVIRONMENT.globals |= {"query": urlencode}
+_ENVIRONMENT.globals |= {"query": urlencode, "image_url": image_url, "thumbnail_url": thumbnail_url}
 
 
 def page(template: str, caller: Caller, status: int = 200, **content: Any) -> HTMLResponse:
