@@ -26,13 +26,16 @@ from farm import batches, ledger, packs
 from farm.database import Database
 from farm.leases import ledger_time
 from farm.schema import upgrade
+from farm.workers import live_workers
 from producer.dispatching import chores
 from producer.dispatching.shares import releasable_batches
 from producer.questions import queries
+from producer.questions.batch_pages import batches_before
+from producer.questions.batch_throughput import throughput
 from producer.questions.job_pages import job_of, jobs_after
 from producer.questions.job_results import job_results
 from producer.questions.night import night
-from producer.questions.rate import images_per_second
+from producer.questions.rate import batch_rates, images_per_second
 from schemas.settings import Settings
 from schemas.states import JobState
 from tests.servers import PostgresServer, temporary_folder
@@ -210,8 +213,10 @@ def _answers(made: Ledger) -> dict[str, float]:
     asked: dict[str, Callable[[], object]] = {
         "status": lambda: night(database, made.settings, ledger_time(database)),
         "batches": lambda: queries.batch_summaries(database, 20),
+        "page of batches": lambda: _asked_by_the_page_of_batches(made),
         "a batch": lambda: queries.batch_summary(database, newest),
         "its rate": lambda: images_per_second(database, newest),
+        "the oldest's throughput": lambda: throughput(database, 1),
         "its failures": lambda: queries.failures(database, newest, 5),
         "a page of jobs": lambda: next(job_results(database, 1)),
         "its last page": lambda: jobs_after(database, 1, num_oldest - 100, {JobState.DONE}, 100),
@@ -221,6 +226,13 @@ def _answers(made: Ledger) -> dict[str, float]:
         "a tick's questions": lambda: _asked_by_a_tick(database),
     }
     return {name: round(min(_milliseconds(question) for _ in range(5)), 1) for name, question in asked.items()}
+
+
+def _asked_by_the_page_of_batches(made: Ledger) -> None:
+    batches_before(made.database, None, [], 31)
+    batch_rates(made.database)
+    queries.waiting_pairs(made.database)
+    live_workers(made.database, made.settings.lease_seconds)
 
 
 def _asked_by_a_tick(database: Database) -> None:

@@ -1,22 +1,30 @@
 """Batches as wholes: opened, paused, canceled, put in another order.
 
-Each is one write to a batch's row, so it answers at once however many jobs there are; ``farm/ledger.py`` moves those.
+Each is one write to a batch's row, so it answers at once however many jobs there are; ``farm/ledger.py`` moves those,
+and ``farm/discarding.py`` removes them.
 """
 
+import math
+import time
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import insert, update
 
 from farm import firings, submissions
-from farm.database import Transaction, transaction
+from farm.database import Database, Transaction, transaction
+from farm.discarding import mark_discarded, remove_piece
 from schemas.errors import NotFoundError
 from schemas.records import BatchDetails
 from schemas.states import BatchState
-from schemas.tables import Batch, Job, Result
+from schemas.tables import Batch
 from schemas.timing import ANY_TIME, Timing
 
 _PLAIN: Final = BatchDetails()
+#: for ``discard_batch``, where somebody waits for the answer
+DISCARD_SECONDS: Final = 1.0
+#: whoever waits for SQLite looks again after 25 ms at the most, if it does not wait for long already
+_BREATH_SECONDS: Final = 0.03
 
 
 @transaction
@@ -50,15 +58,16 @@ def open_batch(tx: Transaction, batch_id: int, fence: str | None = None) -> None
         firings.end_firing(tx, fence, batch_id)
 
 
-@transaction
-def discard_batch(tx: Transaction, batch_id: int) -> None:
-    """Forgets a batch that was never opened. One that is being opened stays as it is; rows that come find it gone."""
-    staging = select(Batch.id).where(Batch.id == batch_id, Batch.state == BatchState.STAGING)
-    if tx.execute(staging.with_for_update()).first() is None:
-        return
-    tx.execute(delete(Result).where(Result.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))))
-    tx.execute(delete(Job).where(Job.batch_id == batch_id))
-    tx.execute(delete(Batch).where(Batch.id == batch_id))
+def discard_batch(database: Database, batch_id: int, within_seconds: float = math.inf) -> bool:
+    """Forgets a batch that was never opened: at once, and its rows piece by piece, between which others come to the
+    ledger. What is left after so many seconds the dispatcher removes. One that is opened stays as it is; rows that come
+    find it gone. Returns whether it was never opened."""
+    until = time.monotonic() + within_seconds
+    if not mark_discarded(database, batch_id):
+        return False
+    while remove_piece(database, batch_id) and time.monotonic() < until:
+        time.sleep(_BREATH_SECONDS)
+    return True
 
 
 @transaction

@@ -42,10 +42,12 @@ _NO_ERROR: Final = {"error": None, "error_code": None, "traceback": None, "retry
 @bulk_transaction
 def stage_jobs(tx: Transaction, batch_id: int, jobs: Sequence[StagedJob]) -> int:
     """Nothing → pending. A job that the batch has already (same spec digest and repeat) is left out. Returns how many
-    are new."""
+    are new. Raises NotFoundError where the batch is no longer in ``staging``."""
     new = insert_staged(tx, batch_id, JobState.PENDING, jobs)
     count(tx, batch_id, {JobState.PENDING: new})
-    tx.execute(update(Batch).where(Batch.id == batch_id).values(staged_at=tx.now))
+    staging = (Batch.id == batch_id, Batch.state == BatchState.STAGING)
+    if not tx.execute(update(Batch).where(*staging).values(staged_at=tx.now)).rowcount:
+        raise NotFoundError(f"batch {batch_id} takes no more rows; it was opened or discarded")
     return new
 
 

@@ -7,9 +7,10 @@ that who dies in between leaves a smaller batch and not a broken one. The files 
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Row, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, delete, exists, func, literal_column, or_, select, update
 
 from farm.database import Transaction, question, transaction
+from farm.discarding import IS_DISCARDED
 from schemas.errors import InputError, NotFoundError
 from schemas.states import BatchState, JobState
 from schemas.tables import Batch, Image, Job, Pack, Result, WebhookDelivery
@@ -74,7 +75,8 @@ def _check_may_go(tx: Transaction, batch_id: int) -> None:
         raise NotFoundError(f"no batch {batch_id}; `nightshift status` lists them")
     if row.left or row.state == BatchState.STAGING:
         raise InputError(f"batch {batch_id} has not ended; `nightshift cancel {batch_id}` ends it")
-    if tx.execute(select(Batch.id).where(Batch.state == BatchState.STAGING).limit(1)).first() is not None:
+    submitted = or_(Batch.state == BatchState.STAGING, IS_DISCARDED)
+    if tx.execute(select(Batch.id).where(submitted).limit(1)).first() is not None:
         raise InputError("a batch is being submitted, whose jobs may be linked to these images; try again after")
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import and_, exists, or_, select, update
 
 from farm.database import Transaction, transaction
+from farm.discarding import IS_DISCARDED
 from schemas.states import BatchState
 from schemas.tables import Batch, WebhookDelivery
 from schemas.webhook import EVENTS, FAILURE_SHARE, FINISHED, MAX_ATTEMPTS, STARTED, wait_seconds
@@ -94,7 +95,7 @@ def _await_events(tx: Transaction) -> None:
     left = Batch.num_pending + Batch.num_queued + Batch.num_running > 0
     is_news = or_(left, Batch.opened_at >= tx.now - _NEW)
     unknown = ~exists().where(WebhookDelivery.batch_id == Batch.id)
-    news = select(Batch.id).where(Batch.state != BatchState.STAGING, is_news, unknown)
+    news = select(Batch.id).where(Batch.state != BatchState.STAGING, ~IS_DISCARDED, is_news, unknown)
     batch_ids = tx.execute(news.with_for_update(read=True, key_share=True)).scalars()  # none is removed meanwhile
     rows = [
         {"batch_id": batch_id, "event": event, "event_id": uuid.uuid4().hex, "state": "awaited", "attempts": 0}

@@ -127,6 +127,14 @@ def seated_workers(tx: Transaction, since: datetime, lease_seconds: float) -> li
     return [*live, *((row, standing) for its, (row, standing) in last.items() if standing and its not in seats)]
 
 
+def last_errors(tx: Transaction, since: datetime) -> dict[tuple[str, str, str], Any]:
+    """Seat → the row (host, device, pair, error, seen_at) of its last worker that failed since then, in a question: a
+    process that is started in its place knows nothing of it."""
+    columns = (Worker.host, Worker.device, Worker.pair, Worker.error, Worker.seen_at)
+    failed = select(*columns).where(Worker.error.is_not(None), Worker.seen_at > since).order_by(Worker.seen_at)
+    return {seat(row): row for row in tx.execute(failed)}
+
+
 def seat(worker: Any) -> tuple[str, str, str]:
     """Host, device, pair: what the next process has when this one has ended."""
     return worker.host, worker.device, worker.pair

@@ -17,14 +17,15 @@ _SWEEP_SECONDS: Final = 0.2
 
 
 def cancel(database: Database, batch: BatchSummary, *, now: bool = False) -> BatchSummary | None:
-    """The batch afterwards; None where it was one that a killed submit left behind, and is gone now. What renders is
+    """The batch afterwards; None where it was one that a killed submit left behind, and is discarded. What renders is
     finished, unless ``now``: then it is stopped within a third of a lease. Nothing begins any more; of a large
     batch the dispatcher marks the rest of the jobs. One that has ended stays as it is, and its failed jobs may be tried
     again."""
     if batch.ended:
         return batch
-    if batch.state == BatchState.STAGING:
-        batches.discard_batch(database, batch.id)
+    if batch.state in (BatchState.STAGING, BatchState.CANCELED):
+        if batches.discard_batch(database, batch.id, batches.DISCARD_SECONDS):
+            return None
         try:
             batch = batch_summary(database, batch.id)  # its submit was alive, and has opened it meanwhile
         except NotFoundError:
@@ -59,7 +60,7 @@ def resume(database: Database, batch_id: int) -> BatchSummary:
 
 
 def reprioritise(database: Database, batch: BatchSummary, priority: int | None, weight: float | None) -> BatchSummary:
-    """Puts it before or behind others; what is None stays. It holds for every pack that is begun from now on.
+    """Puts it before or behind others; what is None stays. It holds for every pack that is claimed from now on.
 
     Raises NotFoundError for a batch that is neither open nor paused.
     """

@@ -221,7 +221,7 @@ class Client:
 
     def cancel(self, batch: BatchLike, *, now: bool = False) -> BatchSummary | None:
         """Cancels what waits; what renders is finished, unless ``now``. None where the batch was never opened, and is
-        gone."""
+        discarded."""
         return changes.cancel(self._database, self.status(batch), now=now)
 
     def pause(self, batch: BatchLike) -> BatchSummary:

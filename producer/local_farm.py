@@ -106,7 +106,7 @@ class LocalFarm:
     def _start_dispatcher(self, broker: Broker) -> None:
         firings = Firings(self._database, self._settings) if self._fires_schedules else None
         dispatcher = Dispatcher(self._database, broker, self._settings, firings)
-        note = self._stack.enter_context(told_metrics(self._database, broker, self._settings))
+        note = self._stack.enter_context(told_metrics(self._database, self._settings))
         self._dispatcher = Thread(target=dispatcher.run, args=(self._stop, note), name="dispatcher")
         self._dispatcher.start()
         self._stack.callback(self._dispatcher.join)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import takewhile
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
@@ -121,6 +122,12 @@ def open_spans(windows: Iterable[Window], now: datetime) -> Iterator[Hours]:
         assert closes is not None, "they are open by then"
         yield Hours(opens, closes)
         now = closes
+
+
+def open_time(windows: Iterable[Window], since: datetime, now: datetime) -> timedelta:
+    """For how long all of the windows have been open together; hours more than a year after ``since`` do not count."""
+    passed = takewhile(lambda hours: hours.opens < now, open_spans(windows, since))
+    return sum((min(hours.closes, now) - hours.opens for hours in passed), timedelta())
 
 
 def finishing(windows: Iterable[Window], now: datetime, work: timedelta) -> datetime | None:

@@ -5,10 +5,12 @@ from typing import Annotated
 import typer
 
 from farm import ledger
+from farm.database import Database
 from producer import changes
 from producer.cli.answers import JsonOption, print_json, so_many
 from producer.cli.session import open_session
-from producer.questions.queries import find_batch
+from producer.questions.queries import BatchSummary, batch_summary, find_batch
+from schemas.errors import NotFoundError
 from schemas.states import BatchState
 
 app = typer.Typer()
@@ -30,14 +32,23 @@ def cancel(batch: BatchArgument, now: NowOption = False, as_json: JsonOption = F
         elif found.ended:
             print(f"batch {found.id} has ended; there is nothing left to cancel")
         elif summary:
-            running = f"; {summary.num_running:,} are {'stopping' if now else 'being finished'}"
+            running = f"; {so_many(summary.num_running, 'job')} {'stopping' if now else 'being finished'}"
             running = running if summary.num_running else ""
             waiting = summary.num_pending + summary.num_queued
             marked = f"; of them the dispatcher has {waiting:,} to mark" if waiting else ""
             canceled = so_many(summary.num_canceled + waiting, "job")
             print(f"batch {summary.id}: {canceled} canceled{marked}, {summary.num_done:,} done{running}")
         else:
-            print(f"batch {found.id} was never opened; it is discarded with its {so_many(found.num_jobs, 'job')}")
+            print(f"batch {found.id} was never opened; it is discarded with its {_discarded(session.database, found)}")
+
+
+def _discarded(database: Database, found: BatchSummary) -> str:
+    jobs = so_many(found.num_jobs, "job")
+    try:
+        left = batch_summary(database, found.id).num_jobs
+    except NotFoundError:
+        return jobs
+    return f"{jobs}; of them the dispatcher has {left:,} to remove"
 
 
 @app.command(epilog="Example: nightshift retry 3")

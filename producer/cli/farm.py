@@ -54,7 +54,7 @@ def dispatcher() -> None:
         with closing(open_broker(session.settings)) as broker:
             broker.info()  # a Redis that is not there at the start is a mistake, later it is waited for
             firings = Firings(session.database, session.settings)
-            with told_metrics(session.database, broker, session.settings) as note:
+            with told_metrics(session.database, session.settings) as note:
                 Dispatcher(session.database, broker, session.settings, firings).run(stop, note)
 
 

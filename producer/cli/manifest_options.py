@@ -29,7 +29,12 @@ MapOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows.")]
 AgainOption = Annotated[bool, typer.Option("--again", help="Render anew the images that exist already.")]
-SkipOption = Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows out instead of refusing all.")]
+SkipOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-invalid", help="Leave bad rows out instead of refusing all. The others begin once all are read."
+    ),
+]
 NameOption = Annotated[str | None, typer.Option("--name", help="The batch's name; else the manifest's.")]
 
 

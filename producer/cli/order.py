@@ -26,7 +26,7 @@ def pause(batch: BatchArgument, as_json: JsonOption = False) -> None:
         elif summary.ended:
             print(f"batch {summary.id} has ended; there is nothing left to pause")
         else:
-            running = f"; {summary.num_running:,} are being finished" if summary.num_running else ""
+            running = f"; {so_many(summary.num_running, 'job')} being finished" if summary.num_running else ""
             print(f"batch {summary.id} is paused with {so_many(summary.num_pending, 'job')}{running}")
 
 
@@ -39,7 +39,7 @@ def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
         if as_json:
             print_json(summary.as_json())
         else:
-            print(f"batch {summary.id} goes on with {so_many(found.num_pending, 'job')}")
+            print(f"batch {summary.id} goes on with {so_many(found.num_jobs - found.num_ended, 'job')}")
 
 
 @app.command(epilog="Example: nightshift reprioritise 3 --priority 9")
@@ -49,7 +49,7 @@ def reprioritise(
     weight: Annotated[float | None, WEIGHT] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a batch before or behind others. It holds for every pack that is begun from now on."""
+    """Put a batch before or behind others. It holds for every pack that a worker claims from now on."""
     if priority is None and weight is None:
         raise InputError("reprioritise takes --priority, --weight, or both")
     with open_session() as session:

@@ -13,6 +13,7 @@ from farm.image_file import ImageFile, read_image_file
 from producer.cli.answers import JsonOption, print_json
 from schemas.errors import NightshiftError
 from schemas.printable import printable
+from schemas.refiner import FOREIGN
 
 app = typer.Typer()
 
@@ -62,7 +63,13 @@ def _print(file: ImageFile, size_bytes: int, *, first: bool) -> None:
         content = (file.record or {}).get(heading)
         if isinstance(content, dict) and content:
             print(f"\n{heading}")
-            _print_rows(dict(_flat(content)))
+            _print_rows(_with_a_say(dict(_flat(content))))
+
+
+def _with_a_say(rows: dict[str, str]) -> dict[str, str]:
+    """Without what says nothing in the refiner's mode, whose default is in the record all the same."""
+    silent = {f"refiner.{name}" for name in FOREIGN.get(rows.get("refiner.mode", ""), ())}
+    return {name: text for name, text in rows.items() if name not in silent}
 
 
 def _named(path: Path) -> str:

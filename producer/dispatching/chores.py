@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from farm.database import Transaction, question
+from farm.discarding import IS_DISCARDED
 from farm.packs import has_expired, may_not_begin
 from producer.questions.queries import SUMMARY, BatchSummary
 from schemas.column_types import Utc
@@ -25,12 +26,13 @@ _HAS_DEADLINE = and_(
 @dataclass(frozen=True)
 class Chores:
     """By the ledger's clock, ``now``: whether leases have run out, queued packs may no longer begin, batches were never
-    opened, canceled ones have something left, and open ones a deadline."""
+    opened or are being removed, canceled ones have something left, and open ones a deadline."""
 
     now: datetime
     expired: bool
     not_to_begin: bool
     abandoned: bool
+    discarded: bool
     to_sweep: bool
     with_deadline: bool
 
@@ -42,6 +44,7 @@ def chores(tx: Transaction, silent_seconds: float) -> Chores:
         "expired": exists().where(has_expired(tx)),
         "not_to_begin": exists().where(Pack.state == PackState.QUEUED, may_not_begin(tx)),
         "abandoned": exists().where(_is_abandoned(tx, silent_seconds)),
+        "discarded": exists().where(IS_DISCARDED),
         "to_sweep": exists().where(_is_to_sweep()),
         "with_deadline": exists().where(_HAS_DEADLINE),
     }
@@ -62,6 +65,12 @@ def abandoned_batches(tx: Transaction, silent_seconds: float) -> Sequence[int]:
 
 
 @question
+def discarded_batch(tx: Transaction) -> int | None:
+    """One that is being removed."""
+    return tx.execute(select(Batch.id).where(IS_DISCARDED).limit(1)).scalar()
+
+
+@question
 def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
     """Those of the open and paused ones that are not done."""
     return [BatchSummary(**row._mapping) for row in tx.execute(select(*SUMMARY).where(_HAS_DEADLINE))]
@@ -69,7 +78,7 @@ def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
 
 def _is_to_sweep() -> ColumnElement[bool]:
     packs = exists().where(Pack.batch_id == Batch.id, Pack.state == PackState.QUEUED).correlate(Batch)
-    return and_(Batch.state == BatchState.CANCELED, or_(Batch.num_pending + Batch.num_queued > 0, packs))
+    return and_(Batch.state == BatchState.CANCELED, ~IS_DISCARDED, or_(Batch.num_pending + Batch.num_queued > 0, packs))
 
 
 def _is_abandoned(tx: Transaction, silent_seconds: float) -> ColumnElement[bool]:

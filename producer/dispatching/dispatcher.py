@@ -41,6 +41,8 @@ ABANDONED_SECONDS: Final = 86_400.0
 REPUBLISH_SECONDS: Final = 5.0
 #: Released in one transaction, whose locks others wait for.
 _MAX_PACKS_AT_ONCE: Final = 50
+#: Of a tick: nothing is released meanwhile.
+_DISCARD_SECONDS: Final = 0.2
 #: Long enough not to hammer a server that starts, short enough that work goes on soon after it is back.
 _MAX_BACKOFF_SECONDS: Final = 5.0
 
@@ -138,7 +140,9 @@ class Dispatcher:
     def _sweep(self, todo: Chores) -> int:
         for batch_id in chores.abandoned_batches(self._database, ABANDONED_SECONDS) if todo.abandoned else ():
             log.warning("batch %d is discarded: no row of it came for a day, and it was never opened", batch_id)
-            batches.discard_batch(self._database, batch_id)
+            batches.discard_batch(self._database, batch_id, _DISCARD_SECONDS)
+        if todo.discarded and (discarded := chores.discarded_batch(self._database)) is not None:
+            batches.discard_batch(self._database, discarded, _DISCARD_SECONDS)
         if todo.not_to_begin:
             ledger.return_queued(self._database)
         canceled = chores.batches_to_sweep(self._database) if todo.to_sweep else ()

@@ -40,7 +40,7 @@ def submit_firing(database: Database, settings: Settings, claimed: ClaimedFiring
         InputError, UnavailableError: as ``submit`` raises them.
     """
     if claimed.batch_id is not None:
-        batches.discard_batch(database, claimed.batch_id)
+        batches.discard_batch(database, claimed.batch_id, batches.DISCARD_SECONDS)
     order = order_of_firing(claimed.schedule, SubmitOrder.from_json(claimed.order), claimed.due_at, _zone(claimed))
     request = replace(of_schedule(settings, order, claimed.schedule, claimed.due_at), fence=claimed.fence)
     advised = CountedAdvice(settings.model_pair(order.pair))

@@ -12,14 +12,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from farm.broker import Broker
 from farm.database import Database
 from producer.dispatching.dispatcher import Tick
+from producer.dispatching.queue_lengths import QueueLengths
 from producer.questions.farm_figures import FarmFigures, farm_figures
 from producer.questions.queries import waiting_pairs
 from producer.upkeep.pinned_weights import pinned_weights
 from schemas.errors import UnavailableError
-from schemas.pair import queue_name
 from schemas.settings import Settings
 
 K = TypeVar("K", bound=tuple[str, ...])
@@ -31,9 +30,9 @@ _FRESH_SECONDS: Final = 5.0
 class FarmCollector(Collector):
     """Asks the ledger and Redis when it is scraped. What does not answer is said to be down; the rest is told."""
 
-    def __init__(self, database: Database, broker: Broker, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._broker = broker
+        self._queues = QueueLengths(settings)
         self._settings = settings
         self._lock = Lock()
         self._told: list[Metric] = []
@@ -46,17 +45,18 @@ class FarmCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             if time.monotonic() - self._told_at >= _FRESH_SECONDS:
-                self._told = [*self._of_the_ledger()]
+                self._told = [*self._of_ledger_and_redis()]
                 self._told_at = time.monotonic()
             yield from self._told
 
-    def _of_the_ledger(self) -> Iterator[Metric]:
+    def _of_ledger_and_redis(self) -> Iterator[Metric]:
         try:
-            figures = farm_figures(self._database, self._settings.lease_seconds)
+            figures = farm_figures(self._database, self._settings.lease_seconds, self._settings.window)
             pinned = pinned_weights(self._database, self._settings.lease_seconds)
             unserved = waiting_pairs(self._database) - {pair for pair, _ in figures.workers}
         except UnavailableError:
             yield _up("ledger", is_up=False)
+            yield from self._of_redis(set())
             return
         yield _up("ledger", is_up=True)
         yield from _families(figures)
@@ -64,16 +64,14 @@ class FarmCollector(Collector):
                      {(pair,): 1.0 for pair in unserved})  # fmt: skip
         yield _gauge("pair_fingerprints", "different weights or options that live workers have pinned", ("pair",),
                      {(one.pair,): float(len(one.hosts)) for one in pinned})  # fmt: skip
-        yield from self._of_the_broker({pair for pair, _ in (*figures.packs, *figures.workers)})
+        yield from self._of_redis({pair for pair, _ in (*figures.packs, *figures.workers)})
 
-    def _of_the_broker(self, pairs: set[str]) -> Iterator[Metric]:
-        try:
-            lengths = {(pair,): float(self._broker.queue_length(queue_name(pair))) for pair in sorted(pairs)}
-        except UnavailableError:
-            yield _up("redis", is_up=False)
-            return
-        yield _up("redis", is_up=True)
-        yield _gauge("queue_messages", "messages that wait in Redis for the pair's workers", ("pair",), lengths)
+    def _of_redis(self, pairs: set[str]) -> Iterator[Metric]:
+        lengths = self._queues.of(pairs)
+        yield _up("redis", is_up=lengths is not None)
+        if lengths is not None:
+            yield _gauge("queue_messages", "messages that wait in Redis for the pair's workers", ("pair",),
+                         {(pair,): float(number) for pair, number in lengths.items()})  # fmt: skip
 
 
 def _families(figures: FarmFigures) -> Iterator[Metric]:

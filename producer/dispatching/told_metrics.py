@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from farm.broker import Broker
 from farm.database import Database
 from producer.dispatching.dispatcher import Note, note_nothing
 from schemas.settings import Settings
 
 
 @contextmanager
-def told_metrics(database: Database, broker: Broker, settings: Settings) -> Iterator[Note]:
+def told_metrics(database: Database, settings: Settings) -> Iterator[Note]:
     """What ``Dispatcher.run`` is to tell of its ticks; to nobody where none asks (``metrics_port`` 0).
 
     Raises:
@@ -26,6 +25,6 @@ def told_metrics(database: Database, broker: Broker, settings: Settings) -> Iter
     from producer.dispatching.metrics import DispatcherMetrics, FarmCollector  # noqa: PLC0415
 
     registry = CollectorRegistry()
-    registry.register(FarmCollector(database, broker, settings))
+    registry.register(FarmCollector(database, settings))
     with served(registry, settings.metrics_host, settings.metrics_port):
         yield DispatcherMetrics(registry).note

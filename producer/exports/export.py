@@ -12,7 +12,7 @@ from typing import Any, Final
 from farm.database import Database
 from producer.exports.card import Card
 from producer.exports.done_jobs import environment_contents, jobs_again
-from producer.exports.held_plan import check_held, hold_plan
+from producer.exports.held_plan import FORM, check_held, hold_plan
 from producer.exports.options import ExportOptions
 from producer.exports.reading_ahead import read_ahead
 from producer.exports.selection import Choosing, Selection, Tell
@@ -81,7 +81,7 @@ class Export:
 
     def _plan(self, chosen: Selection, versions: dict[str, str]) -> dict[str, Any]:
         num_images, options = chosen.tally.num_images, self._options.as_json()
-        return {"nightshift_export": 1, "plan": chosen.digest, "num_images": num_images, "options": options,
+        return {"nightshift_export": FORM, "plan": chosen.digest, "num_images": num_images, "options": options,
                 "versions": versions}  # fmt: skip
 
     def _write_split(self, writer: ShardWriter, chosen: Selection, split: str) -> None:

@@ -12,8 +12,9 @@ import msgspec
 from pydantic import BaseModel
 
 from producer.manifests.columns import GROUPS
+from schemas.combinations import OF_THE_BASE
 from schemas.output import Output
-from schemas.refiner import Refiner
+from schemas.refiner import FOREIGN, Refiner
 from schemas.schedulers import SCHEDULER_OPTIONS
 from schemas.spec import JobSpec
 
@@ -93,11 +94,6 @@ _AS_TEXT: Final[Mapping[str, Callable[[Any], Value]]] = MappingProxyType({
 })  # fmt: skip
 
 
-def _defaults() -> dict[str, Value]:
-    values = JobSpec(prompt="x", seed=0).model_dump(mode="json")
-    return {**dict.fromkeys(SPEC_KINDS), **_flat(values)}
-
-
 def _flat(fields: Mapping[str, Any]) -> dict[str, Value]:
     flat: dict[str, Value] = {}
     for name, value in fields.items():
@@ -108,19 +104,58 @@ def _flat(fields: Mapping[str, Any]) -> dict[str, Value]:
     return flat
 
 
-_DEFAULTS: Final = _defaults()
-_FULL: Final = JobSpec(prompt="x", seed=0).model_dump(mode="json")
+#: mode of the refiner → the fields that say nothing in it: their default would say that the image had it
+_SILENT: Final[Mapping[str, frozenset[str]]] = MappingProxyType({
+    mode: frozenset([*(f"refiner.{name}" for name in names), *(OF_THE_BASE if mode == "only" else ())])
+    for mode, names in FOREIGN.items()
+})  # fmt: skip
+_UNGUIDED: Final = "negative_aesthetic_score"
+_EMPTY: Final = JobSpec(prompt="x", seed=0).model_dump(mode="json")
+
+
+def _defaults(mode: str) -> dict[str, Value]:
+    values = {**dict.fromkeys(SPEC_KINDS), **_flat(_EMPTY)}
+    return {name: None if name in _SILENT[mode] else value for name, value in values.items()}
+
+
+def _full(mode: str) -> dict[str, Any]:
+    own = {name: None if name in _SILENT[mode] else value for name, value in _EMPTY.items()}
+    refiner = {name: None if name in FOREIGN[mode] else value for name, value in _EMPTY["refiner"].items()}
+    return {**own, "refiner": refiner}
+
+
+_DEFAULTS: Final = MappingProxyType({mode: _defaults(mode) for mode in FOREIGN})
+_FULL: Final = MappingProxyType({mode: _full(mode) for mode in FOREIGN})
+
+
+def _mode(given: Mapping[str, Any]) -> str:
+    return str(given.get("refiner", {}).get("mode", _EMPTY["refiner"]["mode"]))
 
 
 def spec_values(canonical: str) -> dict[str, Value]:
-    """Every field of the spec that ``JobSpec.canonical`` wrote: it leaves out those at their default, and is read here
-    without being checked again, which would take ten times as long."""
-    return _DEFAULTS | _flat(msgspec.json.decode(canonical))
+    """Every field of the spec that ``JobSpec.canonical`` wrote, None where it says nothing beside the others. It leaves
+    out those at their default, and is read here without being checked again, which would take ten times as long."""
+    given = msgspec.json.decode(canonical)
+    values = _DEFAULTS[_mode(given)] | _flat(given)
+    if not _refiner_is_guided(values["guidance_scale"], values["refiner.guidance_scale"]):
+        values[f"refiner.{_UNGUIDED}"] = None
+    return values
 
 
 def full_spec(canonical: str) -> dict[str, Any]:
-    """As ``JobSpec.from_json(canonical).model_dump(mode="json")``, which checks and takes ten times as long."""
+    """As ``JobSpec.from_json(canonical).model_dump(mode="json")``, which checks and takes ten times as long, but for
+    fields that say nothing beside the others: they are None."""
     given = msgspec.json.decode(canonical)
-    parts = {name: {**_FULL[name], **given.get(name, {})} for name in _MODELS}
+    full = _FULL[_mode(given)]
+    parts = {name: {**full[name], **given.get(name, {})} for name in _MODELS}
     loras = [{"weight": 1.0, **lora} for lora in given.get("loras", ())]
-    return {**_FULL, **given, **parts, "loras": loras}
+    spec = {**full, **given, **parts, "loras": loras}
+    if not _refiner_is_guided(spec["guidance_scale"], spec["refiner"]["guidance_scale"]):
+        spec["refiner"][_UNGUIDED] = None
+    return spec
+
+
+def _refiner_is_guided(base_scale: Any, own_scale: Any) -> bool:
+    """As ``schemas.combinations.refiner_is_guided``, of a spec that may be without a refiner."""
+    scale: float = base_scale if own_scale is None else own_scale
+    return scale > 1

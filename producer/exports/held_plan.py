@@ -11,6 +11,8 @@ from schemas.errors import InputError
 from schemas.printable import printable
 
 KEY: Final = ".nightshift-export.json"
+#: of what is written for an image: 2 leaves out fields that say nothing in the spec's mode
+FORM: Final = 2
 _ELSEWHERE: Final = "name another folder, or empty this one"
 
 
@@ -59,6 +61,8 @@ def _held(content: bytes, url: str) -> dict[str, Any]:
 
 def _other_way(held: dict[str, Any], plan: dict[str, Any]) -> str | None:
     """The first option or version that is another; None where none is."""
+    if held.get("nightshift_export") != FORM:  # shards of two forms have different columns
+        return "its columns are those of another Nightshift"
     for part, said in (("options", "its --{} is {} and not {}"), ("versions", "it was begun by {} {} and not {}")):
         for name, value in plan[part].items():
             if (other := held[part].get(name)) != value:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from farm.database import Transaction, question
-from farm.workers import Standing, seated_workers
+from farm.workers import Standing, last_errors, seat, seated_workers
 from schemas.states import PackState
 from schemas.tables import Batch, Pack, Result
 
@@ -29,14 +29,24 @@ class HeldPack:
 
 
 @dataclass(frozen=True)
+class DeviceError:
+    """What the last process that failed on a device said, and when it was seen last."""
+
+    sentence: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class DeviceFigures:
-    """The last worker of one device, and what it has in hand, the oldest pack first."""
+    """The last worker of one device, and what it has in hand, the oldest pack first. ``error``: its own, or that of one
+    before it in the last days."""
 
     worker: Any
     standing: Standing
     packs: tuple[HeldPack, ...]
     #: over the last five minutes, or since it was started
     images_per_second: float
+    error: DeviceError | None
 
     @property
     def is_live(self) -> bool:
@@ -53,7 +63,8 @@ class DeviceFigures:
 @question
 def device_figures(tx: Transaction, lease_seconds: float) -> list[DeviceFigures]:
     """Of every device that was seen in the last days, those that work first, then by host and device."""
-    workers = seated_workers(tx, tx.now - _SHOWN_FOR, lease_seconds)
+    since = tx.now - _SHOWN_FOR
+    workers, errors = seated_workers(tx, since, lease_seconds), last_errors(tx, since)
     ids = [worker.id for worker, _ in workers]
     packs, rates = _held(tx, ids), _rates(tx, ids)
     found = [
@@ -62,10 +73,15 @@ def device_figures(tx: Transaction, lease_seconds: float) -> list[DeviceFigures]
             standing=standing,
             packs=tuple(packs.get(worker.id, ())),
             images_per_second=rates.get(worker.id, 0) / _seconds_of(tx.now, worker),
+            error=_error(errors.pop(seat(worker), None)),  # of a CPU's several, the youngest is in its place
         )
         for worker, standing in workers
     ]
     return sorted(found, key=lambda one: (not one.is_live, one.worker.host, one.worker.device))
+
+
+def _error(row: Any | None) -> DeviceError | None:
+    return None if row is None else DeviceError(row.error, row.seen_at)
 
 
 def _seconds_of(now: datetime, worker: Any) -> float:

@@ -1,6 +1,6 @@
 """How much of what the farm has, in one look at the ledger: small numbers, however many jobs there are."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
@@ -9,14 +9,15 @@ from farm.database import Transaction, question
 from farm.workers import is_live
 from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, Pack, Worker
+from schemas.windows import Window, open_time
 
 
 @dataclass(frozen=True)
 class FarmFigures:
     """``jobs``: (state, priority of the batch) → number; ``packs``, ``workers``: (pair, state) → number.
 
-    oldest_pending_seconds: priority → how long the batch that was opened first, of those with pending jobs, has been
-    allowed to run.
+    oldest_pending_seconds: priority → for how long one of the batches with pending jobs has been allowed to run, at the
+    most: without the hours of closed windows.
     """
 
     jobs: dict[tuple[str, int], int]
@@ -27,9 +28,10 @@ class FarmFigures:
 
 
 @question
-def farm_figures(tx: Transaction, worker_seconds: float) -> FarmFigures:
-    """``worker_seconds``: a worker that was not seen for so long does not count."""
-    return FarmFigures(_jobs(tx), _batches(tx), _packs(tx), _workers(tx, worker_seconds), _oldest_pending(tx))
+def farm_figures(tx: Transaction, worker_seconds: float, farm_window: str) -> FarmFigures:
+    """``worker_seconds``: a worker that was not seen for so long does not count; ``farm_window``: empty for always."""
+    oldest = _oldest_pending(tx, farm_window)
+    return FarmFigures(_jobs(tx), _batches(tx), _packs(tx), _workers(tx, worker_seconds), oldest)
 
 
 def _jobs(tx: Transaction) -> dict[tuple[str, int], int]:
@@ -56,10 +58,17 @@ def _workers(tx: Transaction, seconds: float) -> dict[tuple[str, str], int]:
     return {(row.pair, row.state): row.num for row in tx.execute(alive.group_by(Worker.pair, Worker.state))}
 
 
-def _oldest_pending(tx: Transaction) -> dict[int, float]:
-    """A batch that is to begin later is not late before that."""
+def _oldest_pending(tx: Transaction, farm_window: str) -> dict[int, float]:
+    """A batch that is to begin later is not late before that. Of those with the same window, the first has the most
+    hours behind it."""
     since = case((Batch.not_before > Batch.opened_at, Batch.not_before), else_=Batch.opened_at)
     waiting = (Batch.state == BatchState.OPEN, Batch.num_pending > 0, Batch.opened_at.is_not(None))
     first = func.min(since, type_=Batch.opened_at.type).label("since")
-    rows = tx.execute(select(Batch.priority, first).where(*waiting).group_by(Batch.priority))
-    return {row.priority: max(0.0, (tx.now - row.since).total_seconds()) for row in rows}
+    rows = tx.execute(
+        select(Batch.priority, Batch.window, first).where(*waiting).group_by(Batch.priority, Batch.window)
+    )
+    seconds = defaultdict[int, float](float)
+    for row in rows:
+        windows = [Window.parse(text) for text in (row.window, farm_window) if text]
+        seconds[row.priority] = max(seconds[row.priority], open_time(windows, row.since, tx.now).total_seconds())
+    return seconds

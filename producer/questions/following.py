@@ -18,7 +18,7 @@ from farm.leases import ledger_time
 from farm.workers import live_workers
 from producer.questions.outlook import GOES_ON, Outlook, outlook_at, waits
 from producer.questions.queries import BatchSummary, summaries_of
-from producer.questions.rate import images_per_second
+from producer.questions.rate import batch_rates
 from schemas.errors import UnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState, PackState
@@ -167,7 +167,8 @@ class _Looks:
         self._batch_ids = batch_ids
         self._settings = settings
         self._tended = tended
-        self._rates = {batch_id: Rate(images_per_second(database, batch_id)) for batch_id in batch_ids}
+        rates = batch_rates(database)
+        self._rates = {batch_id: Rate(rates.get(batch_id)) for batch_id in batch_ids}
         self._failures = _Failures(database)
 
     def look(self) -> Moment:

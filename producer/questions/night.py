@@ -9,9 +9,9 @@ from sqlalchemy import func, or_, select
 
 from farm.database import Database, Transaction, question
 from farm.workers import Standing, live_workers, seated_workers
-from producer.questions.outlook import Outlook, outlook
+from producer.questions.outlook import Outlook, outlook_at
 from producer.questions.queries import SUMMARY, BatchSummary, waiting_pairs
-from producer.questions.rate import rendered_per_second
+from producer.questions.rate import batch_rates, rendered_per_second
 from schemas.settings import Settings
 from schemas.states import JobState
 from schemas.tables import Batch, Job, Pack, Result
@@ -90,11 +90,12 @@ def night(database: Database, settings: Settings, now: datetime) -> Night:
     since = night_began(now, settings.window)
     live = live_workers(database, settings.lease_seconds)
     batches, num_more = _batches(database)
+    rates = batch_rates(database)
     return Night(
         since=since,
         rendered=_rendered(database, since),
         failed=_failed(database, since),
-        batches=tuple((batch, outlook(database, batch, settings.window)) for batch in batches),
+        batches=tuple((batch, outlook_at(now, batch, settings.window, rates.get(batch.id))) for batch in batches),
         num_more_batches=num_more,
         workers=_workers(database, since, settings.lease_seconds),
         live_workers=live,

@@ -1,9 +1,10 @@
 """How many images a second are rendered lately. Nothing here changes a row."""
 
-from datetime import timedelta
-from typing import Final
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import Subquery, func, select
+from sqlalchemy import Select, Subquery, func, select
 
 from farm.database import Transaction, question
 from schemas.column_types import Utc
@@ -29,6 +30,16 @@ def images_per_second(tx: Transaction, batch_id: int) -> float | None:
     return rendered_per_second(tx, batch_id)
 
 
+@question
+def batch_rates(tx: Transaction) -> Mapping[int, float]:
+    """batch → its ``rendered_per_second``, for those that have one: as dear as asking for one of them."""
+    lately = recent_results(tx)
+    rows = tx.execute(_rendered(lately).add_columns(Pack.batch_id).group_by(Pack.batch_id)).all()
+    since = _looked_since(tx, lately) if rows else None
+    rates = {row.batch_id: _per_second(row, since, tx.now) for row in rows}
+    return {batch_id: rate for batch_id, rate in rates.items() if rate is not None}
+
+
 def rendered_per_second(tx: Transaction, batch_id: int | None = None) -> float | None:
     """Of the batch, or of all; images that were linked to are not counted. None where there were none lately.
 
@@ -36,15 +47,27 @@ def rendered_per_second(tx: Transaction, batch_id: int | None = None) -> float |
     the last image, or longer, if the next should have come by now.
     """
     lately = recent_results(tx)
+    rendered = _rendered(lately)
+    # + 0: else a database might begin with all packs of the batch
+    row = tx.execute(rendered if batch_id is None else rendered.where(Pack.batch_id + 0 == batch_id)).one()
+    return _per_second(row, _looked_since(tx, lately), tx.now) if row.num else None
+
+
+def _rendered(lately: Subquery) -> Select[*tuple[Any, ...]]:
+    """What a rate is made of, in one row."""
     began = func.coalesce(Pack.rendering_at, Pack.claimed_at, Pack.released_at, type_=Utc)
     sums = (func.count().label("num"), func.count(func.distinct(Pack.id)).label("num_packs"),
             func.min(began).label("began"), func.max(lately.c.finished_at).label("last"))  # fmt: skip
-    rendered = select(*sums).join_from(lately, Pack, Pack.id == lately.c.pack_id).where(lately.c.attempt > 0)
-    # + 0: else a database might begin with all packs of the batch
-    row = tx.execute(rendered if batch_id is None else rendered.where(Pack.batch_id + 0 == batch_id)).one()
-    if not row.num:
-        return None
+    return select(*sums).join_from(lately, Pack, Pack.id == lately.c.pack_id).where(lately.c.attempt > 0)
+
+
+def _looked_since(tx: Transaction, lately: Subquery) -> datetime | None:
+    """When the first of the results was there, where there are others before it that are not looked at."""
     whole = tx.execute(select(func.count().label("num"), func.min(lately.c.finished_at).label("oldest"))).one()
-    first = max(row.began, whole.oldest) if whole.num == _RESULTS else row.began
-    seconds = (max(row.last, tx.now - (row.last - first) / row.num_packs) - first).total_seconds()
+    return whole.oldest if whole.num == _RESULTS else None
+
+
+def _per_second(row: Any, since: datetime | None, now: datetime) -> float | None:
+    first = max(row.began, since) if since is not None else row.began
+    seconds = (max(row.last, now - (row.last - first) / row.num_packs) - first).total_seconds()
     return row.num / seconds if seconds > 0 else None

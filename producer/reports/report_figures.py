@@ -43,11 +43,13 @@ class Reason:
 
 @dataclass(frozen=True)
 class Throughput:
-    """How many images were rendered in each stretch of ``seconds``, from ``begins`` on."""
+    """How many images were rendered in each stretch of ``seconds``, from ``begins`` on. ``one_in``: by one job in so
+    many, which stands for the others."""
 
     begins: datetime
     seconds: int
     nums: tuple[int, ...]
+    one_in: int = 1
 
     @property
     def rates(self) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from farm import ledger
 from farm.database import Database
-from schemas.errors import InputError
+from schemas.errors import InputError, NotFoundError
 from schemas.records import StagedJob
 
 
@@ -58,5 +58,5 @@ class Stager:
     def _insert(self, jobs: Sequence[StagedJob]) -> None:
         try:
             ledger.stage_jobs(self._database, self._batch_id, jobs)
-        except IntegrityError as error:
+        except (IntegrityError, NotFoundError) as error:
             raise InputError(f"batch {self._batch_id} was canceled while its rows were read") from error

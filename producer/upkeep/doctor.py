@@ -1,9 +1,10 @@
 """What a farm needs from this machine, checked one by one, each with what to do about it."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from farm.database import Database
@@ -24,7 +25,6 @@ _CHECKS: Final[dict[str, Callable[[Settings], str]]] = {
     "disk": machine_checks.disk,
     "memory": machine_checks.memory,
     "gpus": machine_checks.gpus,
-    "pair": machine_checks.model_files,
 }
 
 
@@ -37,12 +37,16 @@ class Finding:
     sentence: str
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Asks the servers, the machine, and the ledger about the workers. What fails becomes a finding."""
+def examine(settings: Settings, pairs: Sequence[str] = ()) -> list[Finding]:
+    """Asks the servers, the machine, and the ledger about the workers. What fails becomes a finding.
+
+    pairs: what workers here pin, besides the pairs of those that were seen lately; where there are neither, the
+    setting's.
+    """
     findings = [_finding(subject, check, settings) for subject, check in _CHECKS.items()]
     if not findings[0].ok:
-        return findings
-    return [*findings, _finding("clock", server_checks.clock, settings), *_of_the_farm(settings)]
+        return [*findings, *_model_files(settings, pairs)]
+    return [*findings, _finding("clock", server_checks.clock, settings), *_of_the_farm(settings, pairs)]
 
 
 def _finding(subject: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
@@ -52,13 +56,22 @@ def _finding(subject: str, check: Callable[[Settings], str], settings: Settings)
         return Finding(subject, False, printable(str(error)))
 
 
-def _of_the_farm(settings: Settings) -> list[Finding]:
+def _model_files(settings: Settings, pairs: Sequence[str]) -> list[Finding]:
+    return [
+        _finding("pair", partial(machine_checks.model_files, name=pair), settings)
+        for pair in dict.fromkeys(pairs or [settings.pair])
+    ]
+
+
+def _of_the_farm(settings: Settings, pairs: Sequence[str]) -> list[Finding]:
     """What concerns this host is judged. Of others it is told."""
     with closing(Database(settings.database_url)) as database:
         try:
-            return [*_weights(database, settings), *_workers(database, settings)]
+            lately = workers_seen(database, socket.gethostname(), settings.lease_seconds)
+            told = [*_weights(database, settings), *_workers(lately, recent_workers(database, _SHOWN_WORKERS))]
         except NightshiftError as error:
-            return [Finding("workers", False, printable(str(error)))]
+            return [*_model_files(settings, pairs), Finding("workers", False, printable(str(error)))]
+    return [*_model_files(settings, [*pairs, *sorted({worker.pair for worker in lately})]), *told]
 
 
 def _weights(database: Database, settings: Settings) -> list[Finding]:
@@ -69,10 +82,8 @@ def _weights(database: Database, settings: Settings) -> list[Finding]:
     ]
 
 
-def _workers(database: Database, settings: Settings) -> list[Finding]:
+def _workers(lately: Sequence[Any], others: Sequence[Any]) -> list[Finding]:
     """This host's workers that were seen lately are judged; others are told of, for they may be history."""
-    lately = workers_seen(database, socket.gethostname(), settings.lease_seconds)
-    others = recent_workers(database, _SHOWN_WORKERS)
     seats: dict[tuple[str, str, str], Finding] = {}
     for worker in lately:
         seats.setdefault(seat(worker), _worker(worker, judged=True))  # an older one's failure is history

@@ -102,9 +102,9 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def model_files(settings: Settings) -> str:
+def model_files(settings: Settings, name: str) -> str:
     """The pair's, where a worker would look for them. A machine without a GPU may do without."""
-    pair = settings.model_pair()
+    pair = settings.model_pair(name)
     named = list(_sources(pair))
     missing = [source for source in named if source.startswith("/") and not Path(source).exists()]
     if missing and read_gpus().readings:

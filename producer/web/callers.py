@@ -60,9 +60,9 @@ def viewer_of(request: Request, farm: Annotated[WebFarm, Depends(farm_of)]) -> C
     return _having(Scope.READ, _counted(request, farm, farm.viewing_rates))
 
 
-def check_rate(rates: Rates, asker: str) -> None:
+def check_rate(rates: Rates, asker: str, *, is_counted: bool = True) -> None:
     """Raises RequestError for who asks too often."""
-    if wait := rates.wait_seconds(asker):
+    if wait := rates.wait_seconds(asker, is_counted=is_counted):
         raise RequestError(429, "rate", f"more than {rates.per_minute:,} requests a minute", wait)
 
 
@@ -86,10 +86,19 @@ def peer_of(request: Request) -> str | None:
 def _known(request: Request, farm: WebFarm, peer: str | None) -> Caller | None:
     token = shown_token(request)
     if token is not None:
-        record = token_of(farm.database, token_sha256(token))
-        return Caller(record.id, record.name, record.rights) if record else None
+        return _holder(farm, f"address {peer}", token_sha256(token))
     needs_none = not farm.settings.web_require_token and is_from_this_machine(peer, request.headers)
     return LOCAL if needs_none else None
+
+
+def _holder(farm: WebFarm, address: str, sha256: str) -> Caller | None:
+    """Of the token with this hash. Where an address has sent too many wrong ones, no other costs the ledger a question;
+    those that were right before still do, for they may be revoked. Raises RequestError."""
+    if sha256 not in farm.seen_tokens:
+        check_rate(farm.rates, address, is_counted=False)
+    record = token_of(farm.database, sha256)
+    farm.seen_tokens.note(sha256, is_valid=record is not None)
+    return Caller(record.id, record.name, record.rights) if record else None
 
 
 def caller_with(scope: Scope) -> Callable[[Caller], Caller]:

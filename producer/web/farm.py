@@ -13,6 +13,7 @@ from producer.web.metrics import TOLD_TO_NOBODY, WebMetrics
 from producer.web.origins import Hosts
 from producer.web.pulse import Pulse
 from producer.web.rates import Rates
+from producer.web.seen_tokens import SeenTokens
 from producer.web.shared_answers import SharedAnswers
 from schemas.settings import Settings
 
@@ -38,6 +39,7 @@ class WebFarm:
     rates: Rates
     #: of pictures, and of what an open page asks for by itself
     viewing_rates: Rates
+    seen_tokens: SeenTokens
     pulse: Pulse
     shared: SharedAnswers
     submitting: BoundedSemaphore
@@ -61,9 +63,10 @@ class WebFarm:
             raise
         rates = Rates(settings.web_requests_per_minute, time.monotonic)
         viewing_rates = Rates(_VIEWING * settings.web_requests_per_minute, time.monotonic)
+        seen = SeenTokens()
         pulse, shared = Pulse(database, settings), SharedAnswers(time.monotonic)
         submitting, uploading = BoundedSemaphore(_SUBMITTING), BoundedSemaphore(_UPLOADING)
-        return cls(settings, database, hosts, rates, viewing_rates, pulse, shared, submitting, uploading, metrics)
+        return cls(settings, database, hosts, rates, viewing_rates, seen, pulse, shared, submitting, uploading, metrics)
 
     def close(self) -> None:
         """Ends every stream of events."""

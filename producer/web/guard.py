@@ -16,6 +16,8 @@ API: Final = "/api/"
 #: routes that read their body themselves, and bound it: after they know who asks
 _OWN_BOUND: Final = frozenset({"/api/v1/batches", "/api/v1/manifests"})
 _BODY_BYTES: Final = 65_536
+#: two prompts of 20,000 characters, of which a browser makes nine bytes each, and the other fields
+_LARGER: Final = MappingProxyType({"/try": 400_000})
 
 _HEADERS: Final = MappingProxyType(
     {
@@ -49,7 +51,7 @@ class Guard:
         elif scope["path"] in _OWN_BOUND:
             await self._app(scope, receive, send)
         else:
-            await self._app(scope, _bounded(receive), send)
+            await self._app(scope, _bounded(receive, _LARGER.get(scope["path"], _BODY_BYTES)), send)
 
     def _refusal(self, scope: Scope) -> ProblemResponse | None:
         headers = Headers(scope=scope)
@@ -61,15 +63,15 @@ class Guard:
         return None
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, most: int) -> Receive:
     seen = 0
 
     async def bounded() -> Message:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > _BODY_BYTES:
-            raise HTTPException(413, f"the body has more than {_BODY_BYTES:,} bytes, which are the most here")
+        if seen > most:
+            raise HTTPException(413, f"the body has more than {most:,} bytes, which are the most here")
         return message
 
     return bounded

@@ -72,6 +72,13 @@ def opened_image(job: JobResult) -> BinaryIO:
     return stream
 
 
+def whole_image(job: JobResult) -> bytes:
+    """All of the file. Raises as ``opened_image`` does, and OSError."""
+    with closing(opened_image(job)) as stream:
+        stream.seek(0)
+        return stream.read()
+
+
 def blocks(stream: BinaryIO, span: Span) -> Iterator[bytes]:
     """Closes the stream at the end, also where nobody reads on."""
     with closing(stream):

@@ -78,7 +78,7 @@ class Intake:
         if earlier.seen_at - earlier.staged_at < _DEAD:
             sentence = "another request with this Idempotency-Key is being worked on"
             raise RequestError(409, "in_progress", sentence, _IN_HAND_SECONDS)
-        batches.discard_batch(self._database, earlier.batch_id)
+        batches.discard_batch(self._database, earlier.batch_id, batches.DISCARD_SECONDS)
 
     def accept(self, rows: Iterable[Row | BadRow], request: BatchRequest) -> AcceptedShape:
         """Stages every row and opens the batch.

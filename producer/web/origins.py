@@ -63,9 +63,13 @@ def is_from_this_machine(peer: str | None, headers: Mapping[str, str]) -> bool:
     return is_loopback(peer) and not any(name in headers for name in _FORWARDED)
 
 
-def is_over_tls(scheme: str, peer: str | None, headers: Mapping[str, str]) -> bool:
-    """Whether the browser speaks TLS, to us or to the proxy beside us."""
-    return scheme == "https" or (is_loopback(peer) and headers.get("x-forwarded-proto", "").lower() == "https")
+def is_over_tls(scheme: str, headers: Mapping[str, str]) -> bool:
+    """Whether the browser speaks TLS, to us or to a proxy, wherever that is.
+
+    For the cookie's ``Secure`` alone, so anybody is believed: whoever lies gets a cookie that his own browser drops. Of
+    several proxies the first one has spoken with the browser.
+    """
+    return scheme == "https" or headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
 
 
 def cross_site_flaw(method: str, is_api: bool, headers: Mapping[str, str]) -> str | None:

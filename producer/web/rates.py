@@ -20,14 +20,14 @@ class Rates:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = Lock()
 
-    def wait_seconds(self, asker: str) -> float:
-        """0.0, and the request is counted; else how long until one more may come."""
+    def wait_seconds(self, asker: str, *, is_counted: bool = True) -> float:
+        """0.0 where one more may come now, and it is counted if it is to be; else how long until then."""
         now = self._clock()
         with self._lock:
             left, noted_at = self._buckets.pop(asker, (self._most, now))
             left = min(self._most, left + (now - noted_at) * self._per_second)
             wait = 0.0 if left >= 1 else (1 - left) / self._per_second
-            self._buckets[asker] = (left - 1 if not wait else left, now)
+            self._buckets[asker] = (left - 1 if is_counted and not wait else left, now)
             if len(self._buckets) > _REMEMBERED:
                 self._buckets.popitem(last=False)
         return wait

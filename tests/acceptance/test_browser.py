@@ -13,9 +13,10 @@ from playwright.sync_api import Browser, Page, Route, expect
 from farm import batches, ledger
 from farm.database import Database
 from farm.retries import Failure
+from farm.workers import note_worker
 from tests.acceptance.browser import chromium, watched_page
 from tests.acceptance.conftest import SMALL, Farm, wait_until
-from tests.integration.ledger_farm import claimed_pack, new_worker
+from tests.integration.ledger_farm import claimed_pack, new_worker, open_batch
 
 pytestmark = pytest.mark.browser
 
@@ -257,16 +258,41 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(browser: Browser, u
             assert width <= 360, path
 
 
+@pytest.fixture(scope="module")
+def failed_batch(shared_farm: Farm) -> int:
+    """Of a pair that nobody serves, so nobody comes first."""
+    with closing(Database(shared_farm.environment["NIGHTSHIFT_DATABASE_URL"])) as database:
+        batch_id = open_batch(database, 1, pair="sdxl")
+        pack = claimed_pack(database, batch_id, new_worker(database, "sdxl"), 1)
+        failure = Failure("render", "is black", retryable=False, traceback="at night")
+        ledger.fail_jobs(database, pack, [pack.jobs[0].id], failure, 1)
+        note_worker(database, pack.worker_id, "stopped")
+    return batch_id
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Browser, url: str, warm_farm: Farm, scheme: str) -> None:
+def test_axe_finds_nothing(browser: Browser, url: str, warm_farm: Farm, failed_batch: int, scheme: str) -> None:
     """Labels, roles, contrast, headings: what axe-core can see."""
+
+    def found_nothing(page: Page) -> None:
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{page.url}: {found.generate_report()}"
+
     with watched_page(browser, url, color_scheme=scheme) as page:
         page.goto("/try")
-        batch = f"/batches/{try_prompt(page, **SEEN).partition('/')[0]}"
-        for path in ("/", batch, f"{batch}/jobs/1", f"{batch}/grid?job=1", "/devices", "/try", "/login"):
+        job = try_prompt(page, **SEEN)
+        batch = f"/batches/{job.partition('/')[0]}"
+        of_job = (f"{batch}/jobs/1", f"{batch}/grid?job=1", f"/compare?left={job}&right={job}", f"/try?from={job}")
+        for path in ("/", batch, *of_job, "/devices", "/login"):
             page.goto(path)
-            found = Axe().run(page)
-            assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+            found_nothing(page)
+        page.goto(f"/batches/{failed_batch}")
+        page.locator(".failure summary").click()
+        expect(page.get_by_text("at night")).to_be_visible()
+        found_nothing(page)
+        page.get_by_role("button", name="Retry failed").click()
+        expect(page.get_by_role("button", name="Retry them")).to_be_visible()
+        found_nothing(page)
 
 
 def test_everything_is_reached_by_the_keyboard(browser: Browser, url: str) -> None:

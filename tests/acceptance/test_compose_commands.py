@@ -1,10 +1,12 @@
-"""Every command of docker-compose.yml, outside a container, with the same environment but for where the servers are."""
+"""Every command of ours in docker-compose.yml, outside a container, with the same environment but for where the servers
+are. Those of the servers: ``tests/integration/test_compose_servers.py``."""
 
 import json
 import re
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from functools import cache
@@ -24,6 +26,8 @@ METRICS_PORTS = ("NIGHTSHIFT_METRICS_PORT", "NIGHTSHIFT_WORKER_METRICS_PORT", "N
 #: not of the Compose file
 HEALTH_PORT = "NIGHTSHIFT_HEALTH_PORT"
 SERVERS = ("NIGHTSHIFT_DATABASE_URL", "NIGHTSHIFT_BROKER_URL", "NIGHTSHIFT_IMAGES_URL")
+#: where the home is
+VOLUME = "/home/nightshift/.nightshift"
 #: by a dispatcher, a worker and the page, in this order
 TOLD = ("nightshift_ledger_up 1.0", 'nightshift_worker_processes{device="cpu",pair="tiny",state="ready"} 1.0',
         'nightshift_web_requests_total{method="GET",route="/api/v1/health",status="200"}')  # fmt: skip
@@ -34,6 +38,8 @@ KEPT_CONNECTIONS = 5
 def environment(farm: Farm, name: str) -> dict[str, str]:
     """Of the service, where its servers and volumes are the test's."""
     given = {key: value for key, value in SERVICES[name]["environment"].items() if key not in SERVERS}
+    folders = {"TMPDIR": str(farm.home)} if given.pop("TMPDIR", None) == VOLUME else {}
+    assert bool(folders) == (name != "worker")
     assert given == {
         "NIGHTSHIFT_PAIR": "${NIGHTSHIFT_PAIR:-sdxl}",
         "NIGHTSHIFT_METRICS_HOST": "0.0.0.0",
@@ -41,6 +47,7 @@ def environment(farm: Farm, name: str) -> dict[str, str]:
     }
     return {
         **given,
+        **folders,
         "NIGHTSHIFT_PAIR": "tiny",
         "NIGHTSHIFT_IMAGES_URL": (farm.home / "images").as_uri(),
         **{name: str(free_port(name)) for name in (*METRICS_PORTS, HEALTH_PORT)},
@@ -85,8 +92,7 @@ def test_the_services_start_are_well_render_and_stop_gently(
         assert "BAD  ledger" not in done.stdout, done.stdout
         assert "BAD  worker" not in done.stdout, done.stdout
     port = _port_of_web(postgres_farm)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/health", timeout=30) as answer:
-        assert json.load(answer) == {"status": "ok"}
+    assert _web_is_well(port)
     postgres_farm.answer("submit", "--again", manifest, *SMALL)
     assert postgres_farm.run("watch").returncode == 0
     for name, metric in zip(METRICS_PORTS, TOLD, strict=True):
@@ -99,6 +105,7 @@ def test_the_services_start_are_well_render_and_stop_gently(
     for name, process in services.items():
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (name, postgres_farm.log(name))
+    assert not _web_is_well(port)
 
 
 def _num_connections(farm: Farm) -> int:
@@ -106,6 +113,13 @@ def _num_connections(farm: Farm) -> int:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nightshift'"
     )
     return int(farm.rows(text(asked))[0][0])  # type: ignore[arg-type]
+
+
+def _web_is_well(port: int) -> bool:
+    """What the health check of the service says, of a page at this port."""
+    kind, program, option, script = SERVICES["web"]["healthcheck"]["test"]
+    assert (kind, program, option, script.count(":8470/")) == ("CMD", "python", "-c", 1)
+    return subprocess.run([sys.executable, option, script.replace(":8470/", f":{port}/")]).returncode == 0
 
 
 def _port_of_web(farm: Farm) -> int:

@@ -16,6 +16,7 @@ from farm.reconnection import MAX_WAIT_SECONDS
 from farm.redis_client import redis_client
 from farm.workers import note_seen
 from producer import changes
+from producer.dispatching.chores import batches_to_sweep
 from producer.dispatching.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
 from producer.manifests.manifest import ReadOptions, read_rows
 from producer.questions import queries
@@ -523,3 +524,18 @@ def test_the_dispatcher_marks_what_a_canceled_batch_was_too_large_to_mark_at_onc
     dispatcher.tick()
     dispatcher.tick()
     assert states(database, batch_id) == {JobState.CANCELED: 5}
+
+
+def test_the_dispatcher_removes_what_a_discarded_batch_was_too_large_to_lose_at_once(
+    dispatcher: Dispatcher, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(n) for n in range(1, 6)])
+    monkeypatch.setattr("farm.discarding.PIECE", 2)
+    monkeypatch.setattr("farm.batches.DISCARD_SECONDS", 0.0)
+    assert changes.cancel(database, queries.batch_summary(database, batch_id)) is None
+    assert states(database, batch_id) == {JobState.PENDING: 3}
+    assert batches_to_sweep(database) == []
+    assert dispatcher.tick() == Tick()
+    with database.begin(read_only=True) as tx:
+        assert tx.execute(select(Batch.id)).all() == tx.execute(select(Job.id)).all() == []

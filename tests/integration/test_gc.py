@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from farm import batches, ledger
 from farm.database import Database
+from farm.discarding import mark_discarded
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
 from nightshift import app
@@ -255,6 +256,9 @@ def test_a_batch_that_goes_on_is_not_dropped_nor_one_beside_a_submit(
         without_batch(database, settings, batch_id, removes=removes)
     with pytest.raises(InputError, match="has not ended"):
         without_batch(database, settings, staging, removes=removes)
+    mark_discarded(database, staging)  # its rows may be linked to these images for some time yet
+    with pytest.raises(InputError, match="a batch is being submitted"):
+        without_batch(database, settings, batch_id, removes=removes)
     assert num_rows(database, Job) == 2
     assert len(files(settings)) == 1
 

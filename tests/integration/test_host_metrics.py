@@ -112,14 +112,15 @@ def of_web() -> CollectorRegistry:
 @pytest.fixture
 def everything(database: Database, redis_url: str, counting: Path) -> Told:
     """What a dispatcher, a host and the web page tell."""
-    settings = Settings(home=counting, pack_size=1, queued_packs_per_worker=1)  # so that some wait
+    some_wait = {"pack_size": 1, "queued_packs_per_worker": 1}
+    settings = Settings(home=counting, broker_url=redis_url, **some_wait)
     of_dispatcher = CollectorRegistry()
     open_batch(database, 3)
     open_batch(database, 3, pair="sdxl")
     register_worker(database, WorkerIdentity("w", "gpu7", 1, "cuda:3", "tiny"))
     note_fingerprint(database, "w", "f" * 64)
     with closing(Broker(redis_url)) as broker, closing(Dispatcher(database, broker, settings)) as dispatcher:
-        of_dispatcher.register(FarmCollector(database, broker, settings))
+        of_dispatcher.register(FarmCollector(database, settings))
         DispatcherMetrics(of_dispatcher).note(dispatcher.tick(), 0.25)
         found = told(of_dispatcher)
     note_everything(new_metrics(counting))
@@ -180,15 +181,43 @@ def test_alerts_and_dashboard_ask_for_what_is_told(everything: Told) -> None:
 def unsaid(rule: dict[str, Any]) -> set[str]:
     """Labels that an alert's words name and that its expression does not leave."""
     named = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
-    aggregates = parts(promql_parser.parse(rule["expr"]), promql_parser.AggregateExpr)
-    left = [set(one.modifier.labels) if one.modifier else set() for one in aggregates] or [ADDED]
-    return named - set.intersection(*left)
+    expression = promql_parser.parse(rule["expr"])
+    aggregates = parts(expression, promql_parser.AggregateExpr)
+    left = [set(one.modifier.labels) if one.modifier else set() for one in aggregates]
+    left += [set(equal_labels(argument)) for argument in absents(expression)]
+    return named - set.intersection(*(left or [ADDED]))
+
+
+def absents(expression: Any) -> list[Any]:
+    """What it says is not there."""
+    return [call.args[0] for call in parts(expression, promql_parser.Call) if call.func.name == "absent"]
+
+
+def equal_labels(argument: Any) -> dict[str, str]:
+    """What Prometheus knows of something that is absent: what its selector names, and of a comparison nothing."""
+    if not isinstance(argument, promql_parser.VectorSelector):
+        return {}
+    equals = promql_parser.MatchOp.Equal
+    return {one.name: one.value for one in argument.matchers.matchers if one.op == equals}
 
 
 def test_what_an_alert_says_of_its_labels_is_left_of_them() -> None:
     rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     assert {rule["alert"]: unsaid(rule) for rule in rules if unsaid(rule)} == {}
-    assert unsaid({"expr": "max by (pair) (up)", "annotations": {"summary": "{{ $labels.device }}"}}) == {"device"}
+    said = {"summary": "{{ $labels.device }} {{ $labels.job }}"}
+    for expression, wrong in (
+        ("max by (job) (up)", {"device"}),
+        ('absent(up{job="a"})', {"device"}),
+        ('absent(up{job="a"} == 1)', {"device", "job"}),
+        ('absent(up{job=~"a"})', {"device", "job"}),
+    ):
+        assert unsaid({"expr": expression, "annotations": said}) == wrong
+
+
+def test_every_job_that_is_scraped_is_missed_when_it_is_gone_and_not_only_when_it_is_silent() -> None:
+    rules = [promql_parser.parse(rule["expr"]) for group in ALERTS["groups"] for rule in group["rules"]]
+    missed = [equal_labels(argument) for rule in rules for argument in absents(rule)]
+    assert missed == [{"job": config["job_name"]} for config in IN_COMPOSE["scrape_configs"]]
 
 
 def test_the_example_names_the_rules_and_every_metric_is_documented(everything: Told) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from farm import batches, ledger, packs
 from farm.database import Database
 from farm.retries import Failure
+from producer.questions.queries import batch_summary
 from schemas.errors import DatabaseUnavailableError, LeaseLostError, NotFoundError, RenderError, SpecError
 from schemas.records import ClaimedPack, FinishedImage
 from schemas.states import JobState
@@ -50,9 +51,27 @@ def test_a_discarded_batch_leaves_no_row(database: Database) -> None:
     assert job_rows(database, batch_id) == []
 
 
+def test_a_large_batch_is_discarded_at_once_and_its_rows_go_piece_by_piece(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farm.discarding.PIECE", 2)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(n) for n in range(1, 5)])
+    for num_left in (2, 0):
+        assert batches.discard_batch(database, batch_id, within_seconds=0)
+        assert states(database, batch_id) == ({JobState.PENDING: num_left} if num_left else {})
+        assert batch_summary(database, batch_id).num_pending == num_left
+        with pytest.raises(NotFoundError):
+            batches.open_batch(database, batch_id)
+        with pytest.raises(NotFoundError, match="takes no more rows"):
+            ledger.stage_jobs(database, batch_id, [staged(9)])
+    assert batches.discard_batch(database, batch_id)
+    assert not batches.discard_batch(database, batch_id)
+
+
 def test_an_open_batch_cannot_be_discarded(database: Database) -> None:
     batch_id = open_batch(database, 2)
-    batches.discard_batch(database, batch_id)
+    assert not batches.discard_batch(database, batch_id)
     assert states(database, batch_id) == {JobState.PENDING: 2}
 
 

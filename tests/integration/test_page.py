@@ -1,34 +1,40 @@
 """The web page's HTML over a real ledger and a real image store. What a browser makes of it: tests/acceptance."""
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import delete, event, update
 from starlette.testclient import TestClient
 
 from farm import ledger
-from farm.batches import create_batch, open_batch
+from farm.batches import cancel_batch, create_batch, open_batch
+from farm.workers import note_worker
 from producer.manifests.manifest import ReadOptions, Row, read_rows
 from producer.questions.job_pages import job_of
-from producer.questions.queries import batch_summary
+from producer.questions.job_results import JobResult
+from producer.questions.queries import batch_summaries, batch_summary
 from producer.web import shared_answers
 from producer.web.page import gallery, templating
 from producer.web.page.forms import own_path
 from schemas.records import StagedJob
 from schemas.states import JobState
-from schemas.tables import Job, Worker
+from schemas.tables import Image, Job, Worker
 from schemas.token import Scope
 from schemas.written_spec import WrittenSpec
 from tests.integration.ledger_farm import new_worker, staged
-from tests.integration.stored_farm import done_batch, job_spec
+from tests.integration.stored_farm import done_batch, job_spec, new_batch
 from tests.integration.web_client import HERE
 from tests.integration.web_farm import FarmWithPage, farm_with_page
+from tests.unit.test_inputs import lora_file
 
 EVIL = "<script>alert(1)</script>\" onload=\"x 'y' \u202egnp"
 NUM_DONE = 8
@@ -176,6 +182,8 @@ def test_a_gallery_is_read_a_part_at_a_time(page: TestClient) -> None:
 
 
 def test_a_gallery_begins_where_it_is_told_to(page: TestClient) -> None:
+    assert numbers(page.get("/batches/2?from=&state=").text)[0] == 1
+    assert page.get("/batches/2?from=0").status_code == 422
     assert numbers(page.get("/batches/2?from=140").text) == list(range(140, 151))
 
 
@@ -278,6 +286,30 @@ def test_a_thumbnail_is_a_picture(page: TestClient) -> None:
     assert page.get("/batches/2/jobs/1/thumbnail").status_code == 404
 
 
+def test_a_thumbnail_is_made_of_a_recorded_image_alone(page: TestClient, farm: FarmWithPage, tmp_path: Path) -> None:
+    job = job_of(farm.database, 1, 2)
+    assert job.uri is not None
+    stored = Path(job.uri.removeprefix("file://"))
+    longer = tmp_path / "/".join(stored.parts[-3:])
+    longer.parent.mkdir(parents=True)
+    longer.write_bytes(stored.read_bytes() + b"\0")
+    outside = tmp_path / "a picture.png"
+    outside.write_bytes(stored.read_bytes())
+    shutil.rmtree(Path(farm.page.settings.images_url) / "thumbnails", ignore_errors=True)  # of other tests
+    for path, said in ((outside, "no image of an image store"), (longer, "no longer the file that was recorded")):
+        name_file(farm, job, path.as_uri())
+        answer = page.get("/batches/1/jobs/2/thumbnail")
+        assert (answer.status_code, said in answer.text) == (503, True)
+    name_file(farm, job, job.uri)
+    assert page.get("/batches/1/jobs/2/thumbnail").status_code == 200
+
+
+def name_file(farm: FarmWithPage, job: JobResult, uri: str) -> None:
+    """In the ledger, as the job's image."""
+    with farm.database.begin() as tx:
+        assert tx.execute(update(Image).where(Image.sha256 == job.sha256).values(uri=uri)).rowcount == 1
+
+
 def test_every_picture_has_a_version_in_its_url_and_stays_in_the_browser(page: TestClient) -> None:
     for path in ("/batches/1", "/batches/1/jobs/1", "/batches/1/grid?job=1", "/compare?left=1/1&right=1/3"):
         pictures = {image["src"] or "" for image in Found(page.get(path).text).all("img")}
@@ -301,6 +333,17 @@ def test_devices_are_shown_with_what_they_said_last(page: TestClient, farm: Farm
         tx.execute(update(Worker).values(state="ready", error=None))
 
 
+def test_the_last_error_of_a_device_outlives_the_process_that_had_it(page: TestClient, farm: FarmWithPage) -> None:
+    for sentence in ("the first", "the second"):
+        note_worker(farm.database, new_worker(farm.database), "failed", sentence)
+    text = page.get("/devices").text
+    assert "out of service" not in text  # its present process is well
+    said = re.findall(r'<p class="notice bad"><time datetime="[^"]+">[^<]+ UTC</time>: (.*?)</p>', text)
+    assert said == ["the second"]
+    with farm.database.begin() as tx:
+        tx.execute(delete(Worker).where(Worker.state == "failed"))
+
+
 def test_a_gpu_is_shown_as_its_driver_says_it_is(page: TestClient, farm: FarmWithPage) -> None:
     reading = {"memory_used_bytes": 3 * 2**30, "memory_total_bytes": 80 * 2**30, "utilisation": 0.5,
                "temperature_celsius": 61, "power_watts": None, "at": "2026-11-22T00:00:00+00:00"}  # fmt: skip
@@ -311,6 +354,11 @@ def test_a_gpu_is_shown_as_its_driver_says_it_is(page: TestClient, farm: FarmWit
     assert "busy 50 %" in text
     assert "61 °C" in text
     assert " W<" not in text
+    with farm.database.begin() as tx:
+        tx.execute(update(Worker).values(state="failed"))
+    assert "memory" not in page.get("/devices").text  # nobody has said so lately
+    with farm.database.begin() as tx:
+        tx.execute(update(Worker).values(state="ready"))
 
 
 def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage) -> None:
@@ -323,22 +371,50 @@ def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage
     assert page.post("/devices/drain", data={"worker": "nobody"}).status_code == 404
 
 
-def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(
-    page: TestClient, farm: FarmWithPage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shared_answers, "_SECONDS", 3600.0)  # else a slow machine takes longer than that
-    farm.page.shared.forget("devices")
+@contextmanager
+def asked_of(farm: FarmWithPage) -> Iterator[list[str]]:
+    """The statements that the ledger is asked meanwhile."""
     asked: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         asked.append(statement)
 
     event.listen(farm.page.database.engine, "before_cursor_execute", note)
-    assert page.get("/devices").status_code == 200
-    num_of_one = len(asked)
-    assert {page.get("/devices/table").status_code for _ in range(50)} == {200}
+    yield asked
     event.remove(farm.page.database.engine, "before_cursor_execute", note)
+
+
+def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(
+    page: TestClient, farm: FarmWithPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_answers, "_SECONDS", 3600.0)  # else a slow machine takes longer than that
+    farm.page.shared.forget("devices")
+    with asked_of(farm) as asked:
+        assert page.get("/devices").status_code == 200
+        num_of_one = len(asked)
+        assert {page.get("/devices/table").status_code for _ in range(50)} == {200}
     assert 0 < num_of_one < len(asked) <= 2 * num_of_one
+
+
+def test_ten_batches_on_a_page_cost_the_ledger_no_more_than_two(
+    page: TestClient, farm: FarmWithPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_answers, "_SECONDS", 3600.0)
+
+    def num_asked(path: str) -> int:
+        with asked_of(farm) as asked:
+            assert page.get(path).status_code == 200
+        return len(asked)
+
+    farm.page.shared.forget("rates")
+    num_before = num_asked("/")
+    for _ in range(8):
+        new_batch(farm.database, [job_spec(1)])
+    farm.page.shared.forget("rates")
+    assert num_asked("/") == num_before
+    assert num_asked("/") < num_before  # the rates are known
+    for batch in batch_summaries(farm.database, 8):
+        cancel_batch(farm.database, batch.id)
 
 
 # --- what changes something ------------------------------------------------------------------------------------------
@@ -450,11 +526,110 @@ def test_a_form_with_what_no_browser_sends_is_none(page: TestClient) -> None:
         assert (answer.status_code, "this is no form of this page" in answer.text) == (422, True)
 
 
-def test_a_job_that_was_rendered_fills_the_form(page: TestClient) -> None:
-    found = Found(page.get("/try?from=1/3").text)
-    filled = {field["name"]: field.get("value") for field in found.all("input") if field.get("type") != "checkbox"}
-    assert (filled["width"], filled["num_inference_steps"], filled["seed"]) == ("64", "20", "0")
-    assert [box for box in found.all("input") if "checked" in box] == []
+class Form(HTMLParser):
+    """What a browser sends of the form for a prompt, where nobody changes it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fields: dict[str, str] = {}
+        self._open = self._option = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        name, is_box = given.get("name") or "", given.get("type") == "checkbox"
+        if tag == "input" and (not is_box or "checked" in given):
+            self.fields[name] = "on" if is_box else given.get("value") or ""
+        if tag in ("textarea", "select"):
+            self._open = name
+        self._option = self._open if tag == "option" and "selected" in given else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = "" if tag in ("textarea", "select") else self._open
+        self._option = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._option:
+            self.fields[self._option] = data
+        elif self._open and self.lasttag == "textarea":
+            self.fields[self._open] = data.removeprefix("\n").replace("\n", "\r\n")
+
+
+def tried(page: TestClient, fields: dict[str, str]) -> tuple[int, int]:
+    """Batch and number of the job that the form leads to."""
+    led = page.post("/try", data=fields)
+    assert led.status_code == 303, led.text
+    found = re.fullmatch(r"/batches/(\d+)/jobs/(\d+)", led.headers["location"])
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
+CARRIED = {
+    "prompt": "\n(two lines)1.2\nof \"it\"", "negative_prompt": "", "prompt_syntax": "compel", "seed": 2**64 - 1,
+    "width": 64, "height": 64, "guidance_scale": 7.123456789, "scheduler": "DPM++ 2M Karras", "refiner": {"start": 0.9},
+    "output": {"format": "webp", "quality": 80}, "original_size": [512, 512],
+}  # fmt: skip
+
+
+def test_rendering_again_asks_for_the_very_image_and_says_what_is_carried_over(
+    page: TestClient, farm: FarmWithPage
+) -> None:
+    lora = lora_file("unet.x.lora_A.weight")
+    lora_path = Path(farm.page.settings.lora_folder) / "pixels.safetensors"
+    lora_path.parent.mkdir(parents=True, exist_ok=True)
+    lora_path.write_bytes(lora)
+    stored = job_of(farm.database, 1, 1).sha256
+    inputs = {"loras": [{"name": "pixels", "weight": 0.5, "sha256": hashlib.sha256(lora).hexdigest()}],
+              "init_image": stored, "strength": 0.3}  # fmt: skip
+    batch_id = done_batch(farm.database, farm.page.settings.images_url, [CARRIED, {**CARRIED, **inputs}])
+    text = page.get(f"/try?from={batch_id}/1").text
+    for carried in ("prompt_syntax <small>compel", "scheduler_options <small>{&quot;use_karras", "refiner <small>"):
+        assert carried in text
+    for number in (1, 2):
+        again = job_of(farm.database, *tried(page, Form(page.get(f"/try?from={batch_id}/{number}").text).fields))
+        assert again.spec.digest == job_of(farm.database, batch_id, number).spec.digest
+    plain = {name: value for name, value in Form(text).fields.items() if not name.startswith("keep.")}
+    changed = job_of(farm.database, *tried(page, {**plain, "prompt": "a dog"})).spec
+    assert (changed.prompt, changed.negative_prompt, changed.prompt_syntax) == ("a dog", None, "plain")
+
+
+def test_a_form_that_is_refused_comes_back_as_it_was_sent(page: TestClient) -> None:
+    fields = Form(page.get("/try?from=1/1").text).fields
+    del fields["refiner"]
+    back = page.post("/try", data={**fields, "width": "65"})
+    assert back.status_code == 422
+    assert Form(back.text).fields == {**fields, "width": "65"}
+
+
+def test_who_may_not_read_carries_nothing_over(farm: FarmWithPage) -> None:
+    with farm.client(farm.token(Scope.SUBMIT)) as client:
+        client.follow_redirects = False
+        assert client.post("/try", data={"prompt": "x"}).status_code == 303
+        assert client.post("/try", data={"prompt": "x", "from": "1/1"}).status_code == 403
+
+
+def test_the_form_has_a_pair_that_is_served_and_of_a_job_its_batchs(page: TestClient, farm: FarmWithPage) -> None:
+    def chosen(path: str) -> str:
+        return Form(page.get(path).text).fields["pair"]
+
+    assert chosen("/try") == farm.page.settings.pair == "tiny"
+    with farm.database.begin() as tx:
+        tx.execute(update(Worker).values(pair="sdxl"))
+    assert (chosen("/try"), chosen("/try?from=1/1")) == ("sdxl", "tiny")
+    with farm.database.begin() as tx:
+        tx.execute(update(Worker).values(pair="tiny"))
+
+
+def test_lines_of_a_prompt_end_as_in_a_manifest(page: TestClient, farm: FarmWithPage) -> None:
+    job = job_of(farm.database, *tried(page, {"prompt": "one\r\ntwo", "negative_prompt": "a\r\nb"}))
+    assert (job.spec.prompt, job.spec.negative_prompt) == ("one\ntwo", "a\nb")
+
+
+def test_the_form_takes_as_much_as_its_fields_say(page: TestClient) -> None:
+    longest = "字" * 20_000
+    assert page.post("/try", data={"prompt": longest, "negative_prompt": longest}).status_code == 303
+    assert page.post("/try", data={"prompt": longest * 3}).status_code == 413
+    assert page.post("/login", data={"token": longest}).status_code == 413
 
 
 def test_the_pages_files_are_in_the_package() -> None:

@@ -5,6 +5,7 @@ The silent one ends after a while, and with it a test of who would wait for ever
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,8 +21,10 @@ from farm import batches
 from farm.broker import open_broker
 from farm.database import Database
 from farm.redis_client import redis_client
+from producer.dispatching import queue_lengths
 from producer.dispatching.dispatcher import Dispatcher
 from producer.dispatching.metrics import FarmCollector
+from producer.dispatching.queue_lengths import QueueLengths
 from producer.submitting.first_tick import first_tick
 from producer.upkeep import server_checks
 from producer.web.app import web_app
@@ -113,16 +116,22 @@ def test_a_worker_that_looks_whether_packs_wait_goes_on(settings: Settings, ledg
         assert ProgressWatchdog(listening, pytest.fail, Event()).look()
 
 
-def test_prometheus_is_told_that_redis_is_down_and_all_that_the_ledger_knows(
-    settings: Settings, ledger: Database
+def test_prometheus_is_told_that_redis_is_down_while_its_answer_is_still_waited_for(
+    settings: Settings, ledger: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def num_asking() -> int:
+        return [thread.name for thread in threading.enumerate()].count("queue-lengths")
+
+    monkeypatch.setattr(queue_lengths, "_SECONDS", 0.05)
     open_batch(ledger, 2)
-    new_worker(ledger)
     registry = CollectorRegistry()
-    with closing(open_broker(settings)) as broker:
-        registry.register(FarmCollector(ledger, broker, settings))
-        assert registry.get_sample_value("nightshift_redis_up") == 0
+    patient = settings.model_copy(update={"broker_timeout_seconds": 2 * _SILENT_SECONDS})
+    registry.register(FarmCollector(ledger, patient))
+    assert registry.get_sample_value("nightshift_redis_up") == 0
     assert registry.get_sample_value("nightshift_jobs", {"state": "pending", "priority": "5"}) == 2
+    assert num_asking() == 1
+    queues = QueueLengths(patient)
+    assert [queues.of(set()), queues.of({"tiny"}), num_asking()] == [None, None, 2]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Thumbnails in real stores: made once, kept, told from orphans."""
 
+import hashlib
 import io
 import os
 from contextlib import closing
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
+from farm.image_store import read_image
 from farm.store_keys import store_key
 from farm.thumbnails import thumbnail
 from producer.questions.job_pages import job_of
@@ -28,9 +30,8 @@ def job(sqlite_url: str, tmp_path: Path) -> JobResult:
 
 
 def made(job: JobResult, folder: Path) -> bytes:
-    assert job.uri is not None
     assert job.sha256 is not None
-    return thumbnail(str(folder), job.uri, job.sha256)
+    return thumbnail(str(folder), job.sha256, lambda: read_image(job.uri or ""))
 
 
 def kept(folder: Path) -> list[Path]:
@@ -51,19 +52,24 @@ def test_a_store_that_cannot_be_written_gives_thumbnails_all_the_same(job: JobRe
     assert made(job, tmp_path / "images").startswith(b"RIFF")
 
 
-def test_an_image_that_is_none_is_said(job: JobResult, tmp_path: Path) -> None:
-    (path,) = (tmp_path / "images").rglob("*.png")
-    path.write_bytes(b"torn")
+def test_an_image_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot read the image"):
+        thumbnail(str(tmp_path), hashlib.sha256(b"torn").hexdigest(), lambda: b"torn")
+    assert kept(tmp_path) == []
+
+
+def test_of_another_image_than_was_recorded_no_thumbnail_is_shown_or_kept(job: JobResult, tmp_path: Path) -> None:
+    (path,) = (tmp_path / "images").rglob("*.png")
+    Pillow.new("RGB", (512, 256)).save(path)
+    with pytest.raises(StorageError, match=f"no longer the image {job.sha256}"):
         made(job, tmp_path / "images")
     assert kept(tmp_path / "images") == []
 
 
 def test_thumbnails_in_a_store_behind_fsspec(job: JobResult) -> None:
-    assert job.uri is not None
-    url = "memory://nightshift-thumbnails"
-    first = thumbnail(url, job.uri, job.sha256 or "")
-    assert thumbnail(url, "file:///gone.png", job.sha256 or "") == first
+    uri, sha256, url = job.uri or "", job.sha256 or "", "memory://nightshift-thumbnails"
+    first = thumbnail(url, sha256, lambda: read_image(uri))
+    assert thumbnail(url, sha256, lambda: read_image("file:///gone.png")) == first
 
 
 def test_a_thumbnail_is_an_orphan_when_its_image_is_gone(sqlite_url: str, tmp_path: Path, job: JobResult) -> None:

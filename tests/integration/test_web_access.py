@@ -1,18 +1,23 @@
 """Who may ask the web page for what: tokens, this machine, and pages of other sites. On a real ledger."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from farm.tokens import revoke_token
 from nightshift import app as command
 from producer.web.callers import COOKIE
+from producer.web.shared_answers import SharedAnswers
 from schemas.token import Scope
 from schemas.web_tables import Token
 from tests.integration.ledger_farm import open_batch
-from tests.integration.web_client import HERE
+from tests.integration.web_client import AFAR, HERE
 from tests.integration.web_farm import FarmWithPage, farm_with_page
 
 
@@ -112,7 +117,7 @@ def test_a_token_that_asks_too_often_waits_and_others_do_not(rationed: FarmWithP
         assert 1 <= int(client.get("/api/v1/caller").headers["retry-after"]) <= 30
     with rationed.client(rationed.token()) as client:
         assert client.get("/api/v1/caller").status_code == 200
-    with rationed.client("nst_guessed") as client:
+    with rationed.client("nst_guessed", peer="192.0.2.99") as client:
         assert [client.get("/api/v1/caller").status_code for _ in range(3)] == [401, 401, 429]
     with rationed.client(peer=HERE) as client:
         assert {client.get("/api/v1/caller").status_code for _ in range(5)} == {200}
@@ -140,6 +145,72 @@ def test_what_an_open_page_asks_for_is_counted_apart_and_bounded_too(
     with rationed.client("nst_guessed", peer=f"192.0.2.{len(path)}") as client:
         statuses = [client.get(path, follow_redirects=False).status_code for _ in range(3)]
         assert statuses in ([401, 401, 429], [303, 303, 429])
+
+
+@contextmanager
+def questions(farm: FarmWithPage) -> Iterator[list[str]]:
+    """What the page asks the ledger meanwhile."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    event.listen(farm.page.database.engine, "before_cursor_execute", note)
+    yield asked
+    event.remove(farm.page.database.engine, "before_cursor_execute", note)
+
+
+def test_who_guesses_on_costs_the_ledger_nothing_and_who_has_a_token_goes_on(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with farm_with_page(tmp_path_factory.mktemp("guesses"), web_requests_per_minute=2) as farm:
+        known, revoked, new = farm.token(), farm.token(), farm.token()
+        with farm.client() as client:
+
+            def ask(token: str) -> int:
+                return client.get("/api/v1/caller", headers={"authorization": f"Bearer {token}"}).status_code
+
+            assert [ask(known), ask(revoked)] == [200, 200]
+            assert [ask(f"nst_{n}") for n in range(3)] == [401, 401, 429]
+            with questions(farm) as asked:
+                assert [ask("nst_guessed"), ask(new)] == [429, 429]
+                assert asked == []
+                assert ask(known) == 200
+                assert any("tokens" in question for question in asked)
+            revoke_token(farm.database, "token 2")
+            assert ask(revoked) == 429
+            with questions(farm) as asked:
+                assert ask(revoked) == 429
+                assert asked == []
+
+
+@pytest.fixture
+def timeless(farm: FarmWithPage) -> FarmWithPage:
+    """Whose page keeps an answer for as long as the test takes."""
+    return FarmWithPage(replace(farm.page, shared=SharedAnswers(lambda: 0.0)), farm.database)
+
+
+def test_any_number_who_ask_how_the_page_is_cost_the_ledger_one_question(timeless: FarmWithPage) -> None:
+    with timeless.client() as client, questions(timeless) as asked:
+        assert client.get("/api/v1/health").status_code == 200
+        once = len(asked)
+        assert [client.get("/api/v1/health").status_code for _ in range(4)] == [200] * 4
+    assert 0 < once == len(asked)
+
+
+def test_a_ledger_that_is_away_is_told_to_all_who_ask_how_the_page_is(timeless: FarmWithPage) -> None:
+    asked: list[int] = []
+
+    def away(*_: Any) -> None:
+        asked.append(1)
+        raise OperationalError("BEGIN", {}, Exception("it is away"))
+
+    event.listen(timeless.page.database.engine, "before_cursor_execute", away)
+    with timeless.client() as client:
+        answers = [client.get("/api/v1/health") for _ in range(3)]
+    event.remove(timeless.page.database.engine, "before_cursor_execute", away)
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "database_unavailable")] * 3
+    assert len(asked) == 1
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------
@@ -244,10 +315,11 @@ def test_a_browser_logs_in_with_a_token_and_out_again(farm: FarmWithPage) -> Non
         assert client.get("/api/v1/batches").status_code == 401
 
 
-def test_behind_tls_the_cookie_never_goes_without(farm: FarmWithPage) -> None:
-    with farm.client(peer=HERE) as client:
-        body, proxy = {"token": farm.token()}, {"X-Forwarded-Proto": "https"}
-        assert "Secure" in client.post("/api/v1/session", json=body, headers=proxy).headers["set-cookie"]
+@pytest.mark.parametrize("proxy", [HERE, AFAR])
+def test_behind_tls_the_cookie_never_goes_without(farm: FarmWithPage, proxy: str) -> None:
+    with farm.client(peer=proxy) as client:
+        body, told = {"token": farm.token()}, {"X-Forwarded-Proto": "https"}
+        assert "Secure" in client.post("/api/v1/session", json=body, headers=told).headers["set-cookie"]
 
 
 def test_a_cookie_is_good_for_pages_of_ours_alone(farm: FarmWithPage) -> None:

@@ -25,6 +25,7 @@ from producer.dispatching.dispatcher import Dispatcher
 from producer.dispatching.webhooks import Webhooks, webhook_target
 from schemas.errors import SettingsError
 from schemas.settings import Settings
+from schemas.states import JobState
 from schemas.tables import Job, Pack, Result, WebhookDelivery
 from schemas.webhook import FAILURE_SHARE, FINISHED, MAX_ATTEMPTS, STARTED, WebhookTarget, signature, wait_seconds
 from tests.integration.ledger_farm import (
@@ -35,6 +36,8 @@ from tests.integration.ledger_farm import (
     new_ledger,
     new_worker,
     open_batch,
+    staged,
+    states,
 )
 
 SECRET = "a-secret-of-the-webhook"
@@ -325,6 +328,17 @@ def test_a_batch_that_was_over_in_a_moment_is_told_of_and_old_ones_are_not(
         (STARTED, quick), (FINISHED, quick)
     ]  # fmt: skip
     assert deliveries(database)[FAILURE_SHARE] == ("void", 0)
+
+
+def test_nothing_is_told_of_a_batch_that_was_never_opened(
+    database: Database, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farm.discarding.PIECE", 1)
+    batch_id = batches.create_batch(database, "cats", "tiny", 5)
+    ledger.stage_jobs(database, batch_id, [staged(1), staged(2)])
+    batches.discard_batch(database, batch_id, within_seconds=0)
+    webhooks.note()
+    assert (states(database, batch_id), deliveries(database)) == ({JobState.PENDING: 1}, {})
 
 
 def test_a_canceled_batch_that_never_began_is_finished_and_was_not_started(

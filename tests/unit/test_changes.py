@@ -14,7 +14,7 @@ from nightshift import app
 from producer import changes
 from producer.questions.queries import batch_summary
 from schemas.errors import NotFoundError
-from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch
+from tests.integration.ledger_farm import claimed_pack, new_ledger, new_worker, open_batch, staged
 
 
 @pytest.fixture
@@ -36,6 +36,24 @@ def test_a_batch_that_has_ended_stays_as_it_is_and_its_failed_jobs_may_be_tried_
     assert (said.exit_code, said.stdout) == (0, f"batch 1 has ended; there is nothing left to {command}\n")
     assert batch_summary(database, batch_id).state == "open"
     assert ledger.retry_failed(database, batch_id) == 1
+
+
+def test_what_cancel_leaves_of_a_batch_that_was_never_opened_is_said(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.stage_jobs(database, batches.create_batch(database, "cats", "tiny", 5), [staged(1), staged(2)])
+    monkeypatch.setattr("farm.discarding.PIECE", 1)
+    monkeypatch.setattr("farm.batches.DISCARD_SECONDS", 0.0)
+    said = "batch 1 was never opened; it is discarded with its 2 jobs; of them the dispatcher has 1 to remove\n"
+    assert CliRunner().invoke(app, ["cancel", "1"]).stdout == said
+
+
+def test_a_batch_goes_on_with_what_renders_too(database: Database) -> None:
+    batch_id = open_batch(database, 3)
+    claimed_pack(database, batch_id, new_worker(database), size=1)
+    said = CliRunner().invoke(app, ["pause", "1"]).stdout
+    assert said == "batch 1 is paused with 2 jobs; 1 job being finished\n"
+    assert CliRunner().invoke(app, ["resume", "1"]).stdout == "batch 1 goes on with 3 jobs\n"
 
 
 def test_a_canceled_batch_cannot_be_paused_although_it_has_ended(database: Database) -> None:

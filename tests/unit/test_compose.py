@@ -89,7 +89,7 @@ def test_every_command_in_the_dockerfile_is_one_that_nightshift_has(command: str
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_nightshift_variable_is_a_setting(name: str) -> None:
-    variables = set(SERVICES[name]["environment"])
+    variables = set(SERVICES[name]["environment"]) - {"TMPDIR"}
 
     assert variables <= {f"NIGHTSHIFT_{setting.upper()}" for setting in Settings.model_fields}
     assert variables >= {"NIGHTSHIFT_DATABASE_URL", "NIGHTSHIFT_BROKER_URL", "NIGHTSHIFT_IMAGES_URL", "NIGHTSHIFT_PAIR"}
@@ -119,6 +119,16 @@ def test_images_are_stored_in_the_volume_that_the_services_share() -> None:
     for name in OURS:
         assert SERVICES[name]["environment"]["NIGHTSHIFT_IMAGES_URL"] == "file:///images"
         assert "images:/images" in SERVICES[name]["volumes"]
+
+
+@pytest.mark.parametrize("name", ["dispatcher", "migrate", "web"])
+def test_what_producers_keep_for_a_while_lies_in_a_volume_and_not_in_main_memory(name: str) -> None:
+    service = SERVICES[name]
+    volumes = {volume.split(":")[1] for volume in service["volumes"]}
+
+    assert service["tmpfs"] == ["/tmp", "/home/nightshift:uid=1000,gid=1000"]
+    assert service["environment"]["TMPDIR"] in volumes
+    assert re.search(rf"install -d -o nightshift .*{service['environment']['TMPDIR']}", DOCKERFILE)
 
 
 def test_a_full_or_restarted_redis_forgets_nothing_silently() -> None:

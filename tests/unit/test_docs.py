@@ -133,6 +133,18 @@ def test_every_folder_of_the_tree_is_there(name: str) -> None:
     assert (ROOT / name).exists()
 
 
+@pytest.mark.parametrize(
+    ("folder", "parts"),
+    [
+        ("deploy", [path.name for path in (ROOT / "deploy").iterdir()]),
+        ("docs", [path.stem for path in (ROOT / "docs").glob("*.md")]),
+    ],
+)
+def test_the_tree_names_what_is_in_a_folder(folder: str, parts: list[str]) -> None:
+    said = re.findall(rf"^{folder}/ +(\S.*)$", README, re.M)
+    assert [part for part in parts if part not in said[0].lower()] == []
+
+
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links

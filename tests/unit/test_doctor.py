@@ -1,5 +1,6 @@
 """The doctor judges this machine, and tells of the others."""
 
+import json
 import socket
 import sqlite3
 import uuid
@@ -8,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from farm.database import Database
 from farm.gpus import GpuReading, Gpus
 from farm.schema import upgrade
 from farm.workers import WorkerIdentity, count_refused, note_fingerprint, note_worker, register_worker
+from nightshift import app as command
 from producer.upkeep import machine_checks, server_checks
 from producer.upkeep.doctor import Finding, examine
 from producer.upkeep.versions import redis_flaw, sqlite_flaw
@@ -28,10 +31,12 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path)
 
 
-def failed_worker(settings: Settings, host: str, seen_ago: timedelta = timedelta(0), error: str = "no memory") -> None:
+def failed_worker(
+    settings: Settings, host: str, seen_ago: timedelta = timedelta(0), error: str = "no memory", pair: str = "tiny"
+) -> None:
     with closing(Database(settings.database_url, lambda: datetime.now(UTC) - seen_ago)) as database:
         upgrade(database)
-        worker = WorkerIdentity(uuid.uuid4().hex, host, 1, "cuda:0", "tiny")
+        worker = WorkerIdentity(uuid.uuid4().hex, host, 1, "cuda:0", pair)
         register_worker(database, worker)
         note_worker(database, worker.id, "failed", error)
 
@@ -176,6 +181,27 @@ def test_models_that_are_not_here_are_a_fault_where_there_are_gpus(
     found = finding(settings, "pair")
     assert not found.ok
     assert "/nowhere/base.safetensors is missing here" in found.sentence
+
+
+def test_the_pairs_of_this_hosts_workers_are_looked_at_and_those_that_are_named(settings: Settings) -> None:
+    def said(*pairs: str) -> list[str]:
+        return [one.sentence.partition(":")[0] for one in examine(settings, pairs) if one.subject == "pair"]
+
+    assert (said(), said("sdxl", "sdxl")) == (["tiny"], ["sdxl"])
+    failed_worker(settings, HERE, pair="sdxl")  # perhaps because its files are not there
+    failed_worker(settings, HERE, timedelta(hours=2), pair="full")
+    failed_worker(settings, "elsewhere", pair="full")
+    assert (said(), said("full"), said("sdxl")) == (["sdxl"], ["full", "sdxl"], ["sdxl"])
+
+
+def test_the_doctor_takes_pairs_as_a_worker_does(settings: Settings) -> None:
+    words = ["doctor", "--json", "--pair", "sdxl:0,1", "--pair", "none:2"]
+    done = CliRunner().invoke(command, words, env={"NIGHTSHIFT_HOME": str(settings.home)})
+    said = [(one["ok"], one["sentence"]) for one in json.loads(done.stdout) if one["subject"] == "pair"]
+    assert [ok for ok, _ in said] == [True, False]
+    assert said[0][1].startswith("sdxl: stabilityai/stable-diffusion-xl-base-1.0 and ")
+    assert said[1][1].startswith("unknown pair 'none'; known are ")
+    assert done.exit_code == 3
 
 
 def test_models_of_the_hub_are_told_where_they_would_be_fetched(

@@ -237,6 +237,10 @@ def test_another_export_is_not_mixed_into_a_folder(farm: ExportFarm, tmp_path: P
     with pytest.raises(InputError, match="its --batches is"):
         farm.export(1, 2, "--format", "webdataset", "--to", tmp_path / "set")
     assert tree(tmp_path / "set") == before
+    held = tmp_path / "set" / ".nightshift-export.json"
+    held.write_text(held.read_text().replace('"nightshift_export": 2', '"nightshift_export": 1'))
+    with pytest.raises(InputError, match="its columns are those of another Nightshift"):
+        farm.export(1, "--format", "webdataset", "--to", tmp_path / "set")
 
 
 def test_a_split_that_got_nothing_is_said_to_be_empty(farm: ExportFarm, tmp_path: Path) -> None:

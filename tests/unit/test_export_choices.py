@@ -1,6 +1,7 @@
 """How an export chooses, captions and splits, and which pictures look alike: without a ledger."""
 
 import io
+import json
 import random
 import tarfile
 from typing import Any
@@ -13,6 +14,7 @@ from producer.exports.near_duplicates import NearDuplicates
 from producer.exports.plain_prompts import without_weights
 from producer.exports.shards import key_of
 from producer.exports.splits import Splits
+from producer.exports.tally import MOST_VALUES, Spread
 from producer.exports.tar_stream import TarStream
 from producer.exports.where import Where
 from schemas.errors import InputError
@@ -30,6 +32,9 @@ SPECS: list[dict[str, Any]] = [
     {"output": {"format": "jpeg"}},
     {"output": {"format": "webp", "quality": 80}},
     {"loras": [Lora(name="pixel art", sha256="a" * 64), Lora(name="film", sha256="b" * 64, weight=-0.5)]},
+    {"refiner": {"mode": "only"}, "init_image": "a" * 64},
+    {"guidance_scale": 1.0},
+    {"guidance_scale": 1.0, "refiner": {"guidance_scale": 5.0, "handoff": "diffusers"}},
 ]
 
 
@@ -41,15 +46,47 @@ def row(job_spec: JobSpec) -> dict[str, Any]:
     return {**dict.fromkeys(KINDS), **spec_values(job_spec.canonical), "job": "3/17"}
 
 
+def said(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what is None."""
+    kept = {name: value for name, value in fields.items() if value is not None}
+    return {name: said(value) if isinstance(value, dict) else value for name, value in kept.items()}
+
+
 @pytest.mark.parametrize("fields", SPECS)
 def test_a_spec_that_is_read_quickly_is_the_same_spec(fields: dict[str, Any]) -> None:
     job_spec = spec(**fields)
-    assert full_spec(job_spec.canonical) == job_spec.model_dump(mode="json")
+    full, whole = full_spec(job_spec.canonical), job_spec.model_dump(mode="json")
+    assert JobSpec.from_json(json.dumps(said(full))) == job_spec
+    assert (full.keys(), full["refiner"].keys()) == (whole.keys(), whole["refiner"].keys())
     values = spec_values(job_spec.canonical)
     assert set(values) == set(SPEC_KINDS)
-    assert values["refiner.start"] == job_spec.refiner.start
     assert values["output.quality"] == job_spec.output.quality
     assert values["seed"] == str(job_spec.seed)
+
+
+AESTHETIC = ("aesthetic_score", "negative_aesthetic_score")
+
+
+@pytest.mark.parametrize(
+    ("fields", "silent"),
+    [
+        ({}, []),
+        ({"refiner": {"start_step": 30}}, ["start"]),
+        ({"refiner": {"mode": "img2img"}}, ["start", "handoff"]),
+        ({"refiner": {"mode": "only"}, "init_image": "a" * 64}, ["start", "handoff"]),
+        ({"refiner": {"mode": "off"}}, ["start", "handoff", *AESTHETIC]),
+        ({"guidance_scale": 1.0}, [AESTHETIC[1]]),
+        ({"guidance_scale": 1.0, "refiner": {"guidance_scale": 5.0}}, []),
+    ],
+)
+def test_a_field_that_says_nothing_beside_the_others_has_no_value(fields: dict[str, Any], silent: list[str]) -> None:
+    """Its default would say that an image without a refiner had one."""
+    canonical = spec(**fields).canonical
+    refiner, values = full_spec(canonical)["refiner"], spec_values(canonical)
+    for name in ("start", "handoff", *AESTHETIC):
+        assert (refiner[name] is None, values[f"refiner.{name}"] is None) == (name in silent, name in silent)
+    only = spec(**fields).refiner.mode == "only"
+    assert (full_spec(canonical)["guidance_rescale"], values["guidance_rescale"]) == ((None, None) if only else (0, 0))
 
 
 def test_sizes_and_loras_are_written_as_manifests_write_them() -> None:
@@ -65,6 +102,19 @@ def test_every_kind_of_column_is_known() -> None:
     assert SPEC_KINDS["scheduler_options.use_karras_sigmas"] == "bool"
     assert SPEC_KINDS["loras"] == SPEC_KINDS["seed"] == "text"
     assert {f"scheduler_options.{name}" for name in OPTION_NAMES} <= set(SPEC_KINDS)
+
+
+def test_of_a_number_that_is_another_one_in_each_row_only_the_range_is_kept() -> None:
+    spread = Spread()
+    for value in range(MOST_VALUES):
+        spread.add(value / 1000)
+    spread.add(0.5)
+    counted = spread.counted(MOST_VALUES + 1)
+    assert (len(counted), counted["0.5"], counted["0.999"]) == (MOST_VALUES, 2, 1)
+    for value in range(100_000):
+        spread.add(9.5 - value / 100_000)
+    assert spread.counted(101_001) == {"0.0 to 9.5, more than 1,000 values": 101_001}
+    assert len(spread._counted) == MOST_VALUES + 1
 
 
 KARRAS = {"scheduler": "DPM++ 2M Karras", "num_inference_steps": 30}
@@ -86,6 +136,8 @@ KARRAS = {"scheduler": "DPM++ 2M Karras", "num_inference_steps": 30}
         ("refiner.mode=off", {"refiner": {"mode": "off"}}, True),
         ("refiner.start<0.85", {}, True),
         ("refiner.start<0.85", {"refiner": {"start_step": 30}}, False),
+        ("refiner.start=0.8", {"refiner": {"mode": "off"}}, False),
+        ("refiner.aesthetic_score=", {"refiner": {"mode": "off"}}, True),
         ("prompt~RED", {}, True),
         ("prompt~blue", {}, False),
         ("prompt=a red fox", {}, True),

@@ -17,9 +17,10 @@ from farm.draining import drain
 from farm.retries import Failure
 from farm.workers import note_seen, note_worker
 from nightshift import app
+from producer.questions import rate
 from producer.questions.device_figures import device_figures
 from producer.questions.night import night, night_began
-from producer.questions.rate import images_per_second
+from producer.questions.rate import batch_rates, images_per_second
 from schemas.settings import Settings
 from schemas.tables import Batch
 from tests.integration.ledger_farm import (
@@ -106,6 +107,19 @@ def test_an_image_that_was_linked_to_was_not_rendered(database: Database, clock:
     tonight = night(database, SETTINGS, clock.now)
     assert [batch.num_done for batch, _ in tonight.batches] == [1, 1]
     assert tonight.rendered.num_images == 1
+
+
+def test_the_rates_of_all_batches_are_what_each_would_be_told(
+    database: Database, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_id, waiting = new_worker(database), open_batch(database, 1)
+    rendered = [open_batch(database, 4) for _ in range(3)]
+    for seconds, batch_id in enumerate(rendered * 2, 5):
+        render(database, clock, batch_id, worker_id, seconds)
+    for most in (5_000, 4):  # of more results a rate begins with the first that is looked at
+        monkeypatch.setattr(rate, "_RESULTS", most)
+        assert batch_rates(database) == {batch: images_per_second(database, batch) for batch in rendered}
+    assert images_per_second(database, waiting) is None
 
 
 def test_the_night_begins_when_the_farms_window_opened_or_a_day_ago() -> None:

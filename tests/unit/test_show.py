@@ -37,6 +37,11 @@ def test_a_file_is_shown_with_its_text_and_its_record(jpeg: Path) -> None:
     assert fields["prompt"].endswith("... (371 characters; --json shows all)")
 
 
+def test_a_file_says_nothing_of_a_refiner_that_had_no_part(tmp_path: Path) -> None:
+    lines = shown(path_of(finished(tmp_path, picture(64, 64), refiner={"mode": "off"}))).output.splitlines()
+    assert [line.split() for line in lines if line.startswith("  refiner.")] == [["refiner.mode", "off"]]
+
+
 def test_as_json_it_is_whole(jpeg: Path) -> None:
     result = shown("--json", jpeg, jpeg)
     first, second = json.loads(result.stdout)

@@ -1,7 +1,9 @@
 """What the web page decides without a server: whom it believes, how often, where pages begin, what is new."""
 
+import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from producer.web.image_stream import Span, media_type_of, wanted_span
 from producer.web.moment import Moment
 from producer.web.origins import Hosts, cross_site_flaw, is_from_this_machine, is_loopback, is_over_tls
 from producer.web.rates import Rates
+from producer.web.seen_tokens import SeenTokens
 from schemas.errors import InputError, RequestError, SettingsError, StorageError
 from schemas.token import PREFIX, new_token, parsed_scopes, token_sha256
 
@@ -66,12 +69,26 @@ def test_who_comes_through_a_proxy_is_not_believed_to_be_on_this_machine(name: s
     assert not is_from_this_machine("127.0.0.1", Headers({name: "127.0.0.1"}))
 
 
-def test_only_a_proxy_beside_us_is_believed_about_tls() -> None:
-    told = {"x-forwarded-proto": "https"}
-    assert is_over_tls("https", "192.0.2.1", {})
-    assert is_over_tls("http", "127.0.0.1", told)
-    assert not is_over_tls("http", "192.0.2.1", told)
-    assert not is_over_tls("http", "127.0.0.1", {})
+@pytest.mark.parametrize("told", ["https", "HTTPS", "https, http", "https,http"])
+def test_any_proxy_is_believed_about_tls_for_who_lies_locks_out_himself(told: str) -> None:
+    assert is_over_tls("http", {"x-forwarded-proto": told})
+    assert is_over_tls("https", {})
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-forwarded-proto": "http"}, {"x-forwarded-proto": "http, https"}])
+def test_without_tls_a_cookie_may_go_without(headers: Mapping[str, str]) -> None:
+    assert not is_over_tls("http", headers)
+
+
+def test_the_documented_proxy_passes_on_what_is_compared() -> None:
+    """nginx' $host has no port, and a farm may be at one that browsers name."""
+    ours = {"origin": "https://farm.example:8443", "host": "farm.example:8443"}
+    assert cross_site_flaw("POST", False, ours) is None
+    assert cross_site_flaw("POST", False, {**ours, "host": "farm.example"}) is not None
+    said = " ".join((Path(__file__).parents[2] / "docs" / "security.md").read_text().split())
+    assert re.findall(r"proxy_set_header (\S+) (\S+);", said) == [
+        ("Host", "$http_host"), ("X-Forwarded-Proto", "$scheme"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -144,6 +161,7 @@ def test_a_bucket_empties_and_fills_steadily_and_each_asker_has_their_own() -> N
     clock.now += 0.5
     assert rates.wait_seconds("a") == 0.5  # asking too early costs nothing
     clock.now += 0.5
+    assert rates.wait_seconds("a", is_counted=False) == 0.0
     assert [rates.wait_seconds("a") for _ in range(2)] == [0.0, 1.0]
 
 
@@ -153,6 +171,17 @@ def test_of_many_askers_those_who_asked_long_ago_are_forgotten() -> None:
         assert rates.wait_seconds(str(n)) == 0.0
     assert rates.wait_seconds("10000") == 60.0
     assert rates.wait_seconds("0") == 0.0
+
+
+def test_of_tokens_that_were_valid_those_that_were_shown_long_ago_are_forgotten() -> None:
+    seen = SeenTokens()
+    for n in range(10_000):
+        seen.note(str(n), is_valid=True)
+    seen.note("0", is_valid=True)
+    seen.note("10000", is_valid=True)
+    assert ["0" in seen, "1" in seen, "2" in seen, "10000" in seen] == [True, False, True, True]
+    seen.note("2", is_valid=False)
+    assert "2" not in seen
 
 
 # --- cursors ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from schemas.errors import SettingsError
-from schemas.windows import Hours, Window, next_opening, open_until
+from schemas.windows import Hours, Window, next_opening, open_time, open_until
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHTS = Window.parse("22:00-06:00 Europe/Berlin")
@@ -99,6 +99,27 @@ def test_two_windows_are_open_where_both_are() -> None:
     assert open_until([farm, batch], morning) == datetime(2026, 11, 21, 8, tzinfo=UTC)
     assert next_opening([farm, batch], noon) == datetime(2026, 11, 21, 20, tzinfo=UTC)
     assert next_opening([farm, batch], morning) == morning
+
+
+@pytest.mark.parametrize(
+    ("since", "now", "hours"),
+    [
+        ("2026-11-21 10:00", "2026-11-21 21:00", 0),
+        ("2026-11-21 10:00", "2026-11-21 23:30", 1.5),
+        ("2026-11-21 23:00", "2026-11-21 23:30", 0.5),
+        ("2026-11-21 10:00", "2026-11-23 23:00", 17),
+        ("2026-11-21 23:30", "2026-11-21 23:00", 0),
+        ("2026-03-28 10:00", "2026-03-30 10:00", 15),  # of a night in which the clock is set
+    ],
+)
+def test_of_the_hours_that_passed_those_count_in_which_it_was_open(since: str, now: str, hours: float) -> None:
+    assert open_time([NIGHTS], berlin(since), berlin(now)) == timedelta(hours=hours)
+
+
+def test_without_windows_all_hours_count_and_with_two_that_never_meet_none() -> None:
+    days = Window.parse("06:00-22:00 Europe/Berlin")
+    assert open_time([], berlin("2026-01-01 00:00"), berlin("2028-01-01 00:00")) == timedelta(days=730)
+    assert open_time([NIGHTS, days], berlin("2026-01-01 00:00"), berlin("2026-02-01 00:00")) == timedelta(0)
 
 
 def test_without_windows_it_is_always_open_and_two_that_never_meet_never_are() -> None:

@@ -12,8 +12,8 @@ from farm import ledger
 from farm.submissions import batches_of
 from producer import changes
 from producer.questions.batch_pages import batches_before
-from producer.questions.outlook import outlook
 from producer.questions.queries import batch_summary
+from producer.web.ahead import shape_of
 from producer.web.api.orders import WHOLE
 from producer.web.api.shapes import BatchPage, BatchShape
 from producer.web.callers import Caller, Farm, Known, Operator, Reader
@@ -59,7 +59,7 @@ class Cancellation(BaseModel):
 
 
 class Canceled(BaseModel):
-    """``batch``: null for one that was never opened, and is gone."""
+    """``batch``: null for one that was never opened, and is discarded."""
 
     batch: BatchShape | None
 
@@ -123,8 +123,7 @@ def list_batches(
 @router.get("/{batch_id}", response_model=BatchShape, responses=problems(404))
 def show_batch(farm: Farm, _caller: Reader, batch_id: BatchId) -> Any:
     """One batch, with what is ahead of it."""
-    batch = batch_summary(farm.database, batch_id)
-    return BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
+    return shape_of(farm, batch_summary(farm.database, batch_id))
 
 
 @router.post("/{batch_id}/pause", response_model=BatchShape, responses=problems(404, 409))
@@ -167,7 +166,7 @@ def retry_batch(farm: Farm, _caller: Operator, batch_id: BatchId) -> Any:
 
 @router.post("/{batch_id}/reprioritise", response_model=BatchShape, responses=problems(404, 409, 413))
 def reprioritise_batch(farm: Farm, caller: Operator, batch_id: BatchId, order: Order) -> Any:
-    """Puts it before or behind others; it holds for every pack that is begun from now on."""
+    """Puts it before or behind others; it holds for every pack that a worker claims from now on."""
     priority, weight = order.given("priority"), order.given("weight")
     if priority is None and weight is None:
         raise RequestError(422, "request", "priority, weight, or both")

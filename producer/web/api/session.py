@@ -5,13 +5,14 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from farm.database import Database
 from farm.leases import ledger_time
 from farm.tokens import token_of
 from producer.web.api.shapes import CallerShape
 from producer.web.callers import COOKIE, Caller, Farm, Known, check_rate, peer_of
 from producer.web.origins import is_over_tls
 from producer.web.problems import problems
-from schemas.errors import RequestError
+from schemas.errors import DatabaseUnavailableError, RequestError
 from schemas.token import token_sha256
 
 router = APIRouter(tags=["session"], responses=problems(400, 403, 413, 421, 422, 429, 503))
@@ -33,8 +34,9 @@ class Health(BaseModel):
 
 @router.get("/health", response_model=Health)
 def health(farm: Farm) -> Any:
-    """Whether the ledger answers. Needs no token."""
-    ledger_time(farm.database)
+    """Whether the ledger answers, or did two seconds ago. Needs no token."""
+    if flaw := farm.shared.get("health", lambda: _flaw(farm.database)):
+        raise DatabaseUnavailableError(flaw)
     return Health(status="ok")
 
 
@@ -51,7 +53,7 @@ def log_in(request: Request, response: Response, farm: Farm, login: Login) -> An
     record = token_of(farm.database, token_sha256(login.token))
     if record is None:
         raise RequestError(401, "token", "this is no valid token; `nightshift token new` makes one")
-    is_secure = is_over_tls(request.url.scheme, peer_of(request), request.headers)
+    is_secure = is_over_tls(request.url.scheme, request.headers)
     response.set_cookie(COOKIE, login.token, _DAYS * 86_400, httponly=True, samesite="strict", secure=is_secure)
     return _shape(Caller(record.id, record.name, record.rights))
 
@@ -60,6 +62,15 @@ def log_in(request: Request, response: Response, farm: Farm, login: Login) -> An
 def log_out(response: Response) -> None:
     """Takes the cookie back."""
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+
+
+def _flaw(database: Database) -> str:
+    """Why the ledger does not answer; empty where it does. As an answer, that it does not is shared, too."""
+    try:
+        ledger_time(database)
+    except DatabaseUnavailableError as error:
+        return str(error)
+    return ""
 
 
 def _shape(caller: Caller) -> CallerShape:

@@ -7,11 +7,10 @@ from fastapi import APIRouter, Query
 
 from farm.workers import live_workers
 from producer.questions.batch_pages import batches_before
-from producer.questions.outlook import outlook
-from producer.questions.queries import BatchSummary, batch_summary, waiting_pairs
+from producer.questions.queries import batch_summary, waiting_pairs
+from producer.web.ahead import shape_of, shapes_of
 from producer.web.api import batches as api
 from producer.web.api.batches import BatchId, cancelable
-from producer.web.api.shapes import BatchShape
 from producer.web.callers import Farm, Known, Operator, Reader, Viewer
 from producer.web.farm import WebFarm
 from producer.web.page.forms import Fields, lead_to
@@ -27,7 +26,7 @@ _SHOWN: Final = 30
 def show_batches(farm: Farm, caller: Reader, before: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None) -> Any:
     """The youngest batches; the older ones a page at a time."""
     found = batches_before(farm.database, before, [], _SHOWN + 1)
-    shapes = [_shape(farm, batch) for batch in found[:_SHOWN]]
+    shapes = shapes_of(farm, found[:_SHOWN])
     older = found[_SHOWN - 1].id if len(found) > _SHOWN else None
     ours = cancelable(farm, caller, [shape.id for shape in shapes])
     return page("batches.html", caller, batches=shapes, older=older, is_first=before is None, cancelable=ours,
@@ -37,7 +36,7 @@ def show_batches(farm: Farm, caller: Reader, before: Annotated[int | None, Query
 @router.get("/batches/{batch_id}/card")
 def show_card(farm: Farm, caller: Viewer, batch_id: BatchId) -> Any:
     """One batch as it stands among the others: for a page that hears of a new one."""
-    shape = _shape(farm, batch_summary(farm.database, batch_id))
+    shape = shape_of(farm, batch_summary(farm.database, batch_id))
     return page("_card.html", caller, batch=shape, cancelable=cancelable(farm, caller, [batch_id]))
 
 
@@ -84,7 +83,3 @@ def unserved(farm: WebFarm, among: Collection[str] | None = None) -> list[str]:
     served = live_workers(farm.database, farm.settings.lease_seconds)
     waiting = waiting_pairs(farm.database) - served.keys()
     return sorted(waiting if among is None else waiting & set(among))
-
-
-def _shape(farm: WebFarm, batch: BatchSummary) -> BatchShape:
-    return BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))

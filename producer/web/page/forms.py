@@ -10,7 +10,8 @@ from schemas.errors import RequestError
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """Of the last of equal names. Raises RequestError for what no form of ours sends."""
+    """Of the last of equal names. Lines end as in a manifest: browsers send CRLF, whatever stands in the field. Raises
+    RequestError for what no form of ours sends."""
     try:
         text = (await request.body()).decode("ascii")
         fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=100, errors="strict"))
@@ -18,7 +19,7 @@ async def _fields(request: Request) -> dict[str, str]:
         raise _no_form() from None
     if any("\0" in value for value in fields.values()):  # browsers send none, and PostgreSQL has none in its texts
         raise _no_form()
-    return fields
+    return {name: value.replace("\r\n", "\n") for name, value in fields.items()}
 
 
 def _no_form() -> RequestError:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import BeforeValidator
 
 from producer.questions.batch_throughput import throughput
 from producer.questions.job_pages import JobPage
 from producer.questions.job_search import Wanted, found_jobs
-from producer.questions.outlook import outlook
 from producer.questions.queries import batch_summary
 from producer.reports.report_figures import reasons
+from producer.web.ahead import shape_of
 from producer.web.api.batches import BatchId, cancelable
-from producer.web.api.shapes import BatchShape
 from producer.web.callers import Caller, Farm, Reader
 from producer.web.farm import WebFarm
 from producer.web.page.batches import unserved
@@ -64,7 +64,8 @@ def _look(
     return Look(*(text.strip() for text in texts))
 
 
-From = Annotated[int, Query(alias="from", ge=1, le=2**53 - 1)]
+#: a field that was emptied is the first job
+From = Annotated[int, Query(alias="from", ge=1, le=2**53 - 1), BeforeValidator(lambda given: given or 1)]
 #: for who has no JavaScript: the part as a page of its own
 Whole = Annotated[bool, Query()]
 Looked = Annotated[Look, Depends(_look)]
@@ -74,9 +75,9 @@ Looked = Annotated[Look, Depends(_look)]
 def show_batch(farm: Farm, caller: Reader, batch_id: BatchId, look: Looked, first: From = 1) -> Any:
     """The batch, and the beginning of what is looked for in it."""
     batch = batch_summary(farm.database, batch_id)
-    shape = BatchShape.of(batch, outlook(farm.database, batch, farm.settings.window))
     tiles = _tiles(farm, batch_id, look, first - 1)
-    return page("batch.html", caller, batch=shape, look=look, first=first, schedulers=sorted(SCHEDULERS),
+    shape, schedulers = shape_of(farm, batch), sorted(SCHEDULERS)
+    return page("batch.html", caller, batch=shape, look=look, first=first, schedulers=schedulers,
                 states=list(JobState), cancelable=cancelable(farm, caller, [batch_id]),
                 unserved=unserved(farm, [] if batch.ended else [batch.pair]), **tiles)  # fmt: skip
 

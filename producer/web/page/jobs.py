@@ -12,12 +12,13 @@ from farm.thumbnails import thumbnail
 from producer.questions.job_pages import job_of
 from producer.questions.job_results import JobResult
 from producer.questions.like_jobs import flat_fields, like_jobs, varied_fields
-from producer.questions.outlook import outlook
 from producer.questions.queries import batch_summary
+from producer.web.ahead import shape_of
 from producer.web.api.batches import BatchId
 from producer.web.api.jobs import Number
 from producer.web.callers import Farm, Reader, viewer_of
 from producer.web.farm import WebFarm
+from producer.web.image_stream import media_type_of, whole_image
 from producer.web.page.batches import unserved
 from producer.web.page.templating import page
 from producer.web.picture_urls import IfNoneMatch, Version, caching, has_it
@@ -38,7 +39,7 @@ def show_job(farm: Farm, caller: Reader, batch_id: BatchId, number: Number) -> A
     recorded = recorded_job(farm.database, batch_id, number) if job.uri is not None else None
     like, batch = like_jobs(farm.database, job), batch_summary(farm.database, batch_id)
     awaited = job.state not in (JobState.DONE, JobState.FAILED, JobState.CANCELED)
-    waits = outlook(farm.database, batch, farm.settings.window).waits if awaited else None
+    waits = shape_of(farm, batch).waits if awaited else None
     return page("job.html", caller, job=job, batch=batch, spec=job.spec, fields=flat_fields(job), recorded=recorded,
                 like=like, row=_manifest_row(job),
                 refined=[other for other in like if _differs_by_refiner(job, other)],
@@ -57,7 +58,8 @@ def show_thumbnail(
     headers = caching(job.sha256, version)
     if has_it(if_none_match, job.sha256):
         return Response(status_code=304, headers=headers)
-    content = thumbnail(farm.settings.images_url, job.uri, job.sha256)
+    media_type_of(job.uri, job.sha256)
+    content = thumbnail(farm.settings.images_url, job.sha256, lambda: whole_image(job))
     return Response(content, media_type="image/webp", headers=headers)
 
 

@@ -33,13 +33,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Plot:
-    """``lines``: (y, what it stands for). ``times``: (x, when)."""
+    """``lines``: (y, what it stands for). ``times``: (x, when). ``one_in``: as ``Throughput`` has it."""
 
     bars: tuple[Bar, ...]
     lines: tuple[tuple[float, str], ...]
     times: tuple[tuple[float, datetime], ...]
     told: str
     has_seconds: bool
+    one_in: int
     width: int = WIDTH
     height: int = HEIGHT
     left: int = _MARGIN_LEFT
@@ -57,7 +58,7 @@ def plotted(found: Throughput | None) -> Plot | None:
         (round(_MARGIN_TOP + ground * (1 - n / _LINES), 1), f"{top * n / _LINES:g}") for n in range(_LINES + 1)
     )
     told = f"images a second over time: {max(rates):.3g} at the most, {sum(rates) / len(rates):.3g} on average"
-    return Plot(bars, lines, _times(found, step), told, found.seconds * len(rates) < _SECONDS_SHOWN)
+    return Plot(bars, lines, _times(found, step), told, found.seconds * len(rates) < _SECONDS_SHOWN, found.one_in)
 
 
 def _bar(found: Throughput, place: int, step: float, scale: float) -> Bar:
