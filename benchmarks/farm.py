@@ -13,8 +13,9 @@ import argparse
 import sys
 
 from benchmarks.record import append
+from benchmarks.simulated_devices import PACKS_PER_DEVICE
 from benchmarks.simulated_farm import PACK_SIZE, Measured, Size, simulated_farm
-from farm.claims import ODD_SHAPE_SECONDS
+from farm.odd_shapes import odd_shape_seconds
 
 
 def main() -> int:
@@ -38,7 +39,8 @@ def main() -> int:
 
 
 def _verdict(idle: float, measured: Measured, options: argparse.Namespace) -> int:
-    longest, facts = ODD_SHAPE_SECONDS + 3 * options.pack_seconds, measured.facts
+    passed_over = odd_shape_seconds(options.pack_seconds, PACKS_PER_DEVICE)
+    longest, facts = passed_over + 3 * options.pack_seconds, measured.facts
     cost = measured.together_ms
     wrong = [
         f"devices were idle for {idle:.2%} of the time, at most 1 %" if idle > 0.01 else "",

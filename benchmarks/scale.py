@@ -28,6 +28,7 @@ from farm.leases import ledger_time
 from farm.schema import upgrade
 from farm.workers import live_workers
 from producer.dispatching import chores
+from producer.dispatching.shares import releasable_batches
 from producer.questions import queries
 from producer.questions.batch_pages import batches_before
 from producer.questions.batch_throughput import throughput
@@ -237,7 +238,7 @@ def _asked_by_the_page_of_batches(made: Ledger) -> None:
 
 def _asked_by_a_tick(database: Database) -> None:
     queries.waiting(database, 5.0)
-    queries.releasable_batches(database)
+    releasable_batches(database)
     queries.work_under_way(database, "sdxl")
     chores.chores(database, 60.0)
     LastPacks(database).of("sdxl")

@@ -13,6 +13,7 @@ from itertools import count
 from farm import ledger, packs
 from farm.database import Database
 from farm.envelope import pack_message
+from farm.odd_shapes import odd_shape_seconds
 from farm.redis_client import redis_client
 from farm.workers import note_seen
 from schemas.pair import queue_name
@@ -20,6 +21,8 @@ from schemas.provenance import Environment
 from schemas.records import ClaimedPack, FinishedImage, StoredImage
 
 LEASE_SECONDS = 60.0
+#: that wait in Redis
+PACKS_PER_DEVICE = 4
 
 _POLL_SECONDS = 0.2
 
@@ -72,6 +75,7 @@ class Devices:
     def start(self, pack_seconds: float, tick: Callable[[], object], tick_seconds: float) -> None:
         """Everybody begins; time passes by ``pass_time``."""
         self._pack_seconds = pack_seconds
+        self._odd_seconds = odd_shape_seconds(pack_seconds, PACKS_PER_DEVICE)
         self._every(0.0, tick_seconds, tick, counted=False)
         for number, device in enumerate(self._devices):
             phase = pack_seconds * number / len(self._devices)  # as they would be after a while
@@ -119,8 +123,9 @@ class Devices:
         if entry is None:
             self._at(self._clock.seconds + _POLL_SECONDS, lambda: self._fetch(device))
             return
+        pack_id = pack_message(entry).pack_id
         pack = ledger.claim_pack(
-            self._database, pack_message(entry).pack_id, device.worker_id, LEASE_SECONDS, device.pack_key
+            self._database, pack_id, device.worker_id, LEASE_SECONDS, device.pack_key, self._odd_seconds
         )
         if pack is None:
             self._fetch(device)

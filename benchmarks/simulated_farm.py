@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from sqlalchemy import func, select
 
-from benchmarks.simulated_devices import Clock, Device, Devices, Figures
+from benchmarks.simulated_devices import PACKS_PER_DEVICE, Clock, Device, Devices, Figures
 from farm import batches, ledger
 from farm.broker import Broker
 from farm.database import Database
@@ -125,7 +125,7 @@ def simulated_farm(size: Size) -> Iterator[SimulatedFarm]:
         _analyze(database, "jobs")  # alone: of a table known as empty PostgreSQL would read every row, ever after
         devices = [simulated_device(database, pairs[n % size.num_pairs]) for n in range(size.num_devices)]
         broker = stack.enter_context(closing(Broker(redis.url)))
-        settings = Settings(home=folder, pack_size=PACK_SIZE)
+        settings = Settings(home=folder, pack_size=PACK_SIZE, queued_packs_per_worker=PACKS_PER_DEVICE)
         simulated = Devices(database, redis.url, devices, clock)
         servers = {"ledger": postgres.pid, "broker": redis.pid}
         farm = SimulatedFarm(size, simulated, Dispatcher(database, broker, settings), database, servers)

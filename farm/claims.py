@@ -15,22 +15,20 @@ from schemas.column_types import timed
 from schemas.states import JobState
 from schemas.tables import Job, Pack
 
-#: A pack that has waited for so long is rendered before those of the shape that a device has.
-ODD_SHAPE_SECONDS: Final = 60.0
 
-
-def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str) -> Sequence[Row[Any]]:
+def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str, odd_seconds: float
+          ) -> Sequence[Row[Any]]:  # fmt: skip
     """queued → running: the pack that suits the message, with its jobs. Returns what a worker is told: a row for each
     job, in order; none where there is no such pack.
 
     It is one of the same batch, so that the shares of batches stay what they are, and if possible of the key that the
-    worker has rendered last, so that its device seldom changes shape.
+    worker has rendered last, so that its device seldom changes shape: a pack's key is the shape of its jobs'.
 
     A message stands for one queued pack of its batch and not for this very one: where it was claimed already in the
     place of another, the oldest is claimed for it, as the other has lost its message. The other had been released by
     then: where all that had been are gone, a message stands for nothing, since packs that went back have others now,
-    with messages of their own. A pack that has waited too long goes before everything. One whose row is locked is
-    passed over; but rather than none the very one is waited for: it may only be noted as published.
+    with messages of their own. A pack that has waited for ``odd_seconds`` goes before everything. One whose row is
+    locked is passed over; but rather than none the very one is waited for: it may only be noted as published.
     """
     check_move(JobState.QUEUED, JobState.RUNNING)
     now = tx.given_now
@@ -43,8 +41,8 @@ def claim(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, p
             "now": now,
             "lease_seconds": lease_seconds,
             "until": now and now + timedelta(seconds=lease_seconds),
-            "odd_seconds": ODD_SHAPE_SECONDS,
-            "odd": now and now - timedelta(seconds=ODD_SHAPE_SECONDS),
+            "odd_seconds": odd_seconds,
+            "odd": now and now - timedelta(seconds=odd_seconds),
         },
     )
     return claimed.all() if tx.dialect == "postgresql" else _counted(tx, claimed.one_or_none())

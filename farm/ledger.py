@@ -19,7 +19,8 @@ from farm.claims import claim
 from farm.database import Transaction, bulk_transaction, statement, transaction
 from farm.finishing import finish_at_once
 from farm.moves import check_move, count, end_if_empty, end_packs, move, write
-from farm.packs import has_expired, held, may_not_begin
+from farm.odd_shapes import ODD_SHAPE_SECONDS
+from farm.packs import has_expired, held, may_not_begin, queued_below
 from farm.queueing import next_packs, queue_jobs
 from farm.retries import Failure, verdict
 from farm.staging import insert_staged
@@ -105,7 +106,7 @@ def link_jobs(tx: Transaction, batch_id: int, images: Mapping[int, int]) -> int:
 def release_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int,
                   start_before: datetime | None = None) -> list[ReleasedPack]:  # fmt: skip
     """pending → queued: the oldest pending jobs of an open batch, but for those whose next try has to wait, in packs
-    whose jobs share a pack key. Isolated jobs come last, each in a pack of its own.
+    whose jobs share a pack key, or its shape (``packing``). Isolated jobs come last, each in a pack of its own.
 
     ``start_before``: they are neither claimed nor begun any later.
     """
@@ -114,10 +115,11 @@ def release_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int
 
 
 @transaction
-def return_queued(tx: Transaction, pair: str | None = None) -> int:
+def return_queued(tx: Transaction, pair: str | None = None, below: int | None = None) -> int:
     """queued → pending: packs that may no longer begin, for their window has closed or their batch was paused; or every
-    queued pack of a pair, for the order of its batches has changed. Returns how many packs."""
-    which = may_not_begin(tx) if pair is None else Pack.pair == pair
+    queued pack of a pair, for the order of its batches has changed; of lower priority than ``below``, where a batch of
+    that priority is to go before them. Returns how many packs."""
+    which = may_not_begin(tx) if pair is None else queued_below(pair, below)
     queued = select(Pack.id, Pack.batch_id).where(Pack.state == PackState.QUEUED, which)
     packs = tx.execute(queued.order_by(Pack.id).with_for_update()).all()
     for batch_id, of_batch in groupby(_by_batch(packs), attrgetter("batch_id")):
@@ -132,15 +134,15 @@ def return_queued(tx: Transaction, pair: str | None = None) -> int:
 
 
 @statement
-def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str = ""
-               ) -> ClaimedPack | None:  # fmt: skip
+def claim_pack(tx: Transaction, pack_id: str, worker_id: str, lease_seconds: float, pack_key: str = "",
+               odd_seconds: float = ODD_SHAPE_SECONDS) -> ClaimedPack | None:  # fmt: skip
     """queued → running. None where there is nothing to claim: claimed, ended, canceled, too late, or never heard of.
 
-    ``pack_key``: what the worker rendered last ("": nothing yet). Another queued pack of the same batch may be claimed
-    in the place of this one (``claims.claim``). A pack whose answer was lost goes back when its lease ends,
-    and another may be claimed meanwhile.
+    ``pack_key``: of the pack that the worker rendered last ("": nothing yet). Another queued pack of the same batch
+    may be claimed in the place of this one, unless one has waited for ``odd_seconds`` (``claims.claim``). A pack whose
+    answer was lost goes back when its lease ends, and another may be claimed meanwhile.
     """
-    rows = claim(tx, pack_id, worker_id, lease_seconds, pack_key)
+    rows = claim(tx, pack_id, worker_id, lease_seconds, pack_key, odd_seconds)
     if not rows:
         return None
     pack = rows[0]
@@ -256,4 +258,6 @@ def _return_jobs(tx: Transaction, pack_id: str, batch_id: int, failure: Failure,
         end = verdict(retryable=failure.retryable, alone=alone, attempts=job.attempts, max_attempts=max_attempts)
         why = {"error": failure.sentence, "error_code": failure.code, "traceback": failure.traceback}
         again = {"attempts": job.attempts + end.counts, "retry_at": tx.now + timedelta(seconds=end.wait_seconds)}
-        move(tx, batch_id, JobState.RUNNING, end.state, Job.id == job.id, isolated=True, **why, **again)
+        # What is the job's own fault harms no other, and would be as it is alone.
+        isolated = job.isolated or not failure.is_of_the_job
+        move(tx, batch_id, JobState.RUNNING, end.state, Job.id == job.id, isolated=isolated, **why, **again)

@@ -32,6 +32,20 @@ def may_not_begin(tx: Transaction) -> ColumnElement[bool]:
     return or_(Pack.start_before <= tx.from_now(), paused)
 
 
+def may_be_released(tx: Transaction) -> ColumnElement[bool]:
+    """Of a batch: it has jobs for a pack, and need not wait for its ``not_before``; whatever its window says."""
+    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
+    return and_(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)
+
+
+def queued_below(pair: str, priority: int | None) -> ColumnElement[bool]:
+    """A queued pack of the pair, whose batch has a lower priority; None: whatever it has."""
+    queued = and_(Pack.pair == pair, Pack.state == PackState.QUEUED)
+    if priority is None:
+        return queued
+    return and_(queued, exists().where(Batch.id == Pack.batch_id, Batch.priority < priority))
+
+
 @statement
 def note_published(tx: Transaction, pack_ids: Sequence[str]) -> None:
     """Remembers when the packs' messages went out."""
@@ -67,6 +81,16 @@ def has_waited(tx: Transaction, pair: str, seconds: float) -> bool:
     waiting = (Pack.pair == pair, Pack.state == PackState.QUEUED, BATCH_IS_OPEN)
     old = Pack.published_at < tx.from_now(-seconds)
     return tx.execute(select(Pack.id).where(*waiting, old).limit(1)).first() is not None
+
+
+@question
+def wait_before(tx: Transaction, batch_id: int) -> bool:
+    """Whether packs of lower priority wait for a worker, where a pack of this open batch may be released."""
+    ready = select(Batch.pair, Batch.priority).where(Batch.id == batch_id, may_be_released(tx))
+    batch = tx.execute(ready).one_or_none()
+    if batch is None:
+        return False
+    return tx.execute(select(Pack.id).where(queued_below(batch.pair, batch.priority)).limit(1)).first() is not None
 
 
 @question

@@ -10,8 +10,9 @@ from sqlalchemy import TextClause, text
 
 from farm.database import Transaction
 from farm.moves import check_move
-from farm.packing import PackOfJobs, packs_of
+from farm.packing import PackOfJobs, joined, packs_of
 from schemas.column_types import timed
+from schemas.pack_key import shape_of
 from schemas.records import ReleasedPack
 from schemas.states import JobState
 
@@ -21,10 +22,17 @@ def next_packs(tx: Transaction, batch_id: int, num_packs: int, pack_size: int) -
     oldest, _ = _PENDING[tx.dialect]
     asked = {"batch_id": batch_id, "now": tx.given_now}
     rows = tx.execute(oldest, {**asked, "limit": num_packs * pack_size}).all()
-    made = packs_of(rows, num_packs, pack_size)
-    if len(rows) == num_packs * pack_size:  # further back in the batch there may be more of their keys
-        _fill_up(tx, asked, [jobs for jobs in made if not jobs.is_isolated and len(jobs.ids) < pack_size], pack_size)
-    return made
+    by_key = packs_of(rows, pack_size)
+    if len(rows) < num_packs * pack_size:
+        return joined(by_key, pack_size)[:num_packs]
+    # Further back in the batch there may be more of their keys; only where there is not, others are needed beside them.
+    made: list[PackOfJobs] = []
+    for lot in (by_key[:num_packs], by_key[num_packs:]):
+        _fill_up(tx, asked, [jobs for jobs in lot if jobs.takes_more(pack_size)], pack_size)
+        made = joined([*made, *lot], pack_size)
+        if sum(not jobs.takes_more(pack_size) for jobs in made) >= num_packs:
+            break
+    return made[:num_packs]
 
 
 def _fill_up(tx: Transaction, asked: Mapping[str, Any], short: Sequence[PackOfJobs], pack_size: int) -> None:
@@ -45,9 +53,9 @@ def _fill_up(tx: Transaction, asked: Mapping[str, Any], short: Sequence[PackOfJo
 
 def queue_jobs(tx: Transaction, batch_id: int, made: Sequence[PackOfJobs], start_before: datetime | None
                ) -> list[ReleasedPack]:  # fmt: skip
-    """pending → queued: makes the packs, all at once."""
+    """pending → queued: makes the packs, all at once. Of a pack the ledger knows the shape, to which devices keep."""
     check_move(JobState.PENDING, JobState.QUEUED)
-    packs = [ReleasedPack(uuid.uuid4().hex, len(jobs.ids), jobs.pack_key) for jobs in made]
+    packs = [ReleasedPack(uuid.uuid4().hex, len(jobs.ids), shape_of(jobs.pack_key)) for jobs in made]
     rows = [{**vars(pack), "jobs": jobs.ids} for pack, jobs in zip(packs, made, strict=True)]
     num_jobs = sum(pack.num_jobs for pack in packs)
     given = {"packs": msgspec.json.encode(rows).decode(), "num_jobs": num_jobs, "batch_id": batch_id}

@@ -36,6 +36,7 @@ from schemas.fields import (
 )
 from schemas.loras import MAX_LORAS, Loras
 from schemas.output import Output
+from schemas.pack_key import pack_key
 from schemas.printable import printable_start, shown
 from schemas.refiner import Refiner
 from schemas.schedulers import SchedulerOptions, named_scheduler, scheduler_options, stands_for
@@ -192,13 +193,8 @@ class JobSpec(SpecPart):
 
     @property
     def pack_key(self) -> str:
-        """Jobs with one pack key may share a pack: size, steps, scheduler with its options, LoRAs. At most 120
-        characters."""
-        key = f"{self.width}x{self.height}/{self.num_inference_steps}/{self.scheduler}"
-        if not self.scheduler_options and not self.loras:
-            return key
-        loras = [lora.model_dump(mode="json") for lora in self.loras]
-        return f"{key}/{sha256_hex(canonical_json({'loras': loras, 'options': dict(self.scheduler_options)}))[:16]}"
+        """Jobs with one pack key may share a forward pass (``schemas.pack_key``). At most 120 characters."""
+        return pack_key(self)
 
 
 def _problem(item: Any) -> FieldProblem:

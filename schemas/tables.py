@@ -94,7 +94,7 @@ class Pack(Table):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
     pair: Mapped[str] = mapped_column(String(63))
-    pack_key: Mapped[str] = mapped_column(String(120))
+    pack_key: Mapped[str] = mapped_column(String(120))  # the shape of its jobs' keys, to which devices keep
     state: Mapped[str] = mapped_column(State(10))
     num_jobs: Mapped[int]
     released_at: Mapped[datetime] = mapped_column(Utc)

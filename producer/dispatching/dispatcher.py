@@ -22,6 +22,7 @@ from producer.dispatching import chores
 from producer.dispatching.chores import Chores
 from producer.dispatching.firings import Firings
 from producer.dispatching.release import BatchShare, Turns, is_disputed, packs_wanted, start_before, work_of
+from producer.dispatching.shares import order_has_changed, releasable_batches
 from producer.dispatching.steadiness import Steadiness
 from producer.dispatching.twins import look_at_twins
 from producer.dispatching.webhooks import Webhooks
@@ -176,13 +177,13 @@ class Dispatcher:
 
     def _release(self, waiting: Mapping[str, queries.Waiting], refusals: list[BrokerRefusedError]) -> int:
         workers = live_workers(self._database, self._settings.lease_seconds)
-        shares = queries.releasable_batches(self._database)
+        shares = releasable_batches(self._database)
         twins, num_released = look_at_twins(self._database, shares), 0
         for pair in {share.pair for share in shares}:
             num_queued = waiting[pair].num_packs if pair in waiting else 0
             wanted = packs_wanted(workers.get(pair, 0), num_queued, self._settings.queued_packs_per_worker)
             pack_ids = self._release_packs(twins.on_turn(self._in_time(pair, shares)), wanted) if wanted else []
-            if pack_ids and queries.order_has_changed(self._database, shares):
+            if pack_ids and order_has_changed(self._database, pair, shares):
                 ledger.return_queued(self._database, pair)  # nobody has been told of them
                 continue
             num_released += len(pack_ids)

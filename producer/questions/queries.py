@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, unio
 
 from farm.database import Database, Transaction, question
 from farm.job_states import STATE
-from producer.dispatching.release import BatchShare, work_of
+from producer.dispatching.release import work_of
 from schemas.column_types import Utc
 from schemas.errors import NotFoundError
 from schemas.fields import text_flaw
@@ -102,23 +102,6 @@ def queued_packs(tx: Transaction, pair: str, old_seconds: float = 0.0) -> Sequen
 def _told(tx: Transaction, seconds: float) -> ColumnElement[bool]:
     """Whoever could claim the pack was told so long ago, or should have been."""
     return func.coalesce(Pack.published_at, Pack.released_at, type_=Utc) <= tx.from_now(-seconds)
-
-
-@question
-def releasable_batches(tx: Transaction) -> list[BatchShare]:
-    """Open batches that have pending jobs and need not wait for their ``not_before``; whatever their windows say."""
-    columns = (Batch.id, Batch.pair, Batch.priority, Batch.weight, Batch.num_pending, Batch.window, Batch.twin_group)
-    in_time = or_(Batch.not_before.is_(None), Batch.not_before <= tx.from_now())
-    rows = tx.execute(select(*columns).where(Batch.state == BatchState.OPEN, Batch.num_pending > 0, in_time)).all()
-    return [BatchShare(**row._mapping) for row in rows]
-
-
-@question
-def order_has_changed(tx: Transaction, shares: Sequence[BatchShare]) -> bool:
-    """Whether somebody has put one of these batches before or behind others since."""
-    rows = tx.execute(select(Batch.id, Batch.priority, Batch.weight).where(Batch.id.in_([one.id for one in shares])))
-    known = {(one.id, one.priority, one.weight) for one in shares}
-    return any(tuple(row) not in known for row in rows)
 
 
 @question

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Integer, Row, case, cast, extract, func, o
 from farm.database import Transaction, question
 from producer.questions.queries import SUMMARY, BatchSummary
 from schemas.errors import NotFoundError
+from schemas.pack_key import HASH_CHARACTERS
 from schemas.spec import JobSpec
 from schemas.states import JobState
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result, Worker
@@ -83,7 +84,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one batch at one moment. ``num_linked``: done without rendering; ``pack_keys``: of jobs, as ``JobSpec`` makes
+    """Of one batch at one moment. ``num_linked``: done without rendering; ``shapes``: of jobs, as ``shape_of`` cuts
     them; ``environments``: of images, as ``schemas.provenance`` has them. Each list has the commonest first."""
 
     now: datetime
@@ -97,7 +98,7 @@ class Figures:
     reasons: tuple[Reason, ...]
     devices: tuple[DeviceWork, ...]
     environments: tuple[Counted, ...]
-    pack_keys: tuple[Counted, ...]
+    shapes: tuple[Counted, ...]
 
     @property
     def num_rendered(self) -> int:
@@ -137,7 +138,7 @@ def figures(tx: Transaction, batch_id: int) -> Figures:
         reasons=_reasons(tx, batch_id),
         devices=_devices(tx, batch_id, stretches),
         environments=_environments(tx, batch_id),
-        pack_keys=_pack_keys(tx, batch_id),
+        shapes=_shapes(tx, batch_id),
     )
 
 
@@ -262,7 +263,10 @@ def _environments(tx: Transaction, batch_id: int) -> tuple[Counted, ...]:
     return tuple(Counted(contents[row.environment_digest], row.num) for row in rows)
 
 
-def _pack_keys(tx: Transaction, batch_id: int) -> tuple[Counted, ...]:
-    counted = select(Job.pack_key, func.count().label("num")).where(Job.batch_id == batch_id)
-    rows = tx.execute(counted.group_by(Job.pack_key).order_by(func.count().desc(), Job.pack_key).limit(_SHOWN))
-    return tuple(Counted(row.pack_key, row.num) for row in rows)
+def _shapes(tx: Transaction, batch_id: int) -> tuple[Counted, ...]:
+    """``schemas.pack_key.shape_of``, in SQL: a batch may have as many keys as jobs."""
+    told = case((Job.pack_key.like("%/%/%/%/%"), 1 + HASH_CHARACTERS), else_=0)
+    cut = func.rtrim(func.substr(Job.pack_key, 1, func.length(Job.pack_key) - told), "/").label("shape")
+    by_shape = select(cut, func.count().label("num")).where(Job.batch_id == batch_id).group_by("shape")
+    rows = tx.execute(by_shape.order_by(func.count().desc(), cut).limit(_SHOWN))
+    return tuple(Counted(row.shape, row.num) for row in rows)

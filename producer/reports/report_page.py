@@ -200,7 +200,7 @@ def _figure(sample: Sample) -> str:
 
 def _making(report: Figures) -> Iterator[str]:
     yield '<section aria-labelledby="making">\n<h2 id="making">How they were made</h2>\n'
-    yield from _table(("size", "#steps", "scheduler", "#jobs"), map(_kind_row, report.pack_keys), "Commonest first.")
+    yield from _table(("size", "#steps", "scheduler", "#jobs"), map(_kind_row, report.shapes), "Commonest first.")
     for counted in report.environments:
         yield f"<details open><summary>{counted.num:,} images with these weights and versions</summary>\n"
         rows = ((f'<th scope="row">{name}</th>', value) for name, value in _environment(counted.content))

@@ -106,7 +106,8 @@ def plan(pair: str, found: Survey, known: Known, disk: DiskNeed) -> Plan:
 
 
 def pack_groups(to_render: Mapping[RowKind, int], pack_size: int) -> tuple[PackGroup, ...]:
-    """As ``ledger.release_pack`` makes packs: of jobs with one key, wherever in the batch, full but for the last."""
+    """As ``ledger.release_packs`` makes packs: of jobs of one shape, wherever in the batch, full but for the last.
+    Where jobs of a shape share no forward pass (their guidance differs, say) more packs may have room left."""
     by_key = Counter[str]()
     for kind, num in to_render.items():
         by_key[kind.pack_key] += num

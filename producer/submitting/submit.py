@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from farm import batches
+from farm import batches, ledger, packs
 from farm.database import Database
 from producer.manifests.manifest import BadRow, Row
 from producer.questions.twin_batches import newest_image
@@ -95,7 +95,7 @@ def submit(
         bad.remove_file()
         batches.discard_batch(database, batch_id)
         raise
-    _open(database, batch_id, request.fence, newest)
+    _open(database, batch_id, request, newest)
     return submission
 
 
@@ -123,10 +123,13 @@ def _chunks(jobs: Iterator[StagedJob]) -> Iterator[list[StagedJob]]:
         yield chunk
 
 
-def _open(database: Database, batch_id: int, fence: str | None, linked_to: int | None) -> None:
-    """Not discarded where the ledger does not answer: the commit may have been done, and only its answer lost."""
+def _open(database: Database, batch_id: int, request: BatchRequest, linked_to: int | None) -> None:
+    """What waits for a device goes back for a batch of higher priority. Not discarded where the ledger does not answer:
+    the commit may have been done, and only its answer lost."""
     try:
-        batches.open_batch(database, batch_id, fence, linked_to)
+        batches.open_batch(database, batch_id, request.fence, linked_to)
+        if packs.wait_before(database, batch_id):
+            ledger.return_queued(database, request.pair, request.priority)
     except UnavailableError as error:
         raise type(error)(
             f"{error}; batch {batch_id} may have been accepted: `nightshift status {batch_id}` tells"

@@ -14,13 +14,15 @@ from producer.manifests.rows import BadRow, Row
 from producer.submitting.linking import StoredImages
 from producer.submitting.measurements import recorded_images
 from producer.submitting.submit import SHOWN_BAD_ROWS
+from schemas.pack_key import shape_of
 
 _CHUNK: Final = 1_000
 
 
 class RowKind(NamedTuple):
-    """What rows have in common that cost the same: which packs they may be in, and what files they become."""
+    """What rows have in common that cost the same: the shape of their packs, and what files they become."""
 
+    #: without what is told to a pass, such as its guidance: that may be another for each row
     pack_key: str
     width: int
     height: int
@@ -82,4 +84,4 @@ def _kind(row: Row) -> RowKind:
     """Of its ``SpecKind``: neither prompt nor seed decides any of it."""
     kind = row.written.kind
     spec = kind.sample
-    return RowKind(kind.pack_key, spec.width, spec.height, spec.output.format, spec.output.lossless)
+    return RowKind(shape_of(kind.pack_key), spec.width, spec.height, spec.output.format, spec.output.lossless)

@@ -11,19 +11,22 @@ from sqlalchemy import event, select
 from farm import batches, ledger, packs
 from farm.broker import Broker
 from farm.database import Database
+from farm.envelope import pack_message
 from farm.reconnection import MAX_WAIT_SECONDS
 from farm.redis_client import redis_client
 from farm.workers import note_seen
 from producer import changes
 from producer.dispatching.chores import batches_to_sweep
 from producer.dispatching.dispatcher import ABANDONED_SECONDS, REPUBLISH_SECONDS, Dispatcher, Tick
+from producer.manifests.manifest import ReadOptions, read_rows
 from producer.questions import queries
 from producer.questions.outlook import outlook
+from producer.submitting.submit import BatchRequest, submit
 from schemas.errors import BrokerRefusedError, BrokerUnavailableError
 from schemas.settings import Settings
 from schemas.states import JobState
 from schemas.tables import Batch, Job, Pack
-from schemas.timing import Timing
+from schemas.timing import ANY_TIME, Timing
 from tests.integration.ledger_farm import (
     ENVIRONMENT,
     TestClock,
@@ -510,21 +513,89 @@ def test_another_priority_holds_though_a_tick_has_looked_at_the_old_one(
 ) -> None:
     open_batch(database, 20)
     other = open_batch(database, 20)
-    num_asked = 0
+    is_done = False
 
     def reprioritise(*asked: object) -> None:
-        nonlocal num_asked
-        num_asked += "batches.num_pending > " in str(asked[2])
-        if num_asked == 1:  # the dispatcher knows the order by now, and has released nothing
-            num_asked += 1
+        nonlocal is_done
+        if "batches.num_pending > " in str(asked[2]) and not is_done:
+            is_done = True  # the dispatcher knows the order by now, and has released nothing
             with closing(Database(database_url, clock)) as users:
                 changes.reprioritise(users, queries.batch_summary(users, other), 9, None)
 
     event.listen(database.engine, "after_cursor_execute", reprioritise)
     assert dispatcher.tick() == Tick()
-    assert (num_asked, broker.queue_length(QUEUE)) == (2, 0)
+    assert (is_done, broker.queue_length(QUEUE)) == (True, 0)
     assert dispatcher.tick().num_released == broker.queue_length(QUEUE) == 3
     assert states(database, other) == {JobState.QUEUED: 6, JobState.PENDING: 14}
+
+
+def submitted(database: Database, priority: int, seed: int = 1, timing: Timing = ANY_TIME) -> int:
+    row = {"prompt": "a cat", "seed": str(seed)}
+    rows = read_rows([row], ReadOptions())
+    return submit(database, rows, BatchRequest("urgent", "tiny", priority, timing=timing)).batch_id
+
+
+def next_claimed(database: Database, redis_url: str) -> int:
+    """The batch of the pack that an idle worker begins next: messages are taken in turn until one stands for a pack."""
+    worker_id = new_worker(database)
+    with closing(redis_client(redis_url)) as redis:
+        while entry := redis.rpop(QUEUE):
+            if (pack := ledger.claim_pack(database, pack_message(entry).pack_id, worker_id, 60)) is not None:
+                return pack.batch_id
+    raise AssertionError("no message stands for a pack")
+
+
+def test_a_batch_of_higher_priority_begins_next_however_many_packs_wait(
+    dispatcher: Dispatcher, database: Database, clock: TestClock, redis_url: str
+) -> None:
+    for _ in range(4):
+        new_worker(database)
+    night = open_batch(database, 60)
+    dispatcher.tick()
+    assert next_claimed(database, redis_url) == night  # 11 of 12 wait, so no tick would release any
+    urgent = submitted(database, 6)
+    clock.advance(0.1)
+    dispatcher.tick()
+    assert next_claimed(database, redis_url) == urgent
+    assert next_claimed(database, redis_url) == night
+
+
+@pytest.mark.parametrize(("priority", "hours"), [(5, 0), (4, 0), (9, 1)])
+def test_a_batch_that_does_not_go_before_them_leaves_the_queued_packs_where_they_are(
+    dispatcher: Dispatcher, database: Database, clock: TestClock, priority: int, hours: int
+) -> None:
+    night = open_batch(database, 6)
+    dispatcher.tick()
+    submitted(database, priority, timing=Timing(not_before=clock.now + timedelta(hours=hours)))
+    assert states(database, night) == {JobState.QUEUED: 6}
+
+
+def test_only_packs_of_lower_priority_go_back_for_a_batch(dispatcher: Dispatcher, database: Database) -> None:
+    high, low, other = open_batch(database, 2, priority=8), open_batch(database, 2), open_batch(database, 2, pair="old")
+    dispatcher.tick()
+    submitted(database, 6)
+    assert [states(database, batch) for batch in (high, low, other)] == [
+        {JobState.QUEUED: 2}, {JobState.PENDING: 2}, {JobState.QUEUED: 2}
+    ]  # fmt: skip
+
+
+def test_a_batch_that_is_opened_while_a_tick_releases_begins_before_what_it_released(
+    dispatcher: Dispatcher, database: Database, database_url: str, clock: TestClock, broker: Broker, redis_url: str
+) -> None:
+    open_batch(database, 20)
+    urgent = list[int]()
+
+    def submit_meanwhile(*asked: object) -> None:
+        if "batches.num_pending > " in str(asked[2]) and not urgent:
+            urgent.append(0)
+            with closing(Database(database_url, clock)) as users:
+                urgent[0] = submitted(users, 9)
+
+    event.listen(database.engine, "after_cursor_execute", submit_meanwhile)
+    assert dispatcher.tick() == Tick()
+    assert broker.queue_length(QUEUE) == 0
+    dispatcher.tick()
+    assert next_claimed(database, redis_url) == urgent[0]
 
 
 def test_another_priority_holds_for_the_next_claim(dispatcher: Dispatcher, database: Database) -> None:

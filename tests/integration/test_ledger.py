@@ -211,6 +211,33 @@ def test_a_pack_that_killed_its_worker_comes_back_as_packs_of_one(database: Data
     assert sizes == [1, 1, 1]
 
 
+@pytest.mark.parametrize("retryable", [True, False])
+def test_jobs_that_fail_by_their_own_fault_are_tried_again_together(
+    database: Database, clock: TestClock, retryable: bool
+) -> None:
+    """A LoRA was missing for a while: they would be as they are alone."""
+    batch_id, worker_id = open_batch(database, 4), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    missing = Failure("input_file", "the LoRA is not there", retryable, is_of_the_job=True)
+    ledger.fail_jobs(database, pack, [job.id for job in pack.jobs], missing, 3)
+    assert ledger.retry_failed(database, batch_id) == (0 if retryable else 4)
+    clock.advance(60)
+    assert [pack.num_jobs for pack in ledger.release_packs(database, batch_id, 9, 8)] == [4]
+
+
+def test_a_job_that_failed_a_pack_stays_alone_when_it_is_tried_again(database: Database, clock: TestClock) -> None:
+    """Also if it failed by its own fault afterwards."""
+    batch_id, worker_id = open_batch(database, 2), new_worker(database)
+    pack = claimed_pack(database, batch_id, worker_id)
+    ledger.fail_jobs(database, pack, [job.id for job in pack.jobs], ANY, 3)
+    for _ in range(2):
+        alone = claimed_pack(database, batch_id, worker_id)
+        own = Failure("input", "no such thing", retryable=False, is_of_the_job=True)
+        ledger.fail_jobs(database, alone, [job.id for job in alone.jobs], own, 3)
+    assert ledger.retry_failed(database, batch_id) == 2
+    assert [pack.num_jobs for pack in ledger.release_packs(database, batch_id, 9, 8)] == [1, 1]
+
+
 def test_a_job_that_kills_every_worker_fails_after_its_attempts(database: Database, clock: TestClock) -> None:
     batch_id = open_batch(database, 1)
     for _ in range(1 + 3):  # the first time it is suspected, and alone from then on

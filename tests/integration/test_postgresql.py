@@ -108,7 +108,7 @@ def test_what_is_refused_in_the_middle_of_a_transaction_takes_all_of_it_back(pos
         assert released is not None
         worker_id = new_worker(database)
         with suppress(ZeroDivisionError), database.begin() as tx:
-            assert claim(tx, released.id, worker_id, 60, "")
+            assert claim(tx, released.id, worker_id, 60, "", 60)
             raise ZeroDivisionError
         assert ledger.claim_pack(database, released.id, worker_id, 60) is not None
 

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -12,17 +13,18 @@ import pytest
 import torch
 from sqlalchemy import select, update
 
-from farm import ledger, packs
+from farm import batches, ledger, packs
 from farm.database import Database
 from farm.draining import drain
 from farm.image_store import ImageStore
 from farm.inputs import InputStore
 from farm.logs import _formatter
+from farm.odd_shapes import ODD_SHAPE_SECONDS
 from schemas.messages import PackMessage
 from schemas.pair import BUILT_IN_PAIRS
 from schemas.settings import Settings
 from schemas.tables import Job, Pack, Result, Worker
-from tests.integration.ledger_farm import job_rows, new_ledger, new_worker, open_batch, release_pack, states
+from tests.integration.ledger_farm import job_rows, new_ledger, new_worker, open_batch, release_pack, staged, states
 from tests.servers import PostgresServer, temporary_folder
 from worker.device_process.budget import StepBudget
 from worker.device_process.device_thread import DeviceThread
@@ -168,6 +170,23 @@ def holds(most: int) -> Callable[[int], None]:
             raise NO_MEMORY
 
     return interfere
+
+
+def test_a_worker_keeps_to_its_size_for_as_long_as_its_packs_let_others_wait(bench_of: Callable[..., Bench]) -> None:
+    """Its queue is so long that a pack waits for hours in it."""
+    bench = bench_of(queued_packs_per_worker=1000)
+    batch = batches.create_batch(bench.database, "sizes", "tiny", 5)
+    widths = (64, 64, 128, 64)
+    ledger.stage_jobs(bench.database, batch, [staged(n, **SMALL | {"width": w}) for n, w in enumerate(widths, 1)])
+    batches.open_batch(bench.database, batch)
+    first, *others = (pack.id for _ in widths for pack in ledger.release_packs(bench.database, batch, 1, 1))
+    bench.run(first)
+    with bench.database.begin() as tx:
+        tx.execute(update(Pack).values(released_at=tx.now - timedelta(seconds=ODD_SHAPE_SECONDS + 1)))
+    for pack in others:
+        bench.run(pack)
+    begun = bench.rows(select(Pack.pack_key).order_by(Pack.rendering_at))
+    assert [int(row.pack_key.split("x")[0]) for row in begun] == [64, 64, 64, 128]
 
 
 def test_a_pass_that_memory_does_not_hold_is_halved_until_it_does(

@@ -29,6 +29,7 @@ from producer.reports.report_page import page
 from producer.reports.report_plot import plot
 from producer.reports.report_samples import samples
 from schemas.errors import StorageError
+from schemas.spec import JobSpec
 from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, EnvironmentRow, Image, Job, Pack, Result
 from tests.integration.ledger_farm import (
@@ -154,7 +155,18 @@ def test_images_failures_and_busy_hours_are_counted_by_device(database: Database
     assert (reason.number, reason.prompt, reason.traceback) == (13, "cat 13", TRACEBACK)
     (environment,) = report.environments
     assert (environment.content["pair"], environment.num) == ("tiny", 12)
-    assert [(kind.content, kind.num) for kind in report.pack_keys] == [("1024x1024/40/EulerDiscreteScheduler", 16)]
+    assert [(kind.content, kind.num) for kind in report.shapes] == [("1024x1024/40/EulerDiscreteScheduler", 16)]
+
+
+def test_jobs_are_counted_by_shape_whatever_their_passes_are_told(database: Database) -> None:
+    batch_id = batches.create_batch(database, "swept", "tiny", 5)
+    ddim = {"scheduler": "DDIMScheduler", "scheduler_options": {"timestep_spacing": "trailing"}}
+    rows = [{}, {"guidance_scale": 4}, {"guidance_scale": 6}, ddim, {**ddim, "guidance_scale": 4}]
+    ledger.stage_jobs(database, batch_id, [staged(n, **fields) for n, fields in enumerate(rows, 1)])
+    batches.open_batch(database, batch_id)
+    shapes = [(kind.content, kind.num) for kind in figures(database, batch_id).shapes]
+    told = JobSpec.parse({"prompt": "a", "seed": 1, **ddim})
+    assert shapes == [("1024x1024/40/EulerDiscreteScheduler", 3), (told.pack_key, 2)]
 
 
 def test_a_device_with_two_workers_is_busy_once(database: Database, clock: TestClock) -> None:

@@ -309,9 +309,11 @@ def test_a_scheduler_has_a_short_name_and_its_diffusers_name(short: str) -> None
     assert short_scheduler_name(full) == short
 
 
-def test_jobs_of_one_size_steps_and_scheduler_share_a_pack_key() -> None:
-    assert spec(prompt="b", seed=2, guidance_scale=1).pack_key == spec().pack_key
+def test_jobs_that_may_share_a_forward_pass_share_a_pack_key() -> None:
+    assert spec(prompt="b", seed=2, negative_prompt="c", clip_skip=1).pack_key == spec().pack_key
     changes = (
+        {"guidance_scale": 4},
+        {"refiner": {"mode": "off"}},
         {"width": 512},
         {"height": 512},
         {"num_inference_steps": 3},
@@ -321,7 +323,7 @@ def test_jobs_of_one_size_steps_and_scheduler_share_a_pack_key() -> None:
         {"loras": [{"name": "a", "sha256": SHA256}]},
         {"loras": [{"name": "a", "sha256": SHA256, "weight": 0.5}]},
     )
-    assert len({spec(**change).pack_key for change in ({}, *changes)}) == 9
+    assert len({spec(**change).pack_key for change in ({}, *changes)}) == 11
 
 
 def test_the_longest_pack_key_fits_its_column() -> None:
@@ -329,6 +331,7 @@ def test_the_longest_pack_key_fits_its_column() -> None:
         "loras": [{"name": "a", "sha256": SHA256}],
         "scheduler": "EulerAncestralDiscreteScheduler",
         "scheduler_options": {"timestep_spacing": "trailing"},
+        "guidance_scale": 4,
     }
     assert len(spec(width=4096, height=4096, num_inference_steps=999, **longest).pack_key) <= 120
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from farm import ledger, packs
 from farm.database import Database
+from farm.odd_shapes import ODD_SHAPE_SECONDS, odd_shape_seconds
 from farm.workers import count_refused
 from schemas.errors import MessageError, UnavailableError
 from schemas.messages import PackMessage
@@ -24,9 +25,12 @@ class Claimer:
     database: Database
     worker_id: str
     lease_seconds: float
+    packs_per_worker: int
     _said_at: float = field(default=float("-inf"), init=False)
     #: of the pack that was claimed last: the shape that the device has, or will have
     _pack_key: str = field(default="", init=False)
+    #: how long a pack of another shape may wait
+    _odd_seconds: float = field(default=ODD_SHAPE_SECONDS, init=False)
 
     def message(self, content: dict[str, Any]) -> PackMessage | None:
         """None for a message that is not ours; it is counted."""
@@ -42,12 +46,18 @@ class Claimer:
 
     def claim(self, message: PackMessage) -> ClaimedPack | None:
         """None where there is nothing to claim. Raises UnavailableError."""
-        pack = ledger.claim_pack(self.database, message.pack_id, self.worker_id, self.lease_seconds, self._pack_key)
+        pack = ledger.claim_pack(
+            self.database, message.pack_id, self.worker_id, self.lease_seconds, self._pack_key, self._odd_seconds
+        )
         if pack is not None:
             self._pack_key = pack.pack_key
         elif not packs.is_known(self.database, message.pack_id):
             self._say_unknown(message.pack_id)
         return pack
+
+    def note_rendered(self, seconds: float) -> None:
+        """So long the device was busy with the last pack."""
+        self._odd_seconds = odd_shape_seconds(seconds, self.packs_per_worker)
 
     def _say_unknown(self, pack_id: str) -> None:
         if time.monotonic() - self._said_at < _SAY_AGAIN_SECONDS:

@@ -71,7 +71,7 @@ class PackRunner:
         self._leases = leases
         self._max_attempts = settings.max_attempts
         self._device_lost = device_lost
-        self._claimer = Claimer(database, leases.worker_id, settings.lease_seconds)
+        self._claimer = Claimer(database, leases.worker_id, settings.lease_seconds, settings.queued_packs_per_worker)
         self._finishers = ThreadPoolExecutor(_NUM_FINISHERS, "finisher")
 
     def close(self) -> None:
@@ -115,6 +115,8 @@ class PackRunner:
         finally:
             lost.set()  # whatever ended the pack, the device renders no more of it
             self._stages.metrics.pack_seconds(times.seconds)
+            if "render" in times.seconds:
+                self._claimer.note_rendered(times.seconds["render"])
 
     def _render_pack(self, pack: ClaimedPack, lost: Event, times: PackTimes) -> None:
         def begin() -> None:

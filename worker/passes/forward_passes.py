@@ -9,23 +9,11 @@ from schemas.spec import JobSpec
 def pass_key(spec: JobSpec, chunks: Hashable) -> Hashable:
     """Jobs with one key may share a forward pass: one noise schedule, one guidance, prompts of equally many chunks.
 
-    Prompts of different length would have to be padded, which changes pixels. What differs from image to image
-    otherwise (prompts, sizes, aesthetic scores, seeds) is told for each; but not by diffusers' pipelines.
+    Prompts of different length would have to be padded, which changes pixels. All else that separates passes is in the
+    pack key, so that jobs which were packed together are rendered together. The key is of the spec, and not what the
+    ledger has, which an earlier version may have written.
     """
-    refiner = spec.refiner.model_copy(update=_OF_ONE_IMAGE)
-    told = (spec.guidance_scale, spec.guidance_rescale, spec.strength, spec.init_image is None)
-    return spec.pack_key, chunks, told, refiner, _told_to_all(spec)
-
-
-_OF_ONE_IMAGE = {"prompt": None, "negative_prompt": None, "aesthetic_score": None, "negative_aesthetic_score": None}
-
-
-def _told_to_all(spec: JobSpec) -> Hashable:
-    """What the pipelines take once for all images of a call."""
-    if spec.refiner.handoff == "lossless":
-        return None
-    scores = (spec.refiner.aesthetic_score, spec.refiner.negative_aesthetic_score)
-    return scores, spec.original_size, spec.target_size, spec.crops_coords_top_left
+    return spec.pack_key, chunks
 
 
 def split(
