@@ -78,7 +78,7 @@ class Stretch:
 
 def _stretch(
     first: Annotated[int, Query(alias="from", ge=1, le=_MAX_ID, description="None with a lower number.")] = 1,
-    last: Annotated[int, Query(alias="to", ge=1, le=_MAX_ID, description="None with a higher number.")] = _MAX_ID,
+    last: Annotated[int, Query(alias="to", ge=1, lt=_MAX_ID, description="None with a higher number.")] = _MAX_ID - 1,
 ) -> Stretch:
     return Stretch(first, last)
 
