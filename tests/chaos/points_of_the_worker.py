@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 
 import farm.image_store
 import worker.device_process.pack_runner
+import worker.device_process.preparing
 import worker.passes.denoising
 import worker.passes.rendering
 from farm import ledger
@@ -31,7 +32,7 @@ def put_worker_points(step_seconds: float) -> None:
     before(worker.device_process.pack_runner.PackRunner, "run", "received")
     after(ledger, "claim_pack", "claimed", answered=True)
     around(worker.passes.rendering, "denoise", _poisoned)
-    around(worker.preparing.Preparer, "prepared", _poisoned_early)
+    around(worker.device_process.preparing.Preparer, "prepared", _poisoned_early)
     before(worker.passes.denoising, "base_conditioning", "embedding")
     before(worker.passes.denoising._Run, "_refiner_stage", "handoff")
     around(worker.passes.denoising.Sampler, "_predicted_noise", _stepping(step_seconds))
