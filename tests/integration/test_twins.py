@@ -96,7 +96,7 @@ class Night:
             ledger.finish_jobs(self.database, pack, ENVIRONMENT, images)
 
     def waits(self, batch_id: int) -> str | None:
-        return outlook(self.database, batch_summary(self.database, batch_id), "").waits
+        return outlook(self.database, batch_summary(self.database, batch_id), Settings()).waits
 
 
 @pytest.fixture
@@ -139,9 +139,11 @@ def test_a_list_with_rows_added_while_the_first_goes_on_is_rendered_once(
 def test_the_more_urgent_goes_first_but_not_beside_what_the_other_has_begun(night: Night) -> None:
     first = night.submit(range(8))
     night.render(2)
+    begun = night.claim(queued_packs(night.database, "tiny")[0])
     second = night.submit(range(8), priority=9)
     assert night.waits(first) == f"batch {second} has the same images and goes first"
-    assert night.waits(second) == f"batch {first} has the same images and goes first"  # its last packs
+    assert night.waits(second) == f"batch {first} has the same images and goes first"
+    night.end(begun)
     night.render()
     assert night.batches == [first, first, second, second]
     assert Counter(night.rendered.values()) == {1: 8}
