@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,17 +28,6 @@ from tests.integration.ledger_farm import TestClock, new_ledger
 from tests.integration.stored_farm import done_batch, image_path, job_spec, new_batch, set_time
 
 TWO_DAYS = timedelta(days=2)
-
-
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
 
 
 @pytest.fixture

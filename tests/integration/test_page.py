@@ -5,14 +5,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, update
+from sqlalchemy import delete, update
 from starlette.testclient import TestClient
 
 from farm import ledger
@@ -30,6 +28,7 @@ from schemas.states import JobState
 from schemas.tables import Image, Job, Worker
 from schemas.token import Scope
 from schemas.written_spec import WrittenSpec
+from tests.integration.asked import asked_of
 from tests.integration.ledger_farm import new_worker, staged
 from tests.integration.stored_farm import done_batch, job_spec, new_batch
 from tests.integration.web_client import HERE
@@ -371,25 +370,12 @@ def test_a_device_is_drained_and_taken_back(page: TestClient, farm: FarmWithPage
     assert page.post("/devices/drain", data={"worker": "nobody"}).status_code == 404
 
 
-@contextmanager
-def asked_of(farm: FarmWithPage) -> Iterator[list[str]]:
-    """The statements that the ledger is asked meanwhile."""
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        asked.append(statement)
-
-    event.listen(farm.page.database.engine, "before_cursor_execute", note)
-    yield asked
-    event.remove(farm.page.database.engine, "before_cursor_execute", note)
-
-
 def test_fifty_open_pages_of_devices_cost_the_ledger_no_more_than_one(
     page: TestClient, farm: FarmWithPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_answers, "_SECONDS", 3600.0)  # else a slow machine takes longer than that
     farm.page.shared.forget("devices")
-    with asked_of(farm) as asked:
+    with asked_of(farm.page.database) as asked:
         assert page.get("/devices").status_code == 200
         num_of_one = len(asked)
         assert {page.get("/devices/table").status_code for _ in range(50)} == {200}
@@ -402,7 +388,7 @@ def test_ten_batches_on_a_page_cost_the_ledger_no_more_than_two(
     monkeypatch.setattr(shared_answers, "_SECONDS", 3600.0)
 
     def num_asked(path: str) -> int:
-        with asked_of(farm) as asked:
+        with asked_of(farm.page.database) as asked:
             assert page.get(path).status_code == 200
         return len(asked)
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 from typer.testing import CliRunner
 
 import nightshift
@@ -37,6 +36,7 @@ from schemas.settings import Settings
 from schemas.spec import JobSpec
 from schemas.timing import Timing
 from schemas.written_spec import SpecKind
+from tests.integration.asked import asked_of
 from tests.integration.ledger_farm import ENVIRONMENT, TestClock, images_of, new_worker, states
 from tests.integration.test_linking import stored
 
@@ -236,9 +236,8 @@ def test_an_image_that_comes_to_sight_after_a_younger_one_is_linked_to_before_th
 def test_where_no_batches_share_images_a_tick_asks_nothing_about_them(night: Night) -> None:
     night.submit(range(4))
     night.submit(range(4, 8))
-    asked = list[str]()
-    event.listen(night.database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-    night.dispatcher.tick()
+    with asked_of(night.database) as asked:
+        night.dispatcher.tick()
     assert len(asked) > 5
     assert not [statement for statement in asked if "images" in statement or "linked_to" in statement]
 

@@ -1,7 +1,6 @@
 """Who may ask the web page for what: tokens, this machine, and pages of other sites. On a real ledger."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from producer.web.callers import COOKIE
 from producer.web.shared_answers import SharedAnswers
 from schemas.token import Scope
 from schemas.web_tables import Token
+from tests.integration.asked import asked_of
 from tests.integration.ledger_farm import open_batch
 from tests.integration.web_client import AFAR, HERE
 from tests.integration.web_farm import FarmWithPage, farm_with_page
@@ -147,19 +147,6 @@ def test_what_an_open_page_asks_for_is_counted_apart_and_bounded_too(
         assert statuses in ([401, 401, 429], [303, 303, 429])
 
 
-@contextmanager
-def questions(farm: FarmWithPage) -> Iterator[list[str]]:
-    """What the page asks the ledger meanwhile."""
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        asked.append(statement)
-
-    event.listen(farm.page.database.engine, "before_cursor_execute", note)
-    yield asked
-    event.remove(farm.page.database.engine, "before_cursor_execute", note)
-
-
 def test_who_guesses_on_costs_the_ledger_nothing_and_who_has_a_token_goes_on(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -172,14 +159,14 @@ def test_who_guesses_on_costs_the_ledger_nothing_and_who_has_a_token_goes_on(
 
             assert [ask(known), ask(revoked)] == [200, 200]
             assert [ask(f"nst_{n}") for n in range(3)] == [401, 401, 429]
-            with questions(farm) as asked:
+            with asked_of(farm.page.database) as asked:
                 assert [ask("nst_guessed"), ask(new)] == [429, 429]
                 assert asked == []
                 assert ask(known) == 200
                 assert any("tokens" in question for question in asked)
             revoke_token(farm.database, "token 2")
             assert ask(revoked) == 429
-            with questions(farm) as asked:
+            with asked_of(farm.page.database) as asked:
                 assert ask(revoked) == 429
                 assert asked == []
 
@@ -191,7 +178,7 @@ def timeless(farm: FarmWithPage) -> FarmWithPage:
 
 
 def test_any_number_who_ask_how_the_page_is_cost_the_ledger_one_question(timeless: FarmWithPage) -> None:
-    with timeless.client() as client, questions(timeless) as asked:
+    with timeless.client() as client, asked_of(timeless.page.database) as asked:
         assert client.get("/api/v1/health").status_code == 200
         once = len(asked)
         assert [client.get("/api/v1/health").status_code for _ in range(4)] == [200] * 4

@@ -132,17 +132,6 @@ def settings(tmp_path: Path, receiver: Receiver) -> Settings:
 
 
 @pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
-
-
-@pytest.fixture
 def webhooks(database: Database, settings: Settings) -> Webhooks:
     return Webhooks(database, settings)
 

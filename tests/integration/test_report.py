@@ -53,17 +53,6 @@ VOID = {"meta", "img", "line", "br"}
 
 
 @pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
-
-
-@pytest.fixture
 def lone(sqlite_url: str) -> Iterator[Database]:
     with closing(new_ledger(sqlite_url)) as database:
         yield database

@@ -38,17 +38,6 @@ SETTINGS = Settings(lease_seconds=LEASE_SECONDS)
 OUT_OF_MEMORY = Failure("device_memory", "one image does not fit\x1b[31m", retryable=False)
 
 
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
-
-
 def render(database: Database, clock: TestClock, batch_id: int, worker_id: str, seconds: float = 10) -> None:
     """One image after another, each a pack."""
     pack = claimed_pack(database, batch_id, worker_id, size=1)

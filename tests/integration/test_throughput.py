@@ -1,6 +1,5 @@
 """How many images a batch gave over time, on both ledgers."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,6 @@ from tests.integration.ledger_farm import (
 )
 
 WRONG = Failure("render", "is black", retryable=False, is_of_the_job=True)
-
-
-@pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture
-def database(database_url: str, clock: TestClock) -> Iterator[Database]:
-    with closing(new_ledger(database_url, clock)) as database:
-        yield database
 
 
 def found(database: Database, batch_id: int) -> Throughput:
