@@ -87,6 +87,16 @@ class Window:
 
 
 @lru_cache(maxsize=256)
+def windows_of(*texts: str | None) -> tuple[Window, ...]:
+    """Those that there are, of a batch and of the farm. Both have to be open.
+
+    Raises:
+        SettingsError: one of them is no window.
+    """
+    return tuple(Window.parse(text) for text in texts if text)
+
+
+@lru_cache(maxsize=256)
 def _hours_about(window: Window, today: date, first: int) -> tuple[Hours, ...]:
     """Remembered: of a thousand batches that are looked at each second most have the same window."""
     days = [today + timedelta(days=n) for n in range(first, _WEEK + 1)]

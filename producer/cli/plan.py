@@ -47,7 +47,7 @@ from producer.submitting.survey import Existing, Survey, survey
 from schemas.errors import ManifestError
 from schemas.submit_order import MAX_JOBS
 from schemas.timing import Timing
-from schemas.windows import Window
+from schemas.windows import windows_of
 
 app = typer.Typer()
 
@@ -111,7 +111,7 @@ def _known(session: Session, pair: str, timing: Timing) -> Known:
         pack_size=settings.pack_size,
         pace=Pace.of(recent_packs(session.database, pair, lease_seconds), num_live),
         num_before=jobs_before(session.database, pair),
-        windows=[Window.parse(text) for text in (timing.window, settings.window) if text],
+        windows=windows_of(timing.window, settings.window),
         timing=timing,
         last_packs=LastPacks(session.database).of(pair),
     )

@@ -73,7 +73,7 @@ def discarded_batch(tx: Transaction) -> int | None:
 @question
 def batches_with_deadline(tx: Transaction) -> list[BatchSummary]:
     """Those of the open and paused ones that are not done."""
-    return [BatchSummary(**row._mapping) for row in tx.execute(select(*SUMMARY).where(_HAS_DEADLINE))]
+    return [BatchSummary.of(row) for row in tx.execute(select(*SUMMARY).where(_HAS_DEADLINE))]
 
 
 def _is_to_sweep() -> ColumnElement[bool]:

@@ -28,12 +28,12 @@ from producer.dispatching.twins import look_at_twins
 from producer.dispatching.webhooks import Webhooks
 from producer.questions import queries
 from producer.questions.outlook import outlooks
-from producer.questions.prospect import Prospects, windows_of
+from producer.questions.prospect import Prospects
 from schemas.errors import BrokerRefusedError, UnavailableError
 from schemas.pair import queue_name
 from schemas.printable import printable
 from schemas.settings import Settings
-from schemas.windows import open_until
+from schemas.windows import open_until, windows_of
 
 log = logging.getLogger("nightshift.dispatcher")
 

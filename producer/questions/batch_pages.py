@@ -19,4 +19,4 @@ def batches_before(
     page = select(*SUMMARY).where(Batch.id >= first).order_by(Batch.id.desc()).limit(limit)
     page = page if before is None else page.where(Batch.id < before)
     page = page.where(Batch.state.in_(states)) if states else page
-    return [BatchSummary(**row._mapping) for row in tx.execute(page)]
+    return [BatchSummary.of(row) for row in tx.execute(page)]

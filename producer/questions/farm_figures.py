@@ -9,7 +9,7 @@ from farm.database import Transaction, question
 from farm.workers import is_live
 from schemas.states import BatchState, JobState, PackState
 from schemas.tables import Batch, Pack, Worker
-from schemas.windows import Window, open_time
+from schemas.windows import open_time, windows_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ def _oldest_pending(tx: Transaction, farm_window: str) -> dict[int, float]:
     )
     seconds = defaultdict[int, float](float)
     for row in rows:
-        windows = [Window.parse(text) for text in (row.window, farm_window) if text]
+        windows = windows_of(row.window, farm_window)
         seconds[row.priority] = max(seconds[row.priority], open_time(windows, row.since, tx.now).total_seconds())
     return seconds

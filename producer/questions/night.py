@@ -131,7 +131,7 @@ def _batches(tx: Transaction) -> tuple[list[BatchSummary], int]:
     """At most twenty, and how many more there are."""
     has_ended = Batch.num_pending + Batch.num_queued + Batch.num_running == 0
     rows = tx.execute(select(*SUMMARY).order_by(has_ended, Batch.id.desc()).limit(_SHOWN_BATCHES))
-    batches = [BatchSummary(**row._mapping) for row in rows]
+    batches = [BatchSummary.of(row) for row in rows]
     num_batches = tx.execute(select(func.count()).select_from(Batch)).scalar_one()
     return sorted(batches, key=lambda batch: -batch.id), num_batches - len(batches)
 

@@ -8,12 +8,12 @@ from typing import Final
 from farm.database import Database
 from farm.leases import ledger_time
 from producer.dispatching.release import next_start, outlasting_seconds
-from producer.questions.prospect import UNKNOWN, Prospect, Prospects, windows_of
+from producer.questions.prospect import UNKNOWN, Prospect, Prospects
 from producer.questions.queries import BatchSummary
 from producer.questions.rate import batch_rates
 from schemas.settings import Settings
 from schemas.states import BatchState
-from schemas.windows import Window, finishing, next_opening
+from schemas.windows import Window, finishing, next_opening, windows_of
 
 _TIME: Final = "%a %Y-%m-%d %H:%M"
 
@@ -148,7 +148,7 @@ def _span(seconds: float) -> str:
 
 def time_in_zone_of(window: str, instant: datetime) -> str:
     """In the time zone of this window, ``Sat 2026-11-21 22:00 Europe/Berlin``; of an empty one, in this machine's."""
-    return local_time(instant, [Window.parse(window)] if window else [])
+    return local_time(instant, windows_of(window))
 
 
 def local_time(instant: datetime, windows: Sequence[Window]) -> str:

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import select
@@ -19,7 +18,7 @@ from producer.questions.twin_batches import twins_first
 from schemas.settings import Settings
 from schemas.states import BatchState, JobState
 from schemas.tables import Batch, Job
-from schemas.windows import Window
+from schemas.windows import windows_of
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,6 @@ class Prospect:
 
 
 UNKNOWN: Final = Prospect()
-
-
-@lru_cache(maxsize=256)
-def windows_of(batch_window: str | None, farm_window: str) -> tuple[Window, ...]:
-    """That of a batch and that of the farm, where they have one."""
-    return tuple(Window.parse(text) for text in (batch_window, farm_window) if text)
 
 
 @dataclass(frozen=True)
@@ -151,11 +144,7 @@ def _waiting(tx: Transaction, pairs: Collection[str]) -> list[_Waiting]:
     """The open batches of these pairs that have pending jobs."""
     open_ones = (Batch.state == BatchState.OPEN, Batch.pair.in_(pairs), Batch.num_pending > 0)
     rows = tx.execute(select(*SUMMARY, _NEXT_KEY).where(*open_ones)).all()
-    names = BatchSummary.__dataclass_fields__
-    return [
-        _Waiting(BatchSummary(**{name: row._mapping[name] for name in names}), row.pack_key)
-        for row in rows if row.pack_key
-    ]  # fmt: skip
+    return [_Waiting(BatchSummary.of(row), row.pack_key) for row in rows if row.pack_key]
 
 
 _NEXT_KEY: Final = (

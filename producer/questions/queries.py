@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, union_all
 
@@ -70,6 +70,11 @@ class BatchSummary:
         """In a word, for people: one whose last job ended while it was paused has ended, too."""
         return "ended" if self.ended and self.state != BatchState.CANCELED else self.state
 
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Of a row that has the columns of ``SUMMARY``, and maybe others."""
+        return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
+
     def as_json(self) -> dict[str, Any]:
         times = ("created_at", "not_before", "deadline")
         return {
@@ -131,7 +136,7 @@ def batch_summary(tx: Transaction, batch_id: int) -> BatchSummary:
 def summaries_of(tx: Transaction, batch_ids: Sequence[int]) -> list[BatchSummary]:
     """The batches of these numbers, in their order. Raises NotFoundError."""
     rows = tx.execute(select(*SUMMARY).where(Batch.id.in_(batch_ids)))
-    found = {row.id: BatchSummary(**row._mapping) for row in rows}
+    found = {row.id: BatchSummary.of(row) for row in rows}
     if missing := [batch_id for batch_id in batch_ids if batch_id not in found]:
         raise NotFoundError(f"no batch {missing[0]}; `nightshift status` lists them")
     return [found[batch_id] for batch_id in batch_ids]
@@ -181,7 +186,7 @@ def find_batch(tx: Transaction, text: str) -> BatchSummary:
 
 def _youngest(tx: Transaction, wanted: ColumnElement[bool]) -> BatchSummary | None:
     row = tx.execute(select(*SUMMARY).where(wanted).order_by(Batch.id.desc()).limit(1)).one_or_none()
-    return None if row is None else BatchSummary(**row._mapping)
+    return None if row is None else BatchSummary.of(row)
 
 
 @question
@@ -202,7 +207,7 @@ def workers_seen(tx: Transaction, host: str, within_seconds: float) -> Sequence[
 def batch_summaries(tx: Transaction, limit: int) -> list[BatchSummary]:
     """The youngest batches, the youngest first."""
     rows = tx.execute(select(*SUMMARY).order_by(Batch.id.desc()).limit(limit))
-    return [BatchSummary(**row._mapping) for row in rows]
+    return [BatchSummary.of(row) for row in rows]
 
 
 @question

@@ -13,7 +13,7 @@ from producer.dispatching.twin_order import Twin, goes_before
 from producer.questions.queries import SUMMARY, BatchSummary
 from schemas.states import BatchState, JobState
 from schemas.tables import Batch, Image, Job
-from schemas.windows import Window, open_until
+from schemas.windows import open_until, windows_of
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def _unfinished(tx: Transaction, where: ColumnElement[bool]) -> list[GroupedBatc
 
 
 def _grouped(row: Row[Any]) -> GroupedBatch:
-    fields = {name: getattr(row, name) for name in BatchSummary.__dataclass_fields__}
-    return GroupedBatch(BatchSummary(**fields), row.twin_group, row.linked_to)
+    return GroupedBatch(BatchSummary.of(row), row.twin_group, row.linked_to)
 
 
 @question
@@ -88,5 +87,5 @@ def twins_first(tx: Transaction, batches: Iterable[BatchSummary], farm_window: s
 
 
 def _is_in_time(batch: BatchSummary, now: datetime, farm_window: str) -> bool:
-    windows = [Window.parse(text) for text in (batch.window, farm_window) if text]
+    windows = windows_of(batch.window, farm_window)
     return (batch.not_before is None or batch.not_before <= now) and open_until(windows, now) is not None

@@ -57,4 +57,4 @@ def moment(tx: Transaction, known: Collection[int], newest: int | None, lease_se
 
 def _summaries(tx: Transaction, batches: Select[*tuple[Any, ...]]) -> list[BatchSummary]:
     rows = tx.execute(batches.order_by(Batch.id.desc()).limit(MAX_BATCHES))
-    return [BatchSummary(**row._mapping) for row in rows]
+    return [BatchSummary.of(row) for row in rows]
