@@ -198,6 +198,26 @@ def test_a_third_joins_those_that_share_nothing_with_each_other(night: Night) ->
     assert Counter(night.rendered.values()) == {1: 4}
 
 
+def test_who_shares_images_with_one_of_a_group_joins_all_of_it(night: Night) -> None:
+    first, second, third = (night.submit(range(n, n + 8)) for n in (0, 4, 8))
+    assert [night.waits(one) is None for one in (first, second, third)] == [True, False, False]
+    night.render()
+    assert night.batches == [*[first] * 4, *[second] * 2, *[third] * 2]
+    assert Counter(night.rendered.values()) == {1: 16}
+
+
+def test_a_paused_batch_is_a_twin_too(night: Night) -> None:
+    first = night.submit(range(4))
+    night.dispatcher.tick()
+    batches.pause_batch(night.database, first)
+    second = night.submit(range(6))
+    night.render()
+    batches.resume_batch(night.database, first)
+    night.render()
+    assert (states(night.database, first), states(night.database, second)) == ({"done": 4}, {"done": 6})
+    assert Counter(night.rendered.values()) == {1: 6}
+
+
 def test_what_is_rendered_anew_waits_for_nobody(night: Night) -> None:
     night.submit(range(2), linked_in=None)
     for linked_in in ("images", None):
